@@ -1,0 +1,1 @@
+"""Divides measured joules among requests: pure functions and state, no I/O."""

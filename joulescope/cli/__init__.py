@@ -1,0 +1,1 @@
+"""The command ``joulescope``: one file a command; commands parse, call and print."""

@@ -1,0 +1,52 @@
+"""The error tree. Every message names what is wrong, where, and how to mend it.
+
+An error that reaches the command line carries the process exit code with which the command ends.
+"""
+
+from __future__ import annotations
+
+
+class JoulescopeError(Exception):
+    """Base of all errors raised on purpose by joulescope."""
+
+    exit_code = 1
+
+
+class ConfigError(JoulescopeError):
+    """A flag, environment variable or configuration file holds something that cannot be used."""
+
+    exit_code = 2
+
+
+class SensorError(JoulescopeError):
+    """A sensor cannot be opened or read."""
+
+    exit_code = 3
+
+
+class SensorLost(SensorError):
+    """A sensor that used to answer is gone; trying again later may help."""
+
+
+class ProtocolError(JoulescopeError):
+    """A peer sent bytes that are not a valid frame or record."""
+
+    exit_code = 4
+
+
+class TraceError(JoulescopeError):
+    """A trace file cannot be read or written; the message names the line."""
+
+    exit_code = 4
+
+
+class ConservationError(JoulescopeError):
+    """The ledger does not add up. It is a bug in joulescope, never the user's fault."""
+
+    exit_code = 70
+
+
+class MissingExtra(JoulescopeError):
+    """A command needs a package that the base install leaves out."""
+
+    exit_code = 69

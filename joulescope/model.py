@@ -1,0 +1,314 @@
+"""Frozen value types that travel between rooms.
+
+Units are SI and stand in the names; instants are CLOCK_MONOTONIC nanoseconds (``_ns``). ``None``
+means "not known", never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+METHOD = "prior-shapley"
+"""Name of the rule by which joules are divided; it stands in every export."""
+
+METHOD_VERSION = "1"
+
+# ---------------------------------------------------------------------------------- GPUs and energy
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """What a sensor knows about one GPU and does not expect to change."""
+
+    gpu: str
+    """UUID as the driver prints it (``GPU-…``); the identity of a GPU everywhere."""
+    name: str = ""
+    index: int | None = None
+    power_limit_watts: float | None = None
+    memory_total_bytes: int | None = None
+    driver_version: str = ""
+    energy_source: str = "counter"
+    """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
+    sensor: str = ""
+    """Which kind of sensor answers: ``nvml``, ``simulated``, ``replayed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """What one poll of one GPU returned. A field the sensor could not read is ``None``."""
+
+    gpu: str
+    time_ns: int
+    """Midpoint of the energy (or else the power) call."""
+    energy_joules: float | None = None
+    """Cumulative counter since driver load; only differences mean anything."""
+    power_watts: float | None = None
+    memory_used_bytes: int | None = None
+    sm_utilization_ratio: float | None = None
+    """0..1, averaged by the driver over its own window (1/6..1 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyInterval:
+    """Joules that one GPU drew between two instants: what attribution divides."""
+
+    gpu: str
+    start_ns: int
+    end_ns: int
+    energy_uj: int
+    source: str = "counter"
+    """``counter`` or ``power``."""
+
+
+# ------------------------------------------------------------------------------------------ engines
+
+
+@dataclass(frozen=True, slots=True)
+class CostFacts:
+    """What a step of a model costs in bytes and FLOPs, summed over the GPUs of one replica.
+
+    ``flops = tokens·flops_per_token + Σ(tokens·context)·flops_per_token_context + samples·flops_per_sample``
+    and ``bytes read = weight_bytes + Σ context·kv_bytes_per_token``.
+    """
+
+    source: str = "unknown"
+    """``vllm`` (vLLM's ModelMetrics), ``config`` (from the HF config), or ``unknown``."""
+    weight_bytes: float = 0.0
+    kv_bytes_per_token: float = 0.0
+    flops_per_token: float = 0.0
+    flops_per_token_context: float = 0.0
+    flops_per_sample: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Who an engine is. ``engine`` is its label: stable across restarts, unique at any time."""
+
+    engine: str
+    instance_id: str = ""
+    data_parallel_index: int = 0
+    model: str = ""
+    served_model: str = ""
+    dtype: str = ""
+    quantization: str = ""
+    vllm_version: str = ""
+    hook_version: str = ""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_model_len: int | None = None
+    kv_cache_tokens: int | None = None
+    executor: str = ""
+    async_scheduling: bool = False
+    scheduler_class: str = ""
+    capabilities: frozenset[str] = frozenset()
+    gpus: tuple[str, ...] = ()
+    cost: CostFacts = CostFacts()
+
+
+# ----------------------------------------------------- what an engine tells, as attribution takes it
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """A request entered an engine's scheduler. ``request`` is the sender's handle, never reused."""
+
+    engine: str
+    request: int
+    request_id: str
+    time_ns: int
+    external_id: str = ""
+    prompt_tokens: int = 0
+    max_tokens: int | None = None
+    lora: str = ""
+    kind: str = "generate"
+    trace_parent: str = ""
+    trace_state: str = ""
+    resumed: bool = False
+    """Announced again after a reconnect: what it used before is not in this ledger."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepDone:
+    """One executed scheduler iteration. The columns are parallel, one entry per scheduled request."""
+
+    engine: str
+    step: int
+    schedule_start_ns: int
+    schedule_end_ns: int
+    output_start_ns: int
+    output_end_ns: int
+    request: list[int]
+    context: NDArray[np.int64]
+    """Tokens already computed before this step."""
+    scheduled: NDArray[np.int64]
+    """Tokens computed in this step."""
+    sampled: NDArray[np.int64]
+    """Tokens that came out of this step."""
+    drafted: Mapping[int, int] = field(default_factory=dict)
+    """Speculative tokens among the scheduled ones, by request; accepted = sampled − 1."""
+    cached: tuple[tuple[int, int, int], ...] = ()
+    """(request, tokens found in the local prefix cache, tokens loaded from elsewhere)."""
+    preempted: tuple[int, ...] = ()
+    encoder: Mapping[int, int] = field(default_factory=dict)
+    """Multimodal encoder tokens computed in this step, by request."""
+    waiting: int | None = None
+    running: int | None = None
+    kv_usage_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """A request left the scheduler. Its energy is final once step ``final_step`` is accounted."""
+
+    engine: str
+    request: int
+    time_ns: int
+    reason: str
+    """``stop``, ``length``, ``abort``, ``error``, … as vLLM names it, lower case."""
+    output_tokens: int | None = None
+    preemptions: int | None = None
+    final_step: int | None = None
+
+
+# -------------------------------------------------------------------------------------- the results
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """The account of one request, final: once handed out it never changes."""
+
+    request_id: str
+    external_id: str
+    engine: str
+    model: str
+    lora: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    first_token_ns: int | None
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    scheduled_tokens: int
+    """Tokens computed for it in all, recomputed and rejected ones included."""
+    recomputed_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    preemptions: int
+    steps: int
+    attributed_joules: float | None
+    """``None`` where no sensor measured the engine's GPUs during its life."""
+    marginal_joules: float | None
+    prefill_joules: float | None
+    decode_joules: float | None
+    wasted_joules: float | None
+    complete: bool
+    """False if part of its life was not measured or its records were lost."""
+    trace_parent: str = ""
+    trace_state: str = ""
+    method: str = METHOD
+    method_version: str = METHOD_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramState:
+    """Cumulative histogram with the last exemplar of each bucket.
+
+    ``counts[i]`` observations fell in ``(bounds[i-1], bounds[i]]``; the last one is above all bounds.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+    exemplars: tuple[tuple[Mapping[str, str], float, float] | None, ...] = ()
+    """Per bucket ``(labels, value, wall time in seconds)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTotals:
+    """The ledger of one GPU: measured = attributed + idle + overhead + unattributed, exactly."""
+
+    info: GpuInfo
+    measured_joules: float
+    attributed_joules: float
+    idle_joules: float
+    overhead_joules: Mapping[str, float]
+    """By reason."""
+    unattributed_joules: Mapping[str, float]
+    """By reason."""
+    residual_joules: float
+    """measured − (attributed + idle + overhead + unattributed); always 0."""
+    intervals: int = 0
+    counter_resets: int = 0
+    rejected_intervals: int = 0
+    read_failures: int = 0
+    up: bool = True
+    reading: GpuReading | None = None
+    """The latest reading, ``None`` when the sensor stopped answering (stale is not fresh)."""
+    accounted_until_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTotals:
+    """Counters and gauges of one engine since the sidecar first met it."""
+
+    info: EngineInfo
+    up: bool
+    attributed_joules: Mapping[tuple[str, str], float]
+    """By (gpu, phase); phase is ``prefill`` or ``decode``."""
+    marginal_joules: float
+    wasted_joules: Mapping[str, float]
+    """Already contained in other figures; by reason (``abort``, ``rejected_draft``, ``preemption``)."""
+    tokens: Mapping[str, int]
+    """By kind: ``prefill``, ``decode``, ``recomputed``, ``rejected`` (computed in steps);
+    ``cached_local``, ``cached_external`` (not computed); ``generated`` (came out)."""
+    requests_started: int
+    requests_finished: Mapping[str, int]
+    """By finish reason."""
+    requests_open: int
+    steps: int
+    preemptions: int
+    running: int | None
+    waiting: int | None
+    kv_usage_ratio: float | None
+    records_dropped: int
+    gaps: int
+    joules_per_request: HistogramState
+    joules_per_output_token: HistogramState
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarTotals:
+    """How the sidecar itself fares."""
+
+    start_wall_seconds: float
+    sessions: int = 0
+    records: Mapping[str, int] = field(default_factory=dict)
+    """Records taken in, by type."""
+    rejected_records: Mapping[str, int] = field(default_factory=dict)
+    """Frames and records that were refused, by reason."""
+    attribution_lag_seconds: float | None = None
+    """Age of the newest fully accounted instant."""
+    exported: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Requests handed to an exporter, by (exporter, outcome)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that exporters may read, taken at one instant."""
+
+    time_ns: int
+    wall_seconds: float
+    gpus: tuple[GpuTotals, ...] = ()
+    engines: tuple[EngineTotals, ...] = ()
+    sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)

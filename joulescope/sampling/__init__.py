@@ -1,0 +1,1 @@
+"""When sensors are read, and the joules between two instants."""

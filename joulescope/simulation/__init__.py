@@ -1,0 +1,1 @@
+"""A simulated GPU and engine with known truth, for the demo, tests and benchmarks."""

@@ -1,0 +1,27 @@
+"""Conversions between units. Inside joulescope everything is SI, with two named exceptions.
+
+* Instants and durations that are compared exactly are integer nanoseconds (``_ns``).
+* The ledger counts whole microjoules (``_uj``), so that its identity holds exactly and not only up
+  to floating-point rounding; see ``docs/decisions/0002-integer-microjoules.md``.
+"""
+
+from __future__ import annotations
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+MICROJOULES_PER_JOULE = 1_000_000
+
+
+def seconds_from_ns(duration_ns: int) -> float:
+    return duration_ns / NANOSECONDS_PER_SECOND
+
+
+def ns_from_seconds(duration_seconds: float) -> int:
+    return round(duration_seconds * NANOSECONDS_PER_SECOND)
+
+
+def joules_from_uj(energy_uj: int) -> float:
+    return energy_uj / MICROJOULES_PER_JOULE
+
+
+def uj_from_joules(energy_joules: float) -> int:
+    return round(energy_joules * MICROJOULES_PER_JOULE)
