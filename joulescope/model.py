@@ -19,6 +19,12 @@ METHOD = "prior-shapley"
 
 METHOD_VERSION = "1"
 
+# Known reasons, so that exporters can start their counters at zero.
+UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped")
+OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption")
+WASTED_REASONS = ("abort", "rejected_draft", "preemption")
+PHASES = ("prefill", "decode")
+
 # ---------------------------------------------------------------------------------- GPUs and energy
 
 
