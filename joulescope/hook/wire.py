@@ -26,7 +26,7 @@ class Record(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True,
     session: int = 0
 
 
-class CostFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
+class CostFacts(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """Bytes and FLOPs of a step, summed over the GPUs of one replica; see ``joulescope.model.CostFacts``."""
 
     source: str = "unknown"

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -33,7 +33,7 @@ def open_trace(path: Path, mode: str) -> IO[bytes]:
     """
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, mode, compresslevel=5) if "r" not in mode else _read_gzip(path)
+            return _open_gzip(path, mode)
         if path.suffix == ".zst":
             return _open_zstd(path, mode)
         return open(path, mode, buffering=1024 * 1024)
@@ -41,8 +41,9 @@ def open_trace(path: Path, mode: str) -> IO[bytes]:
         raise TraceError(f"cannot open trace {path}: {error.strerror or error}") from error
 
 
-def _read_gzip(path: Path) -> IO[bytes]:
-    return io.BufferedReader(gzip.open(path, "rb"), 1024 * 1024)
+def _open_gzip(path: Path, mode: str) -> IO[bytes]:
+    file = gzip.GzipFile(path, mode, compresslevel=5)
+    return io.BufferedReader(file, 1024 * 1024) if "r" in mode else cast(IO[bytes], file)
 
 
 def _open_zstd(path: Path, mode: str) -> IO[bytes]:
@@ -55,7 +56,7 @@ def _open_zstd(path: Path, mode: str) -> IO[bytes]:
         ) from error
     if "r" in mode:
         return io.BufferedReader(zstandard.open(path, "rb"), 1024 * 1024)
-    return zstandard.open(path, mode)
+    return cast(IO[bytes], zstandard.open(path, mode))
 
 
 class TraceReader:
