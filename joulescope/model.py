@@ -25,6 +25,34 @@ OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption")
 WASTED_REASONS = ("abort", "rejected_draft", "preemption")
 PHASES = ("prefill", "decode")
 
+# --------------------------------------------------------------------------------------- vocabulary
+# The label values that exporters show from the first scrape on, at 0: a rate() over a series that
+# appears with its first increment misses that increment.
+
+PHASES = ("prefill", "decode")
+
+UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped")
+"""Why measured joules are nobody's: no engine was connected; records were dropped or a connection
+broke; an engine stopped reporting; no engine says that it uses this GPU."""
+
+OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption")
+"""Work no request asked for: load, warm-up and graph capture; empty data-parallel steps; recompute."""
+
+WASTED_REASONS = ("abort", "rejected_draft", "preemption")
+"""Joules contained in the figures above whose work came to nothing."""
+
+COMPUTED_TOKEN_KINDS = ("prefill", "decode", "recomputed", "rejected")
+"""Every token computed in a step is of exactly one of these kinds."""
+
+CACHED_TOKEN_KINDS = ("cached_local", "cached_external")
+"""Prompt tokens found in a cache, and so not computed."""
+
+GENERATED_TOKENS = "generated"
+"""Tokens that came out."""
+
+FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
+"""As vLLM names them, lower case; ``repetition`` since 0.17."""
+
 # ---------------------------------------------------------------------------------- GPUs and energy
 
 
