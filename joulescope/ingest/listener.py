@@ -1,0 +1,200 @@
+"""The Unix socket to which hooks connect."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from joulescope.errors import ConfigError, ProtocolError
+from joulescope.hook.wire import AnyRecord
+from joulescope.ingest.frames import FrameDecoder
+
+_READ_BYTES = 256 * 1024
+_MAX_PATH_BYTES = 107  # sun_path of unix(7), less the closing NUL
+_MAX_SESSIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What one connection brought: records, or its end (``closed`` says why)."""
+
+    session: int
+    records: list[AnyRecord]
+    closed: str = ""
+
+
+class _Connection:
+    def __init__(self, number: int, peer: socket.socket) -> None:
+        self.number = number
+        self.peer = peer
+        self.decoder = FrameDecoder()
+
+
+class Listener:
+    """Owns the socket file. Used from one thread, except :meth:`wake`.
+
+    Args:
+        path: where hooks look for it; the folder is made if it is missing.
+        mode: permission bits; engine and sidecar share a group.
+        first_session: number of the first connection.
+
+    Raises:
+        ConfigError: if the socket cannot be there, and why.
+    """
+
+    def __init__(self, path: Path, mode: int = 0o660, first_session: int = 1) -> None:
+        self.path = path
+        self.refused: Counter[str] = Counter()
+        self._next_session = first_session
+        self._selector = selectors.DefaultSelector()
+        self._connections: dict[int, _Connection] = {}
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._server = _bind(path, mode)
+        except ConfigError:
+            self._close_wakers()
+            raise
+        self._identity = os.stat(path).st_ino
+        self._selector.register(self._server, selectors.EVENT_READ, None)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+
+    def rejected(self) -> Counter[str]:
+        """Frames and records refused on connections that are still open, and connections refused."""
+        total = Counter(self.refused)
+        for connection in self._connections.values():
+            total.update(connection.decoder.rejected)
+        return total
+
+    def poll(self, timeout_seconds: float) -> Iterator[Arrival]:
+        """Waits up to the timeout for something to arrive, and hands out all that has."""
+        for key, _ in self._selector.select(timeout_seconds):
+            if key.fileobj is self._server:
+                self._accept()
+            elif key.fileobj == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            else:
+                yield from self._read(key.data)
+
+    def wake(self) -> None:
+        """Lets a waiting :meth:`poll` return; from any thread or signal handler."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Closes all connections and removes the socket file if it is still ours."""
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._selector.close()
+        self._server.close()
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self._identity:
+                os.unlink(self.path)
+        self._close_wakers()
+
+    def _close_wakers(self) -> None:
+        for descriptor in (self._wake_read, self._wake_write):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self._server.accept()
+        except OSError:  # gone again, or out of descriptors: the next poll tries again
+            self.refused["accept_failed"] += 1
+            return
+        if len(self._connections) >= _MAX_SESSIONS:
+            self.refused["too_many_sessions"] += 1
+            peer.close()
+            return
+        peer.setblocking(False)
+        connection = _Connection(self._next_session, peer)
+        self._next_session += 1
+        self._connections[connection.number] = connection
+        self._selector.register(peer, selectors.EVENT_READ, connection)
+
+    def _read(self, connection: _Connection) -> Iterator[Arrival]:
+        number = connection.number
+        try:
+            data = connection.peer.recv(_READ_BYTES)
+            records = connection.decoder.feed(data)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._drop(connection)
+            yield Arrival(number, [], closed=errno.errorcode.get(error.errno or 0, "error").lower())
+            return
+        except ProtocolError:
+            self.refused["not_this_protocol"] += 1
+            self._drop(connection)
+            yield Arrival(number, [], closed="not_this_protocol")
+            return
+        if records:
+            yield Arrival(number, records)
+        if not data:
+            self._drop(connection)
+            yield Arrival(number, [], closed="disconnected")
+
+    def _drop(self, connection: _Connection) -> None:
+        self.refused.update(connection.decoder.rejected)
+        if connection.decoder.pending_bytes:
+            self.refused["truncated_frame"] += 1
+        self._connections.pop(connection.number, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.peer)
+        connection.peer.close()
+
+
+def _bind(path: Path, mode: int) -> socket.socket:
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise ConfigError(
+            f"socket path {path} is longer than {_MAX_PATH_BYTES} bytes, which Unix sockets cannot have: "
+            "choose a shorter one with --socket or JOULESCOPE_SOCKET"
+        )
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        server.bind(os.fspath(path))
+        os.chmod(path, mode)
+        server.listen(64)
+        server.setblocking(False)
+    except OSError as error:
+        server.close()
+        raise ConfigError(
+            f"cannot listen on socket {path}: {error.strerror or error}; choose a path that this user may "
+            "write with --socket or JOULESCOPE_SOCKET"
+        ) from error
+    except ConfigError:
+        server.close()
+        raise
+    return server
+
+
+def _remove_stale(path: Path) -> None:
+    """Unlinks what a killed sidecar left behind, but nothing that is in use or not a socket."""
+    try:
+        kind = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise ConfigError(f"{path} exists and is not a socket: choose another path with --socket")
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(os.fspath(path))
+    except OSError:
+        os.unlink(path)
+    else:
+        raise ConfigError(
+            f"another joulescope already listens on {path}: stop it, or choose another path with --socket"
+        )
+    finally:
+        probe.close()
