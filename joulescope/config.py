@@ -1,0 +1,262 @@
+"""The settings: one table, from which flags, environment variables and the YAML file come.
+
+A setting has one name. ``sample_hz`` is the flag ``--sample-hz``, the variable
+``JOULESCOPE_SAMPLE_HZ`` and the YAML key ``sample_hz``; the earlier of these wins, and the default
+comes last. Whatever the place, a value is read from its text by the same parser, so that ``0660``
+means the same everywhere.
+
+Why port 5685: it spells JOUL on a telephone's keys. It lies outside 9100..9999, which the exporters of
+the Prometheus project share among themselves (9400, for one, is NVIDIA's DCGM exporter, which runs on
+the same hosts), below Linux's ephemeral ports (32768 and up), and Debian's ``/etc/services`` has no
+service there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from joulescope.config_kinds import Choice, Gpus, Kind, Listen, Mode, Number, OptionalPath, SocketPath, Whole
+from joulescope.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "JOULESCOPE_"
+CONFIG_VARIABLE = "JOULESCOPE_CONFIG"
+FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED"})
+"""Known, but no settings: the path of the file, and the hook's own switch."""
+
+_KUBERNETES_LINK = re.compile(
+    r"JOULESCOPE(_[A-Z0-9_]+)?_"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes sets in every pod for a Service whose name starts with ``joulescope``."""
+
+T = TypeVar("T")
+
+
+def _setting(default: T, kind: Kind[T], text: str) -> T:
+    """A line of the table. Dataclasses take the field, the type checker sees the default's type."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the sidecar needs to know. Every field is a setting; its help stands beside it."""
+
+    socket: str = _setting(
+        "/run/joulescope/joulescope.sock",
+        SocketPath(),
+        "Unix socket on which the hook in vLLM's processes reports. The sidecar creates and owns it.",
+    )
+    socket_mode: int = _setting(
+        0o660,
+        Mode(),
+        "Permissions of the socket, octal. vLLM's user needs read and write, by a common group for instance.",
+    )
+    listen: str = _setting(
+        "0.0.0.0:5685",
+        Listen(),
+        "Where /metrics and the health pages are served. Port 0 takes a free one.",
+    )
+    gpus: str = _setting(
+        "engine",
+        Gpus(),
+        "Which GPUs to read: those that engines report (engine), all, or UUIDs separated by commas.",
+    )
+    sensor: str = _setting(
+        "nvml",
+        Choice(("nvml", "none")),
+        "What reads the GPUs. With none, requests are followed and no joules are measured.",
+    )
+    sample_hz: float = _setting(
+        20.0,
+        Number(0.1, 1000.0, "polls a second"),
+        "Polls of every GPU a second. The driver's energy counter ticks about ten times a second.",
+    )
+    window_seconds: float = _setting(
+        0.5,
+        Number(0.05, 60.0, "seconds"),
+        "Length of the interval whose measured joules are divided at once, seconds.",
+    )
+    max_lag_seconds: float = _setting(
+        10.0,
+        Number(0.1, 3600.0, "seconds"),
+        "How long an interval waits for late records before it is accounted without them, seconds.",
+    )
+    request_log: str | None = _setting(
+        None,
+        OptionalPath(dash=True),
+        "File to which every finished request is appended as a line of JSON; - for standard output.",
+    )
+    record: str | None = _setting(
+        None,
+        OptionalPath(dash=False),
+        "Trace file to write beside serving; a name in .gz or .zst is compressed.",
+    )
+    recompute_to: str = _setting(
+        "overhead",
+        Choice(("overhead", "request")),
+        "Who pays for tokens computed again after a preemption: the system, or the request itself.",
+    )
+    max_open_requests: int = _setting(
+        65536,
+        Whole(1, 100_000_000, "requests"),
+        "Requests followed at once; beyond it the oldest is given up and counted.",
+    )
+    log_level: str = _setting(
+        "info", Choice(("debug", "info", "warning", "error")), "Least severe message that is logged."
+    )
+    log_format: str = _setting(
+        "text", Choice(("text", "json")), "One line of text or one JSON object for each message."
+    )
+
+    @property
+    def listen_host(self) -> str:
+        """Host part of ``listen``, without the brackets of an IPv6 address."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        """Port part of ``listen``; 0 asks for a free one."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def gpu_uuids(self) -> frozenset[str] | None:
+        """The GPUs named one by one, or ``None`` if ``gpus`` is ``engine`` or ``all``."""
+        return None if self.gpus in ("engine", "all") else frozenset(self.gpus.split(","))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of the table and its names in all three places."""
+
+    name: str
+    default: Any
+    kind: Kind[Any]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    def text(self, value: Any) -> str:
+        """The value as it would be written on a command line."""
+        return self.kind.text(value)
+
+
+TABLE: Mapping[str, Setting] = {
+    field.name: Setting(field.name, field.default, field.metadata["kind"], field.metadata["help"])
+    for field in dataclasses.fields(Settings)
+}
+"""Every setting by name, in the order of :class:`Settings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from."""
+
+    kind: str
+    """``flag``, ``environment``, ``file`` or ``default``."""
+    detail: str = ""
+    """The flag, the variable, or ``path:line``."""
+
+    def __str__(self) -> str:
+        words = {"flag": "flag", "environment": "variable", "file": "file"}
+        return f"{words[self.kind]} {self.detail}" if self.kind in words else self.kind
+
+
+Origins = Mapping[str, Origin]
+
+
+def load(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], path: str | None = None
+) -> tuple[Settings, Origins]:
+    """Settles every setting: flag before environment before file before default.
+
+    ``flags`` holds the text of each flag by setting name, ``None`` where it was not given. ``path`` is
+    the file of ``--config``; without it ``JOULESCOPE_CONFIG`` names one, or there is none. A variable
+    that is set but empty counts as not set.
+
+    Raises:
+        ConfigError: for a name that no setting has and for a value that cannot be used; the message
+            says which, where it came from and what would do.
+    """
+    found: dict[str, tuple[str, Origin]] = {}
+    file = path or environ.get(CONFIG_VARIABLE) or None
+    if file is not None:
+        found.update(_from_file(file))
+    found.update(_from_environment(environ))
+    found.update(_from_flags(flags))
+    values = {name: _parse(name, text, origin) for name, (text, origin) in found.items()}
+    settings = Settings(**values)
+    origins = {name: found[name][1] if name in found else Origin("default") for name in TABLE}
+    _check_together(settings, origins)
+    return settings, origins
+
+
+def _from_flags(flags: Mapping[str, str | None]) -> dict[str, tuple[str, Origin]]:
+    given = {name: text for name, text in flags.items() if text is not None}
+    for name in given:
+        if name not in TABLE:
+            raise ConfigError(f"no setting is called {name!r}{_did_you_mean(name, TABLE)}")
+    return {name: (text, Origin("flag", TABLE[name].flag)) for name, text in given.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, Origin]]:
+    names = {setting.variable: name for name, setting in TABLE.items()}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in FOREIGN_VARIABLES:
+            continue
+        if variable not in names:
+            if _KUBERNETES_LINK.fullmatch(variable):
+                continue
+            guess = _did_you_mean(variable, [*names, *FOREIGN_VARIABLES])
+            raise ConfigError(
+                f"environment: no setting is called {variable}{guess}; unset it or mend its name"
+            )
+        if text != "":
+            found[names[variable]] = (text, Origin("environment", variable))
+    return found
+
+
+def _from_file(path: str) -> dict[str, tuple[str, Origin]]:
+    from joulescope.config_file import read_entries
+
+    found: dict[str, tuple[str, Origin]] = {}
+    for key, text, line in read_entries(os.path.expanduser(path)):
+        if key not in TABLE:
+            raise ConfigError(f"{path}:{line}: no setting is called {key!r}{_did_you_mean(key, TABLE)}")
+        if text is not None:
+            found[key] = (text, Origin("file", f"{path}:{line}"))
+    return found
+
+
+def _parse(name: str, text: str, origin: Origin) -> Any:
+    try:
+        return TABLE[name].kind.parse(text)
+    except ValueError as problem:
+        raise ConfigError(f"{origin}: {name} cannot be {text!r}: {problem}") from None
+
+
+def _check_together(settings: Settings, origins: Origins) -> None:
+    """Conditions that hold between settings."""
+    if settings.max_lag_seconds < settings.window_seconds:
+        raise ConfigError(
+            f"max_lag_seconds ({settings.max_lag_seconds:g}, {origins['max_lag_seconds']}) is shorter than "
+            f"window_seconds ({settings.window_seconds:g}, {origins['window_seconds']}): "
+            "a window must have time to fill; raise the first or lower the second"
+        )
+
+
+def _did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(wrong.replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return f", did you mean {close[0]}?" if close else ""
