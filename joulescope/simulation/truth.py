@@ -1,0 +1,122 @@
+"""Who truly caused the joules of a step: the Shapley value of its true cost.
+
+The simulation knows the cost of every subset of a step's requests, so it can say what no meter can: the
+fair share of each. Where nothing but shared and own costs are at work the value has a closed form (a
+fixed cost divides equally, an own cost stays with its owner). Where a maximum is at work (arithmetic
+that outgrows the weight read, the power cap) it is the mean over orders of arrival of what each adds
+(Shapley 1953), taken over a stratified set of orders: each request arrives once in every stratum of
+time, so that one large prefill among many small decodes, the usual case, is averaged nearly exactly.
+Whatever the orders, the shares sum to the step's energy.
+
+This is written apart from :mod:`joulescope.attribution` on purpose: it is what that is judged against.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from joulescope.simulation.physics import StepTerms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+ORDERS = 32
+"""Orders of arrival that are averaged."""
+
+
+def shares_joules(terms: StepTerms, turn: int = 0) -> Floats:
+    """Shapley value of each request in the step; the sum is the step's energy.
+
+    ``turn`` (the step's number, say) only decides which request meets which of the fixed orders, so
+    that what remains of sampling error does not always fall on the same one.
+    """
+    if _is_linear(terms):
+        fixed = terms.fixed_joules + terms.active_watts * (terms.launch_seconds + terms.weight_seconds)
+        own = terms.own_joules + terms.active_watts * terms.own_seconds
+        return np.asarray(fixed / len(own) + own, dtype=np.float64)
+    return _mean_over_orders(terms, turn)
+
+
+def _is_linear(terms: StepTerms) -> bool:
+    """Whether no subset of the step's requests meets a maximum: then shares are closed forms."""
+    if terms.linear_seconds.sum() > terms.weight_seconds:
+        return False
+    stretch = terms.own_joules / terms.headroom_watts - terms.own_seconds
+    fixed = terms.fixed_joules / terms.headroom_watts - terms.launch_seconds - terms.weight_seconds
+    return bool(fixed + np.maximum(stretch, 0.0).sum() <= 0.0)
+
+
+def _mean_over_orders(terms: StepTerms, turn: int) -> Floats:
+    count = len(terms.own_joules)
+    orders = (_orders(count) + turn) % count
+    energy = terms.energy_joules(
+        np.cumsum(terms.own_joules[orders], axis=1),
+        np.cumsum(terms.linear_seconds[orders], axis=1),
+        np.cumsum(terms.own_seconds[orders], axis=1),
+    )
+    added = np.diff(energy, axis=1, prepend=0.0)
+    return np.bincount(orders.ravel(), weights=added.ravel(), minlength=count) / len(orders)
+
+
+@lru_cache(maxsize=2048)
+def _orders(count: int) -> Ints:
+    """Orders of arrival of ``count`` requests, a Latin hypercube; the same for everyone who asks."""
+    rng = np.random.default_rng(count)
+    strata = rng.permuted(np.tile(np.arange(ORDERS), (count, 1)), axis=1).T
+    arrival = (strata + rng.random((ORDERS, count))) / ORDERS
+    return np.argsort(arrival, axis=1).astype(np.int64)
+
+
+@dataclass(slots=True)
+class TrueAccount:
+    """What a request truly cost so far."""
+
+    joules: float = 0.0
+    """Its Shapley shares of all steps that it was in."""
+    recompute_joules: float = 0.0
+    """Of these, for tokens that were computed before and lost to a preemption."""
+    token_share_joules: float = 0.0
+    """What it would be charged if each step were divided by the number of tokens computed: wrong on
+    purpose, for comparison."""
+
+
+class TrueLedger:
+    """True accounts by request id; the oldest are forgotten beyond ``limit``."""
+
+    def __init__(self, limit: int = 200_000) -> None:
+        self._limit = limit
+        self._accounts: OrderedDict[str, TrueAccount] = OrderedDict()
+
+    def open(self, request_id: str) -> None:
+        self._accounts[request_id] = TrueAccount()
+        if len(self._accounts) > self._limit:
+            self._accounts.popitem(last=False)
+
+    def charge(
+        self, request_ids: list[str], shares: list[float], recomputed: list[float], by_tokens: list[float]
+    ) -> None:
+        """Adds one step: for each request its share, the recomputed part of it, and the naive share."""
+        accounts = self._accounts
+        for request_id, share, recompute, naive in zip(
+            request_ids, shares, recomputed, by_tokens, strict=True
+        ):
+            account = accounts.get(request_id)
+            if account is not None:
+                account.joules += share
+                account.recompute_joules += recompute
+                account.token_share_joules += naive
+
+    def accounts(self) -> dict[str, TrueAccount]:
+        """The accounts kept, oldest first."""
+        return dict(self._accounts)
+
+    def get(self, request_id: str) -> TrueAccount | None:
+        return self._accounts.get(request_id)
