@@ -30,6 +30,7 @@ class KvCache:
         self.total_blocks = total_tokens // block_tokens
         self._private_blocks = 0
         self._prefixes: OrderedDict[str, _Prefix] = OrderedDict()
+        self._prefix_blocks = 0
         self._unused_blocks = 0
 
     @property
@@ -40,8 +41,7 @@ class KvCache:
     @property
     def free_blocks(self) -> int:
         """Blocks that can be had, if need be by evicting prefixes."""
-        held = sum(prefix.blocks for prefix in self._prefixes.values())
-        return self.total_blocks - self._private_blocks - held + self._unused_blocks
+        return self.total_blocks - self._private_blocks - self._prefix_blocks + self._unused_blocks
 
     def blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_tokens)
@@ -88,15 +88,14 @@ class KvCache:
         if prefix in self._prefixes or blocks == 0:
             return 0
         self._prefixes[prefix] = _Prefix(blocks=blocks, users=1)
+        self._prefix_blocks += blocks
         self._private_blocks -= blocks
         return blocks
 
     def _evict(self) -> None:
         """Drops unused prefixes, oldest first, until everything fits."""
-        held = sum(prefix.blocks for prefix in self._prefixes.values())
-        excess = self._private_blocks + held - self.total_blocks
-        while excess > 0:
+        while self._private_blocks + self._prefix_blocks > self.total_blocks:
             name = next(name for name, prefix in self._prefixes.items() if prefix.users == 0)
             dropped = self._prefixes.pop(name)
+            self._prefix_blocks -= dropped.blocks
             self._unused_blocks -= dropped.blocks
-            excess -= dropped.blocks

@@ -88,8 +88,8 @@ H100 = Hardware(
     memory_bytes=80 * 1024**3,
     bytes_per_second=2.80e12,
     flops_per_second=620e12,
-    joules_per_byte=0.135e-9,
-    joules_per_flop=0.75e-12,
+    joules_per_byte=0.138e-9,
+    joules_per_flop=0.70e-12,
     active_watts=165.0,
     idle_watts=100.0,
     bare_watts=69.0,
@@ -116,9 +116,9 @@ LLAMA_3_1_8B = Model(
 
 VLLM_ON_HOPPER = Runtime(
     name="vllm",
-    step_seconds=1.3e-3,
-    sequence_seconds=42e-6,
-    sequence_joules=0.016,
+    step_seconds=1.4e-3,
+    sequence_seconds=39.5e-6,
+    sequence_joules=0.022,
 )
 
 H100_LLAMA_8B = World(hardware=H100, model=LLAMA_3_1_8B, runtime=VLLM_ON_HOPPER)

@@ -1,0 +1,282 @@
+"""A simulated vLLM engine: plays the loop of the engine's thread and tells of it as the hook does.
+
+The loop is that of ``EngineCore.step_with_batch_queue``: schedule a step and hand it to the GPU; with
+asynchronous scheduling do so for one more while the first runs; then wait for the oldest and take in its
+output. Time is simulated, and nothing depends on when or in what portions it is asked for: the records
+follow from the workload's seed and the instants alone. Differences from a real engine are told where
+they are made: :mod:`joulescope.simulation.kv_cache`, :mod:`joulescope.simulation.scheduler`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from joulescope.hook.wire import AnyRecord, Progress, RequestEnd, RequestStart, Step
+from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.physics import StepPhysics
+from joulescope.simulation.scheduler import Batch, EngineLimits, Request, Scheduler
+from joulescope.simulation.truth import TrueLedger, shares_joules
+from joulescope.simulation.workload import PlannedRequest
+from joulescope.simulation.worlds import World
+from joulescope.units import ns_from_seconds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A step that the GPU has or will have."""
+
+    number: int
+    batch: Batch
+    schedule_start_ns: int
+    schedule_end_ns: int
+    gpu_end_ns: int
+    preempted: list[int]
+
+
+class SimulatedEngine:
+    """One engine on one simulated GPU.
+
+    Args:
+        world: what steps cost.
+        gpu: is told every step's power; it must be idle.
+        requests: what clients will do, in the order of arrival.
+        start_ns: the instant at which the engine begins.
+        limits: its arguments.
+        truth: false leaves out who truly caused the joules, which takes most of the time.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        gpu: SimulatedGpu,
+        requests: Iterable[PlannedRequest],
+        *,
+        start_ns: int,
+        limits: EngineLimits | None = None,
+        truth: bool = True,
+    ) -> None:
+        self.world = world
+        self.gpu = gpu
+        self.limits = EngineLimits() if limits is None else limits
+        self.ledger = TrueLedger() if truth else None
+        self._physics = StepPhysics(world)
+        self._scheduler = Scheduler(self.limits)
+        self._arrivals = iter(requests)
+        self._next_arrival = next(self._arrivals, None)
+        self._flights: deque[_Flight] = deque()
+        self._depth = 2 if self.limits.async_scheduling else 1
+        self._now_ns = start_ns
+        self._steps = 0
+        self._handles = 0
+        self._aborts: list[tuple[int, int, Request]] = []
+        self._unreported_preempted: list[int] = []
+        runtime = world.runtime
+        self._schedule_ns = ns_from_seconds(runtime.schedule_seconds)
+        self._update_ns = ns_from_seconds(runtime.update_seconds)
+        self._readback_ns = ns_from_seconds(runtime.readback_seconds)
+        self._out: list[AnyRecord] = []
+
+    @property
+    def true_joules(self) -> Mapping[str, float]:
+        """What each request truly cost so far, by request id."""
+        accounts = self.ledger.accounts() if self.ledger is not None else {}
+        return {request_id: account.joules for request_id, account in accounts.items()}
+
+    def advance(self, until_ns: int) -> list[AnyRecord]:
+        """Lives on until ``until_ns``: the records of everything that ended by then, and a progress."""
+        while self._turn(until_ns):
+            pass
+        pending_ns = self._flights[0].schedule_start_ns if self._flights else None
+        records, self._out = self._out, []
+        records.append(Progress(time_ns=until_ns, pending_since_ns=pending_ns))
+        return records
+
+    def _turn(self, until_ns: int) -> bool:
+        """One turn of the engine's loop; false if it would end after ``until_ns``."""
+        if self._now_ns > until_ns:
+            return False
+        self._admit()
+        self._abort_due()
+        if len(self._flights) < self._depth and self._dispatch():
+            return True
+        if self._flights:
+            seen_ns = max(self._now_ns, self._flights[0].gpu_end_ns + self._readback_ns)
+            if seen_ns + self._update_ns > until_ns:
+                return False
+            self._now_ns = seen_ns
+            self._abort_due()
+            self._take_output(self._flights.popleft())
+            return True
+        return self._sleep(until_ns)
+
+    def _sleep(self, until_ns: int) -> bool:
+        """Nothing to do: on to the next arrival or hang-up."""
+        instants = [self._aborts[0][0]] if self._aborts else []
+        if self._next_arrival is not None:
+            instants.append(self._next_arrival.arrival_ns)
+        if not instants or min(instants) > until_ns:
+            return False
+        self._now_ns = max(self._now_ns, min(instants))
+        return True
+
+    # ------------------------------------------------------------------------- arrivals and hang-ups
+
+    def _admit(self) -> None:
+        while self._next_arrival is not None and self._next_arrival.arrival_ns <= self._now_ns:
+            plan = self._next_arrival
+            self._next_arrival = next(self._arrivals, None)
+            self._handles += 1
+            self._start(Request(handle=self._handles, plan=plan))
+
+    def _start(self, request: Request) -> None:
+        plan = request.plan
+        self._out.append(
+            RequestStart(
+                request=request.handle,
+                request_id=plan.request_id,
+                time_ns=self._now_ns,
+                external_id=plan.external_id,
+                prompt_tokens=plan.prompt_tokens,
+                max_tokens=plan.max_tokens,
+                trace_parent=plan.trace_parent,
+            )
+        )
+        if self.ledger is not None:
+            self.ledger.open(plan.request_id)
+        self._scheduler.add(request)
+        if plan.prompt_tokens + plan.max_tokens > self.limits.kv_cache_tokens - self.limits.block_size:
+            # It could never run; vLLM refuses it too.
+            self._end(request, "error", self._now_ns)
+        elif plan.abort_after_tokens == 0:
+            self._plan_abort(request)
+
+    def _plan_abort(self, request: Request) -> None:
+        at_ns = self._now_ns + request.plan.abort_delay_ns
+        heapq.heappush(self._aborts, (at_ns, request.handle, request))
+
+    def _abort_due(self) -> None:
+        while self._aborts and self._aborts[0][0] <= self._now_ns:
+            request = heapq.heappop(self._aborts)[2]
+            if not request.finished:
+                self._end(request, "abort", self._now_ns)
+
+    def _end(self, request: Request, reason: str, time_ns: int) -> None:
+        self._scheduler.free(request)
+        self._out.append(
+            RequestEnd(
+                request=request.handle,
+                time_ns=time_ns,
+                reason=reason,
+                output_tokens=request.generated,
+                preemptions=request.preemptions,
+                final_step=request.last_step,
+            )
+        )
+
+    # ------------------------------------------------------------------------------------- steps
+
+    def _dispatch(self) -> bool:
+        """Schedules a step and hands it to the GPU; false if there is nothing to compute."""
+        batch = self._scheduler.schedule()
+        self._unreported_preempted += [request.handle for request in batch.preempted]
+        if not batch.requests:
+            return bool(batch.preempted)
+        self._steps += 1
+        for request in batch.requests:
+            request.last_step = self._steps
+        start_ns = self._now_ns
+        self._now_ns += self._schedule_ns
+        gpu_end_ns = self._run(batch, max(self._now_ns, self.gpu.busy_until_ns))
+        preempted, self._unreported_preempted = self._unreported_preempted, []
+        self._flights.append(_Flight(self._steps, batch, start_ns, self._now_ns, gpu_end_ns, preempted))
+        return True
+
+    def _run(self, batch: Batch, gpu_start_ns: int) -> int:
+        """Lets the GPU do the step and charges its joules; the instant at which it ends."""
+        scheduled = np.array(batch.scheduled, dtype=np.int64)
+        terms = self._physics.terms(
+            np.array(batch.context, dtype=np.int64), scheduled, np.array(batch.samples, dtype=np.int64)
+        )
+        cost = self._physics.cost(terms)
+        gpu_end_ns = gpu_start_ns + ns_from_seconds(cost.duration_seconds)
+        # Rounding to whole nanoseconds must not lose energy.
+        self.gpu.append(gpu_start_ns, gpu_end_ns, cost.energy_joules * 1e9 / (gpu_end_ns - gpu_start_ns))
+        if self.ledger is not None:
+            self._charge(self.ledger, batch, shares_joules(terms, self._steps), scheduled, cost.energy_joules)
+        return gpu_end_ns
+
+    def _charge(
+        self,
+        ledger: TrueLedger,
+        batch: Batch,
+        shares: NDArray[np.float64],
+        scheduled: NDArray[np.int64],
+        energy_joules: float,
+    ) -> None:
+        recomputed = shares * np.array(batch.recomputed, dtype=np.float64) / scheduled
+        by_tokens = energy_joules * scheduled / scheduled.sum()
+        ids = [request.plan.request_id for request in batch.requests]
+        ledger.charge(ids, shares.tolist(), recomputed.tolist(), by_tokens.tolist())
+
+    def _take_output(self, flight: _Flight) -> None:
+        """The output of a step is back: tokens come out, requests end, the record is written."""
+        output_start_ns = self._now_ns
+        end_ns = output_start_ns + self._update_ns // 2
+        batch = flight.batch
+        sampled: list[int] = []
+        cached: list[tuple[int, int, int]] = []
+        for request, samples in zip(batch.requests, batch.samples, strict=True):
+            request.in_flight -= 1
+            # The token of a request that ended meanwhile is discarded.
+            sampled.append(int(samples and not request.finished))
+            if sampled[-1]:
+                self._take_token(request, cached, end_ns)
+        self._now_ns += self._update_ns
+        self._out.append(
+            Step(
+                step=flight.number,
+                schedule_start_ns=flight.schedule_start_ns,
+                schedule_end_ns=flight.schedule_end_ns,
+                output_start_ns=output_start_ns,
+                output_end_ns=self._now_ns,
+                request=[request.handle for request in batch.requests],
+                context=batch.context,
+                scheduled=_all_ones_left_out(batch.scheduled),
+                sampled=_all_ones_left_out(sampled),
+                cached=cached,
+                preempted=flight.preempted,
+                waiting=len(self._scheduler.waiting),
+                running=len(self._scheduler.running),
+                kv_usage_ratio=round(self._scheduler.kv.usage_ratio, 6),
+            )
+        )
+
+    def _take_token(self, request: Request, cached: list[tuple[int, int, int]], end_ns: int) -> None:
+        """One more token of a request; its prefix hit is told with the first one, as vLLM does."""
+        plan = request.plan
+        request.placeholders -= 1
+        request.generated += 1
+        if not request.cached_reported:
+            request.cached_reported = True
+            if request.cached_tokens:
+                cached.append((request.handle, request.cached_tokens, 0))
+        if request.generated >= plan.output_tokens:
+            self._end(request, "stop", end_ns)
+        elif request.generated >= plan.max_tokens:
+            self._end(request, "length", end_ns)
+        elif request.generated == plan.abort_after_tokens:
+            self._plan_abort(request)
+
+
+def _all_ones_left_out(values: list[int]) -> list[int]:
+    """The wire's shorthand: an empty column means that every value is 1."""
+    return [] if all(value == 1 for value in values) else values
