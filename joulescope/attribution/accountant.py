@@ -1,0 +1,266 @@
+"""Takes in what engines did and what GPUs drew, and settles the accounts between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from joulescope.attribution.charge import charge
+from joulescope.attribution.cost import CostModel
+from joulescope.attribution.division import divide
+from joulescope.attribution.engine import FOREVER_NS, Engine
+from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.model import (
+    EnergyInterval,
+    EngineInfo,
+    EngineTotals,
+    FinishedRequest,
+    GpuInfo,
+    RequestEnded,
+    RequestStarted,
+    StepDone,
+)
+from joulescope.units import NANOSECONDS_PER_SECOND
+
+_NO_ENGINE_GRACE_NS = NANOSECONDS_PER_SECOND
+"""An interval without an engine waits this long for a hello that is under way."""
+
+_IDLE_AFTER_NS = 2 * NANOSECONDS_PER_SECOND
+"""An engine that has finished all steps and started none for this long runs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Choices of the operator about who pays and how long to wait."""
+
+    recompute_to: str = "overhead"
+    """Who pays for recompute after preemption: ``overhead`` or ``request``."""
+    max_lag_ns: int = 10 * NANOSECONDS_PER_SECOND
+    """How long an interval waits for an engine that has not said what it did."""
+    max_open_requests: int = 65536
+    """Per engine; the oldest is closed as ``evicted`` when there are more."""
+    assume_all_gpus: bool = False
+    """An engine that names no GPU is taken to use all that are measured."""
+
+
+class Accountant:
+    """State of the attribution. Not thread-safe: one thread feeds it and reads it.
+
+    Feed order: records of one engine in their order; intervals of one GPU in time order. Nothing is
+    decided before :meth:`settle` says what time it is.
+    """
+
+    def __init__(self, policy: Policy | None = None, model: CostModel | None = None) -> None:
+        self.policy = policy or Policy()
+        self.late_intervals = 0
+        self.wall_offset_ns = 0
+        self._model = model or CostModel()
+        self._gpus: dict[str, GpuState] = {}
+        self._engines: list[Engine] = []
+        self._tallies: dict[str, EngineTally] = {}
+        self._finished: list[FinishedRequest] = []
+        self._now_ns = 0
+
+    # --------------------------------------------------------------------------- what the GPUs drew
+
+    def gpu_found(self, info: GpuInfo) -> None:
+        """Makes a GPU known; later calls bring its description up to date."""
+        state = self._gpus.get(info.gpu)
+        if state is None:
+            self._gpus[info.gpu] = GpuState(info)
+        else:
+            state.info = info
+
+    def interval(self, interval: EnergyInterval) -> None:
+        """Measured joules of a known GPU; intervals that begin before the last one ended are refused."""
+        gpu = self._gpus[interval.gpu]
+        latest_ns = gpu.pending[-1].end_ns if gpu.pending else gpu.settled_ns
+        if interval.start_ns < latest_ns or interval.end_ns <= interval.start_ns or interval.energy_uj < 0:
+            self.late_intervals += 1
+            return
+        gpu.pending.append(interval)
+
+    def worker_up(self, gpu: str, time_ns: int) -> None:
+        self.gpu_state(gpu).worker_up(time_ns)
+
+    def worker_down(self, gpu: str, time_ns: int) -> None:
+        self.gpu_state(gpu).worker_down(time_ns)
+
+    def gpu_state(self, gpu: str) -> GpuState:
+        if gpu not in self._gpus:
+            self._gpus[gpu] = GpuState(GpuInfo(gpu))
+        return self._gpus[gpu]
+
+    # ------------------------------------------------------------------------- what the engines did
+
+    def engine_up(self, info: EngineInfo, time_ns: int) -> None:
+        former = self._former(info)
+        if former is not None:
+            former.revive(info, time_ns)
+            former.tally.info = former.info
+            return
+        tally = self._tallies.get(info.engine)
+        if tally is None:
+            tally = self._tallies[info.engine] = EngineTally(info, wall_offset_ns=self.wall_offset_ns)
+        tally.info = info
+        self._engines.append(Engine(info, time_ns, tally, self._model, self.policy.max_open_requests))
+
+    def _former(self, info: EngineInfo) -> Engine | None:
+        """The engine that this one is, back from a broken connection."""
+        for engine in self._engines:
+            same = (engine.info.instance_id, engine.info.data_parallel_index) == (
+                info.instance_id,
+                info.data_parallel_index,
+            )
+            if same and info.instance_id and engine.down_ns is not None:
+                return engine
+        return None
+
+    def engine_gpus(self, engine: str, gpus: Sequence[str]) -> None:
+        for found in self._live(engine):
+            found.set_gpus(tuple(gpus))
+
+    def engine_down(self, engine: str, time_ns: int, reason: str) -> None:
+        for found in self._live(engine):
+            found.down(time_ns, reason)
+
+    def request_started(self, request: RequestStarted) -> None:
+        for found in self._live(request.engine):
+            found.request_started(request)
+
+    def step_done(self, step: StepDone) -> None:
+        for found in self._live(step.engine):
+            found.step_done(step)
+
+    def request_ended(self, end: RequestEnded) -> None:
+        for found in self._live(end.engine):
+            found.request_ended(end)
+
+    def overhead(self, engine: str, start_ns: int, end_ns: int, reason: str) -> None:
+        for found in self._live(engine):
+            found.overheads.append((start_ns, end_ns, reason))
+
+    def gap(self, engine: str, start_ns: int, end_ns: int, reason: str) -> None:
+        for found in self._live(engine):
+            found.gap(start_ns, end_ns)
+
+    def progress(self, engine: str, time_ns: int, pending_since_ns: int | None, dropped: int) -> None:
+        for found in self._live(engine):
+            found.progress(time_ns, pending_since_ns, dropped)
+
+    def _live(self, label: str) -> Iterable[Engine]:
+        return [engine for engine in self._engines if engine.info.engine == label and engine.down_ns is None]
+
+    # --------------------------------------------------------------------------------------- settling
+
+    def settle(self, now_ns: int) -> None:
+        """Divides every interval about which all is known, or for which the wait is over."""
+        self._now_ns = max(self._now_ns, now_ns)
+        for gpu in self._gpus.values():
+            while gpu.pending and self._is_ripe(gpu, gpu.pending[0]):
+                self._settle_interval(gpu, gpu.pending.popleft())
+        self._finish_requests()
+
+    def close(self, now_ns: int, reason: str = "closed") -> None:
+        """Settles all that is pending, without waiting for anybody. Open requests stay unfinished."""
+        self._now_ns = max(self._now_ns, now_ns)
+        for engine in self._engines:
+            if engine.down_ns is None:
+                engine.down(now_ns, reason)
+        for gpu in self._gpus.values():
+            while gpu.pending:
+                self._settle_interval(gpu, gpu.pending.popleft())
+            gpu.settled_ns = FOREVER_NS
+        for engine in self._engines:
+            self._finish_engine(engine, FOREVER_NS)
+
+    def _drivers(self, gpu: GpuState, interval: EnergyInterval) -> list[Engine]:
+        """The engines that may have used the GPU in the interval."""
+        return [
+            engine
+            for engine in self._engines
+            if self._drives(engine, gpu.info.gpu)
+            and engine.up_ns < interval.end_ns
+            and (engine.down_ns is None or engine.down_ns > interval.start_ns)
+        ]
+
+    def _drives(self, engine: Engine, gpu: str) -> bool:
+        return gpu in engine.info.gpus or (not engine.info.gpus and self.policy.assume_all_gpus)
+
+    def _gpus_of(self, engine: Engine) -> list[GpuState]:
+        return [state for gpu, state in self._gpus.items() if self._drives(engine, gpu)]
+
+    def _is_ripe(self, gpu: GpuState, interval: EnergyInterval) -> bool:
+        waited_ns = self._now_ns - interval.end_ns
+        if waited_ns > self.policy.max_lag_ns:
+            return True
+        drivers = self._drivers(gpu, interval)
+        if not drivers:
+            return waited_ns > _NO_ENGINE_GRACE_NS
+        return all(engine.known_until_ns >= interval.end_ns for engine in drivers)
+
+    def _settle_interval(self, gpu: GpuState, interval: EnergyInterval) -> None:
+        drivers = self._drivers(gpu, interval)
+        silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
+        elsewhere = any(engine.down_ns is None for engine in self._engines)
+        otherwise = "unmapped" if elsewhere and not drivers else "no_engine"
+        posting, shares = divide(interval, gpu, drivers, silent, otherwise)
+        for share in shares:
+            charge(share, posting, gpu.info.gpu, self.policy.recompute_to)
+        gpu.account.post(posting)
+        gpu.settled_ns = interval.end_ns
+        gpu.forget(interval.start_ns)
+
+    def _settled_ns(self, engine: Engine) -> int:
+        """Up to here the energy of all the engine's GPUs is accounted, or never will be."""
+        gpus = self._gpus_of(engine)
+        given_up_ns = self._now_ns - 2 * self.policy.max_lag_ns
+        return max(min((gpu.settled_ns for gpu in gpus), default=FOREVER_NS), given_up_ns)
+
+    def _finish_requests(self) -> None:
+        for engine in list(self._engines):
+            settled_ns = self._settled_ns(engine)
+            down_ns = engine.down_ns
+            if down_ns is not None and self._now_ns - down_ns > self.policy.max_lag_ns:
+                engine.abandon("engine_lost", down_ns)
+            self._finish_engine(engine, settled_ns)
+            if down_ns is not None and not engine.requests and down_ns < min(settled_ns, self._now_ns):
+                self._engines.remove(engine)
+
+    def _finish_engine(self, engine: Engine, settled_ns: int) -> None:
+        engine.forget(settled_ns, len(self._gpus_of(engine)))
+        self._finished.extend(engine.finished(settled_ns))
+
+    # --------------------------------------------------------------------------------------- results
+
+    def drain_finished(self) -> list[FinishedRequest]:
+        """The requests whose accounts became final since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    @property
+    def gpus(self) -> dict[str, GpuState]:
+        return self._gpus
+
+    @property
+    def tallies(self) -> dict[str, EngineTally]:
+        return self._tallies
+
+    def open_uj(self, label: str) -> int:
+        """Microjoules attributed to requests of this engine label that are not finished yet."""
+        return sum(
+            int(engine.requests.attributed_uj[list(engine.requests.slot_of.values())].sum())
+            for engine in self._engines
+            if engine.info.engine == label
+        )
+
+    def engine_totals(self) -> tuple[EngineTotals, ...]:
+        """Counters and gauges of every engine label seen so far."""
+        return tuple(self._totals(label, tally) for label, tally in self._tallies.items())
+
+    def _totals(self, label: str, tally: EngineTally) -> EngineTotals:
+        engines = [engine for engine in self._engines if engine.info.engine == label]
+        alive = next((engine for engine in engines if engine.down_ns is None), None)
+        gauges = Gauges() if alive is None else alive.gauges(self._now_ns, _IDLE_AFTER_NS)
+        return tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)

@@ -1,0 +1,184 @@
+"""Divides the measured joules of one GPU interval: the heart of the accounting rule.
+
+The interval's time falls into stretches in which steps ran, engines did work of their own, records
+were lost, engines were idle, or nothing is known. Idle time is charged at the GPU's learned idle
+power; the rest of the measured joules goes to the other stretches in proportion to their modelled
+joules, and a step's part to its requests by their Shapley values. Only proportions are modelled: the
+parts sum to the measured joules to the microjoule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulescope.attribution.apportion import apportion
+from joulescope.attribution.engine import Engine, LoggedStep
+from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.ledger import Posting
+from joulescope.attribution.spans import Span, clip, complement, length_ns, union
+from joulescope.model import EnergyInterval
+
+_CLEAN = 0.9  # part of an interval that must be busy for it to teach the busy power
+
+
+@dataclass(slots=True)
+class StepShare:
+    """The part of a step that lies in the interval, and the microjoules of each of its requests."""
+
+    engine: Engine
+    step: LoggedStep
+    fraction: float
+    request_uj: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Stretches:
+    """The interval's time by use, nanoseconds."""
+
+    idle_ns: int = 0
+    busy_ns: int = 0
+    overhead_ns: Counter[str] = field(default_factory=Counter)
+    unknown_ns: Counter[str] = field(default_factory=Counter)
+
+
+def steps_within(engine: Engine, interval: EnergyInterval) -> list[tuple[LoggedStep, float]]:
+    """The engine's steps that overlap the interval, each with the part of it that does."""
+    start_ns, end_ns = interval.start_ns, interval.end_ns
+    found: list[tuple[LoggedStep, float]] = []
+    for step in engine.steps:
+        if step.start_ns >= end_ns:
+            break
+        if step.end_ns > start_ns:
+            overlap_ns = min(step.end_ns, end_ns) - max(step.start_ns, start_ns)
+            step.measured_ns += overlap_ns
+            found.append((step, overlap_ns / (step.end_ns - step.start_ns)))
+    return found
+
+
+def divide(
+    interval: EnergyInterval,
+    gpu: GpuState,
+    engines: Sequence[Engine],
+    silent: Sequence[Engine] = (),
+    otherwise: str = "no_engine",
+) -> tuple[Posting, list[StepShare]]:
+    """Divides an interval among the steps of the engines that run on this GPU.
+
+    Args:
+        engines: those that drive the GPU, alive at any time in the interval.
+        silent: those of them that have not said what they did up to the interval's end, and that are
+            waited for no longer.
+        otherwise: reason for time in which no engine is known to hold the GPU.
+    """
+    found = [(engine, step, part) for engine in engines for step, part in steps_within(engine, interval)]
+    stretches = _classify(interval, gpu, engines, silent, [step for _, step, _ in found], otherwise)
+    posting = Posting(interval)
+    posting.idle_uj = _idle_uj(interval, gpu, stretches)
+    rest_uj = interval.energy_uj - posting.idle_uj
+    shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
+    _learn(interval, gpu, stretches, posting, shares)
+    return posting, shares
+
+
+def _classify(
+    interval: EnergyInterval,
+    gpu: GpuState,
+    engines: Sequence[Engine],
+    silent: Sequence[Engine],
+    steps: list[LoggedStep],
+    otherwise: str,
+) -> Stretches:
+    start_ns, end_ns = interval.start_ns, interval.end_ns
+    result = Stretches()
+    taken = union(clip(((step.start_ns, step.end_ns) for step in steps), start_ns, end_ns))
+    result.busy_ns = length_ns(taken)
+
+    def claim(spans: list[Span], book: Counter[str], reason: str) -> None:
+        nonlocal taken
+        wanted = union(clip(spans, start_ns, end_ns))
+        if wanted:
+            before_ns = length_ns(taken)
+            taken = union([*taken, *wanted])
+            book[reason] += length_ns(taken) - before_ns
+
+    for engine in engines:
+        for begin, finish, reason in engine.overheads:
+            claim([(begin, finish)], result.overhead_ns, reason)
+        lost = [*engine.gaps, (start_ns, engine.forgotten_ns)]
+        claim(lost, result.unknown_ns, "records_lost")
+    for engine in silent:
+        claim([(max(engine.known_until_ns, start_ns), end_ns)], result.unknown_ns, "engine_silent")
+    alive = union(clip((engine.alive_span() for engine in engines), start_ns, end_ns))
+    free = complement(taken, start_ns, end_ns)
+    result.idle_ns = _overlap_ns(free, alive)
+    taken = union([*taken, *alive])
+    claim(gpu.worker_spans(end_ns), result.overhead_ns, "startup")
+    rest_ns = length_ns(complement(taken, start_ns, end_ns))
+    if rest_ns:
+        result.unknown_ns[otherwise] += rest_ns
+    return result
+
+
+def _overlap_ns(left: Sequence[Span], right: Sequence[Span]) -> int:
+    return sum(length_ns(clip(left, start, end)) for start, end in right)
+
+
+def _idle_uj(interval: EnergyInterval, gpu: GpuState, stretches: Stretches) -> int:
+    """Idle time at idle power, but never above the interval's mean power; all of a wholly idle one."""
+    total_ns = interval.end_ns - interval.start_ns
+    if stretches.idle_ns >= total_ns:
+        return interval.energy_uj
+    at_idle_uj = round(gpu.idle.watts * stretches.idle_ns / 1e3)
+    at_mean_uj = interval.energy_uj * stretches.idle_ns // total_ns
+    return min(at_idle_uj, at_mean_uj)
+
+
+def _divide_rest(
+    rest_uj: int,
+    gpu: GpuState,
+    found: list[tuple[Engine, LoggedStep, float]],
+    stretches: Stretches,
+    posting: Posting,
+) -> list[StepShare]:
+    """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
+    busy_watts = gpu.busy.watts
+    books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
+    books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
+    columns = [step.weight_joules * (part * gpu.scale_of(e.info.engine).watts) for e, step, part in found]
+    columns.append(np.array([busy_watts * ns / 1e9 for _, _, ns in books]))
+    if not found and not books:
+        posting.idle_uj += rest_uj
+        return []
+    parts = apportion(rest_uj, np.concatenate(columns))
+    shares: list[StepShare] = []
+    at = 0
+    for engine, step, part in found:
+        after = at + len(step.slots)
+        shares.append(StepShare(engine, step, part, parts[at:after]))
+        at = after
+    posting.attributed_uj = int(parts[:at].sum())
+    for (book, reason, _), part_uj in zip(books, parts[at:].tolist(), strict=True):
+        book[reason] += part_uj
+    return shares
+
+
+def _learn(
+    interval: EnergyInterval, gpu: GpuState, stretches: Stretches, posting: Posting, shares: list[StepShare]
+) -> None:
+    """Clean intervals teach the levels that divide the mixed ones."""
+    total_ns = interval.end_ns - interval.start_ns
+    if stretches.idle_ns == total_ns:
+        gpu.idle.learn(interval.energy_uj * 1e3 / total_ns)
+        return
+    if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _CLEAN * total_ns:
+        return
+    gpu.busy.learn(posting.attributed_uj * 1e3 / stretches.busy_ns)
+    engines = {share.engine.info.engine for share in shares}
+    modelled_joules = sum(share.step.total_joules * share.fraction for share in shares)
+    if len(engines) == 1 and modelled_joules > 0:
+        gpu.scale_of(engines.pop()).learn(posting.attributed_uj / 1e6 / modelled_joules)

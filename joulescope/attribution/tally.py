@@ -1,0 +1,123 @@
+"""Counters of one engine label, which outlive the engine's restarts."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from joulescope.model import PHASES, WASTED_REASONS, EngineInfo, EngineTotals, FinishedRequest, HistogramState
+from joulescope.units import joules_from_uj
+
+REQUEST_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 1e4)
+TOKEN_BOUNDS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 50.0)
+
+
+class Histogram:
+    """Observations by bucket, the last traced one of each kept as its exemplar."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+        self._exemplars: list[tuple[Mapping[str, str], float, float] | None] = [None] * (len(bounds) + 1)
+
+    def observe(self, value: float, labels: Mapping[str, str], wall_seconds: float) -> None:
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
+        self._total += value
+        if labels:
+            self._exemplars[bucket] = (labels, value, wall_seconds)
+
+    def state(self) -> HistogramState:
+        return HistogramState(self._bounds, tuple(self._counts), self._total, tuple(self._exemplars))
+
+
+@dataclass
+class EngineTally:
+    """What one engine label has used and done. Joules are whole microjoules."""
+
+    info: EngineInfo
+    attributed_uj: Counter[tuple[str, str]] = field(default_factory=Counter)
+    marginal_uj: float = 0.0
+    wasted_uj: Counter[str] = field(default_factory=Counter)
+    finished_uj: int = 0
+    """Handed out with finished requests; with the open ones it makes up what is attributed."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    requests_started: int = 0
+    requests_finished: Counter[str] = field(default_factory=Counter)
+    steps: int = 0
+    preemptions: int = 0
+    records_dropped: int = 0
+    gaps: int = 0
+    late_steps: int = 0
+    wall_offset_ns: int = 0
+    """Wall time less monotonic time, for the exemplars."""
+
+    def __post_init__(self) -> None:
+        self.joules_per_request = Histogram(REQUEST_BOUNDS)
+        self.joules_per_output_token = Histogram(TOKEN_BOUNDS)
+
+    def finished(self, request: FinishedRequest) -> None:
+        """Counts a finished request; its joules go into the histograms if they are known and whole."""
+        self.requests_finished[request.finish_reason] += 1
+        joules = request.attributed_joules
+        if joules is None:
+            return
+        self.finished_uj += round(joules * 1e6)
+        if request.finish_reason == "abort":
+            self.wasted_uj["abort"] += round(joules * 1e6)
+        if not request.complete:
+            return
+        labels = exemplar_labels(request.trace_parent)
+        wall_seconds = (request.end_ns + self.wall_offset_ns) / 1e9
+        self.joules_per_request.observe(joules, labels, wall_seconds)
+        if request.output_tokens > 0:
+            self.joules_per_output_token.observe(joules / request.output_tokens, labels, wall_seconds)
+
+    def totals(self, up: bool, open_requests: int, gauges: Gauges) -> EngineTotals:
+        """The tally as exporters see it."""
+        gpus = dict.fromkeys((*self.info.gpus, *(gpu for gpu, _ in self.attributed_uj)))
+        return EngineTotals(
+            info=self.info,
+            up=up,
+            attributed_joules={
+                (gpu, phase): joules_from_uj(self.attributed_uj[gpu, phase])
+                for gpu in gpus
+                for phase in PHASES
+            },
+            marginal_joules=self.marginal_uj / 1e6,
+            wasted_joules={reason: joules_from_uj(self.wasted_uj[reason]) for reason in WASTED_REASONS},
+            tokens=dict(self.tokens),
+            requests_started=self.requests_started,
+            requests_finished=dict(self.requests_finished),
+            requests_open=open_requests,
+            steps=self.steps,
+            preemptions=self.preemptions,
+            running=gauges.running,
+            waiting=gauges.waiting,
+            kv_usage_ratio=gauges.kv_usage_ratio,
+            records_dropped=self.records_dropped,
+            gaps=self.gaps,
+            joules_per_request=self.joules_per_request.state(),
+            joules_per_output_token=self.joules_per_output_token.state(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What an engine's latest step said of its queues, or what silence says."""
+
+    running: int | None = None
+    waiting: int | None = None
+    kv_usage_ratio: float | None = None
+
+
+def exemplar_labels(trace_parent: str) -> Mapping[str, str]:
+    """Trace and span id of a W3C ``traceparent`` (``00-<32 hex>-<16 hex>-<2 hex>``), or nothing."""
+    parts = trace_parent.split("-")
+    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
+        return {}
+    return {"trace_id": parts[1], "span_id": parts[2]}
