@@ -1,0 +1,105 @@
+"""Writes the page of metrics from the tables.
+
+``python -m joulescope.export.metrics_page > docs/metrics.md``
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from joulescope.export.metric import Metric
+from joulescope.export.metrics import SIDECAR
+from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
+from joulescope.export.table_engine import ENGINE
+from joulescope.export.table_gpu import ENERGY, GPU
+
+SECTIONS = (
+    ("Energy", ENERGY),
+    ("GPUs and their sensors", GPU),
+    ("Engines and requests", ENGINE),
+    ("The sidecar itself", SIDECAR),
+)
+
+INTRODUCTION = """\
+# Metrics and span attributes
+
+<!-- Written by `python -m joulescope.export.metrics_page`: change the tables, not this page. -->
+
+Energy is always a counter in joules. Watts are its rate, joules per token the ratio of two rates; a gauge
+of either would be wrong over any other window than the one it was computed for.
+
+For each GPU, at every scrape:
+`measured = attributed + idle + overhead + unattributed`. The four parts have names of their own and are
+disjoint, so they may be summed; *marginal* and *wasted* energy are other views of the same joules and
+may not be added to them. A figure that is not known has no series: absent is not zero. Counters whose
+labels are known beforehand start at 0 with the first scrape. Exemplars (trace ids) are in the OpenMetrics
+format only. A label that is fed by an engine takes at most 16 values beyond the known ones; the rest is
+counted as `other`.
+"""
+
+QUERIES = (
+    ("Watts that a GPU draws", "rate(joulescope_measured_energy_joules_total[1m])"),
+    (
+        "Watts that serve requests, by engine",
+        "sum by (engine) (rate(joulescope_attributed_energy_joules_total[1m]))",
+    ),
+    (
+        "Joules per output token",
+        "sum by (engine) (rate(joulescope_attributed_energy_joules_total[5m]))"
+        " / sum by (engine) (rate(joulescope_generated_tokens_total[5m]))",
+    ),
+    (
+        "Share of the energy that is idle",
+        "sum(rate(joulescope_idle_energy_joules_total[5m]))"
+        " / sum(rate(joulescope_measured_energy_joules_total[5m]))",
+    ),
+    ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
+)
+
+OPENTELEMETRY = f"""\
+## OpenTelemetry
+
+With OTLP metrics switched on, the same table is sent except its histograms: the Python SDK has no histogram
+that reads a given state, and each request's span carries its figures. A metric that has a convention is sent
+under it (`hw.energy`, `hw.gpu.utilization`, `hw.gpu.memory.usage`, `hw.gpu.memory.limit`, with `hw.id` and
+`hw.type=gpu`), the others as `joulescope.…` with the label `gpu` as `hw.id` and the rest as `joulescope.…`.
+
+Each finished request becomes one span `{SPAN_NAME}`: a child of the span that came with the request, with
+its trace id and sampling decision, or else the root of a new trace.
+"""
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return _row(head) + "|" + "---|" * len(head) + "\n" + "".join(map(_row, rows))
+
+
+def _metric_row(metric: Metric) -> tuple[str, ...]:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"`{metric.name}`", metric.kind.value, metric.unit, labels, metric.help
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for title, metrics in SECTIONS:
+        table = _table(("metric", "type", "unit", "labels", "meaning"), map(_metric_row, metrics))
+        parts.append(f"## {title}\n\n{table}")
+    parts.append(
+        "CPU time, memory and file descriptors of the sidecar are the usual `process_…` metrics of the "
+        "Prometheus client.\n"
+    )
+    queries = _table(("question", "expression"), ((question, f"`{query}`") for question, query in QUERIES))
+    parts.append(f"## Questions in PromQL\n\n{queries}")
+    parts.append(OPENTELEMETRY)
+    rows = ((f"`{row.name}`", row.unit.strip("{}"), row.help) for row in SPAN_ATTRIBUTES)
+    parts.append(_table(("span attribute", "unit", "meaning"), rows))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,167 @@
+"""Small functions that turn a part of the snapshot into points; the table composes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from joulescope.export.metric import Point, Read, clean, per_label
+from joulescope.model import (
+    CACHED_TOKEN_KINDS,
+    PHASES,
+    EngineTotals,
+    GpuReading,
+    GpuTotals,
+    HistogramState,
+    SidecarTotals,
+    Snapshot,
+)
+from joulescope.units import seconds_from_ns
+
+Number = float | int | None
+
+
+def of_gpu(value: Callable[[GpuTotals], Number]) -> Read:
+    """One point a GPU, none where the value is not known."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.gpus:
+            if (number := value(totals)) is not None:
+                yield Point((clean(totals.info.gpu),), number)
+
+    return read
+
+
+def of_reading(value: Callable[[GpuReading], Number]) -> Read:
+    """One point a GPU whose sensor answers now: absent is not zero, stale is not fresh."""
+
+    def of_totals(totals: GpuTotals) -> Number:
+        return value(totals.reading) if totals.up and totals.reading is not None else None
+
+    return of_gpu(of_totals)
+
+
+def of_gpu_by(values: Callable[[GpuTotals], Mapping[str, float]], known: Sequence[str]) -> Read:
+    """Points by GPU and an open label."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.gpus:
+            yield from per_label((clean(totals.info.gpu),), values(totals), known)
+
+    return read
+
+
+def of_engine(value: Callable[[EngineTotals], float | HistogramState | None]) -> Read:
+    """One point an engine, none where the value is not known."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.engines:
+            if (number := value(totals)) is not None:
+                yield Point((clean(totals.info.engine),), number)
+
+    return read
+
+
+def of_live_engine(value: Callable[[EngineTotals], Number]) -> Read:
+    """One point an engine that is connected now: its last word before it left is stale."""
+    return of_engine(lambda totals: value(totals) if totals.up else None)
+
+
+def of_engine_by(values: Callable[[EngineTotals], Mapping[str, float]], known: Sequence[str]) -> Read:
+    """Points by engine and an open label."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.engines:
+            yield from per_label((clean(totals.info.engine),), values(totals), known)
+
+    return read
+
+
+def of_sidecar(value: Callable[[SidecarTotals], Number]) -> Read:
+    """One point without labels, or none."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        if (number := value(snapshot.sidecar)) is not None:
+            yield Point((), number)
+
+    return read
+
+
+def of_sidecar_by(values: Callable[[SidecarTotals], Mapping[str, float]], known: Sequence[str]) -> Read:
+    """Points by an open label."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        yield from per_label((), values(snapshot.sidecar), known)
+
+    return read
+
+
+def attributed(snapshot: Snapshot) -> Iterator[Point]:
+    """By engine, GPU and phase; from 0 on for each GPU that the engine says it uses."""
+    for totals in snapshot.engines:
+        keys = {(gpu, phase): 0.0 for gpu in totals.info.gpus for phase in PHASES}
+        for (gpu, phase), joules in {**keys, **totals.attributed_joules}.items():
+            yield Point((clean(totals.info.engine), clean(gpu), phase), joules)
+
+
+def cached_tokens(snapshot: Snapshot) -> Iterator[Point]:
+    """By engine and cache (``local``, ``external``)."""
+    for totals in snapshot.engines:
+        for kind in CACHED_TOKEN_KINDS:
+            label = kind.removeprefix("cached_")
+            yield Point((clean(totals.info.engine), label), totals.tokens.get(kind, 0))
+
+
+def exported_requests(snapshot: Snapshot) -> Iterator[Point]:
+    """By exporter and outcome, both from sets that this program fixes."""
+    for labels, count in snapshot.sidecar.exported.items():
+        yield Point(labels, count)
+
+
+def accounted_until(snapshot: Snapshot) -> Iterator[Point]:
+    """Wall time by GPU: the snapshot's own pair of clocks turns the monotonic instant into it."""
+    for totals in snapshot.gpus:
+        if totals.accounted_until_ns is not None:
+            age_seconds = seconds_from_ns(snapshot.time_ns - totals.accounted_until_ns)
+            yield Point((clean(totals.info.gpu),), snapshot.wall_seconds - age_seconds)
+
+
+def snapshot_time(snapshot: Snapshot) -> Iterator[Point]:
+    """Wall time at which the snapshot was taken."""
+    yield Point((), snapshot.wall_seconds)
+
+
+def gpu_identity(snapshot: Snapshot) -> Iterator[Point]:
+    """Who each GPU is."""
+    for totals in snapshot.gpus:
+        info = totals.info
+        index = "" if info.index is None else str(info.index)
+        labels = (info.gpu, info.name, index, info.driver_version, info.energy_source, info.sensor)
+        yield Point(tuple(map(clean, labels)), 1)
+
+
+def engine_identity(snapshot: Snapshot) -> Iterator[Point]:
+    """Who each engine is."""
+    for totals in snapshot.engines:
+        info = totals.info
+        labels = (
+            info.engine,
+            info.model,
+            info.served_model,
+            info.dtype,
+            info.quantization,
+            info.vllm_version,
+            info.hook_version,
+            str(info.tensor_parallel),
+            str(info.pipeline_parallel),
+            str(info.data_parallel),
+            str(info.data_parallel_index),
+            info.cost.source,
+        )
+        yield Point(tuple(map(clean, labels)), 1)
+
+
+def engine_gpus(snapshot: Snapshot) -> Iterator[Point]:
+    """Which engine runs on which GPU."""
+    for totals in snapshot.engines:
+        for gpu in dict.fromkeys(totals.info.gpus):
+            yield Point((clean(totals.info.engine), clean(gpu)), 1)

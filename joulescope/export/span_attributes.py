@@ -1,0 +1,131 @@
+"""The one table of span attributes: a convention that comes later is a changed name here.
+
+``gen_ai.*`` are OpenTelemetry's GenAI semantic conventions (status: development). No convention exists
+for the energy of a request, and custom names may not squat an existing namespace: ours begin with
+``joulescope.``. Prompts and outputs never reach this process, so none can stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from joulescope.model import FinishedRequest
+from joulescope.units import seconds_from_ns
+
+Value = str | bool | int | float | tuple[str, ...]
+
+SPAN_NAME = "joulescope.request"
+
+_OPERATIONS = {"generate": "text_completion", "pooling": "embeddings"}
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAttribute:
+    """One attribute; it is left out of the span where ``read`` returns ``None`` or an empty text."""
+
+    name: str
+    unit: str
+    help: str
+    read: Callable[[FinishedRequest], Value | None]
+
+
+def _first_token_seconds(request: FinishedRequest) -> float | None:
+    if request.first_token_ns is None:
+        return None
+    return seconds_from_ns(request.first_token_ns - request.start_ns)
+
+
+SPAN_ATTRIBUTES = (
+    SpanAttribute(
+        "gen_ai.operation.name",
+        "",
+        "`text_completion` or `embeddings`",
+        lambda request: _OPERATIONS.get(request.kind, request.kind),
+    ),
+    SpanAttribute("gen_ai.provider.name", "", "`vllm`", lambda request: "vllm"),
+    SpanAttribute(
+        "gen_ai.request.model", "", "model as served", lambda request: request.lora or request.model
+    ),
+    SpanAttribute("gen_ai.response.model", "", "model that answered", lambda request: request.model),
+    SpanAttribute(
+        "gen_ai.usage.input_tokens", "{token}", "prompt tokens", lambda request: request.prompt_tokens
+    ),
+    SpanAttribute(
+        "gen_ai.usage.cache_read.input_tokens",
+        "{token}",
+        "prompt tokens found in a cache",
+        lambda request: request.cached_tokens,
+    ),
+    SpanAttribute(
+        "gen_ai.usage.output_tokens", "{token}", "tokens generated", lambda request: request.output_tokens
+    ),
+    SpanAttribute(
+        "gen_ai.response.finish_reasons",
+        "",
+        "one finish reason, as vLLM names it",
+        lambda request: (request.finish_reason,),
+    ),
+    SpanAttribute(
+        "joulescope.request.energy", "J", "attributed energy", lambda request: request.attributed_joules
+    ),
+    SpanAttribute(
+        "joulescope.request.marginal_energy",
+        "J",
+        "what would have been saved without it",
+        lambda request: request.marginal_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.prefill_energy",
+        "J",
+        "part of the energy spent on its prompt",
+        lambda request: request.prefill_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.decode_energy",
+        "J",
+        "part of the energy spent on its output",
+        lambda request: request.decode_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.wasted_energy",
+        "J",
+        "part of the energy whose work came to nothing",
+        lambda request: request.wasted_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.complete",
+        "",
+        "false if part of its life was not measured or its records were lost",
+        lambda request: request.complete,
+    ),
+    SpanAttribute(
+        "joulescope.request.time_to_first_token", "s", "from scheduler to first token", _first_token_seconds
+    ),
+    SpanAttribute(
+        "joulescope.request.steps", "{step}", "steps it took part in", lambda request: request.steps
+    ),
+    SpanAttribute(
+        "joulescope.request.preemptions",
+        "{preemption}",
+        "times it was pushed out of the KV cache",
+        lambda request: request.preemptions,
+    ),
+    SpanAttribute("joulescope.request.id", "", "the engine's own id", lambda request: request.request_id),
+    SpanAttribute(
+        "joulescope.request.external_id",
+        "",
+        "the id that the API answered",
+        lambda request: request.external_id,
+    ),
+    SpanAttribute("joulescope.request.lora", "", "adapter", lambda request: request.lora),
+    SpanAttribute("joulescope.engine", "", "engine, as in the metrics", lambda request: request.engine),
+    SpanAttribute("joulescope.method", "", "rule that divided the energy", lambda request: request.method),
+    SpanAttribute("joulescope.method_version", "", "its version", lambda request: request.method_version),
+)
+
+
+def attributes_of(request: FinishedRequest) -> dict[str, Value]:
+    """What a span says about one finished request: what is not known is absent, not zero."""
+    values = ((attribute.name, attribute.read(request)) for attribute in SPAN_ATTRIBUTES)
+    return {name: value for name, value in values if value is not None and value != ""}

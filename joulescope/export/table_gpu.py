@@ -1,0 +1,182 @@
+"""Rows of the metric table that speak of energy and of GPUs."""
+
+from __future__ import annotations
+
+from joulescope.export import readers
+from joulescope.export.metric import Kind, Metric
+from joulescope.model import OVERHEAD_REASONS, UNATTRIBUTED_REASONS, WASTED_REASONS
+
+ENERGY = (
+    Metric(
+        "joulescope_measured_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu",),
+        "Energy that the GPU drew, measured. Equals attributed + idle + overhead + unattributed.",
+        readers.of_gpu(lambda gpu: gpu.measured_joules),
+        otel_name="hw.energy",
+    ),
+    Metric(
+        "joulescope_attributed_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("engine", "gpu", "phase"),
+        "Measured energy divided among requests, by the phase they were in (prefill, decode).",
+        readers.attributed,
+    ),
+    Metric(
+        "joulescope_idle_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu",),
+        "Measured energy while no request ran on the GPU.",
+        readers.of_gpu(lambda gpu: gpu.idle_joules),
+    ),
+    Metric(
+        "joulescope_overhead_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu", "reason"),
+        "Measured energy of work that no request asked for: startup (load, warm-up, graph capture), "
+        "dummy_batch (empty data-parallel steps), preemption (recompute).",
+        readers.of_gpu_by(lambda gpu: gpu.overhead_joules, OVERHEAD_REASONS),
+    ),
+    Metric(
+        "joulescope_unattributed_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu", "reason"),
+        "Measured energy whose cause is not known: no_engine (none connected), records_lost, "
+        "engine_silent (stopped reporting), unmapped (no engine says that it uses this GPU).",
+        readers.of_gpu_by(lambda gpu: gpu.unattributed_joules, UNATTRIBUTED_REASONS),
+    ),
+    Metric(
+        "joulescope_conservation_residual_joules",
+        Kind.GAUGE,
+        "joules",
+        ("gpu",),
+        "Measured minus attributed, idle, overhead and unattributed energy. Anything but 0 is a bug.",
+        readers.of_gpu(lambda gpu: gpu.residual_joules),
+    ),
+    Metric(
+        "joulescope_marginal_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("engine",),
+        "Energy that would have been saved without each request, summed. A second view, not a part of the "
+        "measured energy: do not add it to the other figures.",
+        readers.of_engine(lambda engine: engine.marginal_joules),
+    ),
+    Metric(
+        "joulescope_wasted_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("engine", "reason"),
+        "Energy of work that came to nothing: abort, rejected_draft (speculative tokens), preemption. "
+        "Already contained in attributed or overhead energy: do not add it to them.",
+        readers.of_engine_by(lambda engine: engine.wasted_joules, WASTED_REASONS),
+    ),
+)
+
+GPU = (
+    Metric(
+        "joulescope_gpu_power_watts",
+        Kind.GAUGE,
+        "watts",
+        ("gpu",),
+        "Power at the last reading. For energy use the rate of the counters. Absent while unreadable.",
+        readers.of_reading(lambda reading: reading.power_watts),
+    ),
+    Metric(
+        "joulescope_gpu_power_limit_watts",
+        Kind.GAUGE,
+        "watts",
+        ("gpu",),
+        "Enforced power limit when the sensor was opened.",
+        readers.of_gpu(lambda gpu: gpu.info.power_limit_watts),
+    ),
+    Metric(
+        "joulescope_gpu_memory_used_bytes",
+        Kind.GAUGE,
+        "bytes",
+        ("gpu",),
+        "Device memory in use at the last reading. Absent while unreadable.",
+        readers.of_reading(lambda reading: reading.memory_used_bytes),
+        otel_name="hw.gpu.memory.usage",
+    ),
+    Metric(
+        "joulescope_gpu_memory_size_bytes",
+        Kind.GAUGE,
+        "bytes",
+        ("gpu",),
+        "Device memory in all.",
+        readers.of_gpu(lambda gpu: gpu.info.memory_total_bytes),
+        otel_name="hw.gpu.memory.limit",
+    ),
+    Metric(
+        "joulescope_gpu_sm_utilization_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("gpu",),
+        "Share of time in which a kernel ran, 0 to 1, averaged by the driver over its own window. "
+        "Absent while unreadable.",
+        readers.of_reading(lambda reading: reading.sm_utilization_ratio),
+        otel_name="hw.gpu.utilization",
+    ),
+    Metric(
+        "joulescope_gpu_info",
+        Kind.INFO,
+        "",
+        ("gpu", "name", "index", "driver_version", "energy_source", "sensor"),
+        "Who a GPU is, and whether its energy is a driver's counter or integrated from power.",
+        readers.gpu_identity,
+    ),
+    Metric(
+        "joulescope_sensor_up",
+        Kind.GAUGE,
+        "",
+        ("gpu",),
+        "1 while the GPU's sensor answers, 0 after it stopped.",
+        readers.of_gpu(lambda gpu: int(gpu.up)),
+    ),
+    Metric(
+        "joulescope_sensor_read_failures_total",
+        Kind.COUNTER,
+        "reads",
+        ("gpu",),
+        "Readings of the GPU that failed.",
+        readers.of_gpu(lambda gpu: gpu.read_failures),
+    ),
+    Metric(
+        "joulescope_energy_intervals_total",
+        Kind.COUNTER,
+        "intervals",
+        ("gpu",),
+        "Intervals between two counter readings whose energy was taken into the account.",
+        readers.of_gpu(lambda gpu: gpu.intervals),
+    ),
+    Metric(
+        "joulescope_energy_intervals_rejected_total",
+        Kind.COUNTER,
+        "intervals",
+        ("gpu",),
+        "Intervals whose energy was physically impossible and so not taken into the account.",
+        readers.of_gpu(lambda gpu: gpu.rejected_intervals),
+    ),
+    Metric(
+        "joulescope_sensor_resets_total",
+        Kind.COUNTER,
+        "resets",
+        ("gpu",),
+        "Times the GPU's energy counter went back, as after a driver reload.",
+        readers.of_gpu(lambda gpu: gpu.counter_resets),
+    ),
+    Metric(
+        "joulescope_accounted_until_timestamp_seconds",
+        Kind.GAUGE,
+        "seconds",
+        ("gpu",),
+        "Wall time up to which the GPU's energy is fully divided. Absent before the first interval.",
+        readers.accounted_until,
+    ),
+)

@@ -1,0 +1,193 @@
+"""A rich snapshot and finished requests, with figures that add up exactly in binary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from joulescope.model import (
+    CostFacts,
+    EngineInfo,
+    EngineTotals,
+    FinishedRequest,
+    GpuInfo,
+    GpuReading,
+    GpuTotals,
+    HistogramState,
+    SidecarTotals,
+    Snapshot,
+)
+
+GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
+GPU_B = "GPU-bbbbbbbb-0000-0000-0000-000000000002"
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT_SPAN_ID = "00f067aa0ba902b7"
+SECOND = 1_000_000_000
+
+NO_HISTOGRAM = HistogramState(bounds=(1.0, 10.0), counts=(0, 0, 0), total=0.0)
+
+
+def gpu_a() -> GpuTotals:
+    """A GPU in full work."""
+    return GpuTotals(
+        info=GpuInfo(
+            gpu=GPU_A,
+            name="NVIDIA H100 80GB HBM3",
+            index=0,
+            power_limit_watts=700.0,
+            memory_total_bytes=85_899_345_920,
+            driver_version="570.86.15",
+            sensor="nvml",
+        ),
+        measured_joules=1000.5,
+        attributed_joules=800.25,
+        idle_joules=100.0,
+        overhead_joules={"startup": 60.25, "preemption": 10.0},
+        unattributed_joules={"no_engine": 25.0, "records_lost": 5.0},
+        residual_joules=0.0,
+        intervals=420,
+        counter_resets=1,
+        rejected_intervals=2,
+        read_failures=3,
+        reading=GpuReading(
+            gpu=GPU_A,
+            time_ns=99 * SECOND,
+            energy_joules=1000.5,
+            power_watts=512.5,
+            memory_used_bytes=70_000_000_000,
+            sm_utilization_ratio=0.875,
+        ),
+        accounted_until_ns=98 * SECOND,
+    )
+
+
+def gpu_b() -> GpuTotals:
+    """A GPU whose sensor stopped answering before anything was accounted."""
+    return GpuTotals(
+        info=GpuInfo(gpu=GPU_B, energy_source="power", sensor="nvml"),
+        measured_joules=0.0,
+        attributed_joules=0.0,
+        idle_joules=0.0,
+        overhead_joules={},
+        unattributed_joules={},
+        residual_joules=0.0,
+        read_failures=17,
+        up=False,
+    )
+
+
+def engine_a() -> EngineTotals:
+    """An engine that has served requests."""
+    exemplar = ({"trace_id": TRACE_ID}, 4.5, 1_700_000_000.25)
+    return EngineTotals(
+        info=EngineInfo(
+            engine="llama-0",
+            model="meta-llama/Llama-3.1-8B",
+            served_model="llama",
+            dtype="bfloat16",
+            vllm_version="0.32.0",
+            hook_version="0.1.0",
+            capabilities=frozenset({"steps", "cost"}),
+            gpus=(GPU_A,),
+            cost=CostFacts(source="vllm", weight_bytes=16e9),
+        ),
+        up=True,
+        attributed_joules={(GPU_A, "prefill"): 300.0, (GPU_A, "decode"): 500.25},
+        marginal_joules=500.0,
+        wasted_joules={"abort": 12.5},
+        tokens={
+            "prefill": 5000,
+            "decode": 2000,
+            "recomputed": 64,
+            "rejected": 8,
+            "cached_local": 1024,
+            "generated": 2000,
+        },
+        requests_started=42,
+        requests_finished={"stop": 30, "length": 9, "abort": 1},
+        requests_open=2,
+        steps=900,
+        preemptions=1,
+        running=2,
+        waiting=0,
+        kv_usage_ratio=0.25,
+        records_dropped=7,
+        gaps=1,
+        joules_per_request=HistogramState(
+            bounds=(1.0, 10.0), counts=(3, 30, 7), total=800.25, exemplars=(None, exemplar, None)
+        ),
+        joules_per_output_token=HistogramState(bounds=(0.1, 1.0), counts=(10, 30, 0), total=16.0),
+    )
+
+
+def engine_b() -> EngineTotals:
+    """An engine that left, with a name meant to break an exposition."""
+    return EngineTotals(
+        info=EngineInfo(engine="odd-1", model='a"b\\c\nd{}=,#\u00e9\u6f22\ud800'),
+        up=False,
+        attributed_joules={},
+        marginal_joules=0.0,
+        wasted_joules={},
+        tokens={},
+        requests_started=0,
+        requests_finished={},
+        requests_open=0,
+        steps=0,
+        preemptions=0,
+        running=5,
+        waiting=5,
+        kv_usage_ratio=0.5,
+        records_dropped=0,
+        gaps=0,
+        joules_per_request=NO_HISTOGRAM,
+        joules_per_output_token=NO_HISTOGRAM,
+    )
+
+
+def rich_snapshot() -> Snapshot:
+    """Two GPUs and two engines, one of each gone."""
+    return Snapshot(
+        time_ns=100 * SECOND,
+        wall_seconds=1_700_000_100.0,
+        gpus=(gpu_a(), gpu_b()),
+        engines=(engine_a(), engine_b()),
+        sidecar=SidecarTotals(
+            start_wall_seconds=1_700_000_000.0,
+            sessions=1,
+            records={"hello": 2, "step": 900, "sample": 5},
+            rejected_records={"unknown_type": 4},
+            attribution_lag_seconds=0.125,
+            exported={("otlp", "exported"): 40, ("otlp", "dropped"): 0, ("jsonl", "written"): 40},
+        ),
+    )
+
+
+def finished(number: int = 0, **changes: object) -> FinishedRequest:
+    """The account of one request; ``changes`` override its fields."""
+    request = FinishedRequest(
+        request_id=f"cmpl-{number}-0-1a2b3c4d",
+        external_id=f"cmpl-{number}-0",
+        engine="llama-0",
+        model="llama",
+        lora="",
+        kind="generate",
+        start_ns=90 * SECOND,
+        end_ns=92 * SECOND + 5,
+        first_token_ns=90 * SECOND + 250_000_000,
+        finish_reason="stop",
+        prompt_tokens=100,
+        cached_tokens=64,
+        output_tokens=20,
+        scheduled_tokens=56,
+        recomputed_tokens=0,
+        drafted_tokens=0,
+        accepted_tokens=0,
+        preemptions=0,
+        steps=21,
+        attributed_joules=4.5,
+        marginal_joules=3.25,
+        prefill_joules=1.5,
+        decode_joules=3.0,
+        wasted_joules=0.0,
+        complete=True,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]

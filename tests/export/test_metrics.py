@@ -1,0 +1,134 @@
+"""The metric table, and the page made from it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, Kind, Point, per_label
+from joulescope.export.metrics import METRICS, RECORD_TYPES
+from joulescope.export.metrics_page import QUERIES, render
+from joulescope.hook import wire
+from joulescope.model import HistogramState, Snapshot
+from tests.export.samples import GPU_A, GPU_B, engine_a, rich_snapshot
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+FORBIDDEN_LABELS = {"pod", "namespace", "container", "instance", "job", "le", "request_id", "pid"}
+
+
+def points(name: str, snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+    """Values of one metric by its labels."""
+    metric = next(metric for metric in METRICS if metric.name == name)
+    found = {}
+    for point in metric.read(snapshot):
+        assert not isinstance(point.value, HistogramState)
+        found[point.labels] = point.value
+    return found
+
+
+def test_names_say_what_they_are() -> None:
+    """Names are unique, prefixed, carry their unit, and end as their type demands."""
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    for metric in METRICS:
+        assert re.fullmatch(r"joulescope_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.name.endswith("_info") == (metric.kind is Kind.INFO)
+        if metric.unit in ("joules", "watts", "bytes", "seconds", "ratio"):
+            assert metric.family.endswith("_" + metric.unit)
+
+
+def test_labels_are_few_and_free_of_request_identity() -> None:
+    """No label clashes with those that Prometheus sets, and none identifies a request."""
+    assert not FORBIDDEN_LABELS & {label for metric in METRICS for label in metric.labels}
+
+
+def test_energy_is_never_a_gauge_but_the_residual() -> None:
+    """Joules come as counters, so that watts and joules per token can be rates over any window."""
+    gauges = [metric.name for metric in METRICS if metric.unit == "joules" and metric.kind is Kind.GAUGE]
+    assert gauges == ["joulescope_conservation_residual_joules"]
+
+
+def test_points_match_their_labels_and_never_repeat() -> None:
+    """Each point has a value for each label, and no two points of a metric share all of them."""
+    for metric in METRICS:
+        found = [point.labels for point in metric.read(rich_snapshot())]
+        assert len(set(found)) == len(found)
+        assert all(len(labels) == len(metric.labels) for labels in found)
+
+
+def test_the_parts_sum_to_the_measured_energy() -> None:
+    """For each GPU the four exported parts add up to its measured energy: conservation can be queried."""
+    snapshot = rich_snapshot()
+    for gpu in (GPU_A, GPU_B):
+        parts = sum(
+            value
+            for name in ("attributed", "idle", "overhead", "unattributed")
+            for labels, value in points(f"joulescope_{name}_energy_joules_total", snapshot).items()
+            if gpu in labels
+        )
+        assert parts == points("joulescope_measured_energy_joules_total", snapshot)[(gpu,)]
+
+
+def test_absent_is_not_zero() -> None:
+    """A silent sensor or an engine that left has no gauge, though the snapshot holds its last word."""
+    snapshot = rich_snapshot()
+    for name in ("power_watts", "memory_used_bytes", "sm_utilization_ratio"):
+        assert set(points(f"joulescope_gpu_{name}", snapshot)) == {(GPU_A,)}
+    for name in ("requests_running", "requests_waiting", "kv_cache_usage_ratio"):
+        assert set(points(f"joulescope_{name}", snapshot)) == {("llama-0",)}
+    assert set(points("joulescope_accounted_until_timestamp_seconds", snapshot)) == {(GPU_A,)}
+
+
+def test_a_reading_is_stale_once_its_sensor_is_down() -> None:
+    """Even if a ledger left the last reading in place, a sensor that is down shows no power."""
+    gpu = rich_snapshot().gpus[0]
+    snapshot = replace(rich_snapshot(), gpus=(replace(gpu, up=False),))
+    assert points("joulescope_gpu_power_watts", snapshot) == {}
+    assert points("joulescope_sensor_up", snapshot) == {(GPU_A,): 0}
+
+
+def test_an_empty_sidecar_exports_only_itself() -> None:
+    """Before any GPU or engine is met, no energy series exists, and no lag is claimed."""
+    snapshot = Snapshot(time_ns=0, wall_seconds=0.0)
+    named = {metric.name for metric in METRICS if list(metric.read(snapshot))}
+    assert "joulescope_build_info" in named
+    assert not [name for name in named if "energy" in name or "lag" in name]
+
+
+def test_known_label_values_start_at_zero() -> None:
+    """An engine that just connected shows each of its GPUs and phases at 0, so that rates see the start."""
+    fresh = replace(engine_a(), attributed_joules={})
+    snapshot = replace(rich_snapshot(), engines=(fresh,))
+    assert points("joulescope_attributed_energy_joules_total", snapshot) == {
+        ("llama-0", GPU_A, "prefill"): 0.0,
+        ("llama-0", GPU_A, "decode"): 0.0,
+    }
+
+
+def test_open_labels_are_bounded() -> None:
+    """A peer that invents label values fills a fixed number of series; the rest is summed as ``other``."""
+    values = {f"odd{number}": 1 for number in range(MAX_OPEN_LABEL_VALUES + 5)}
+    found = list(per_label((), {"stop": 2, "other": 3, **values}, ("stop",)))
+    assert found[0] == Point(("stop",), 2)
+    assert found[-1] == Point(("other",), 8)
+    assert len(found) == MAX_OPEN_LABEL_VALUES + 2
+
+
+def test_record_types_are_those_of_the_wire() -> None:
+    """The types shown from 0 on are types that the protocol has."""
+    tags = {record.__struct_config__.tag for record in wire.AnyRecord.__args__}
+    assert set(RECORD_TYPES) <= tags
+
+
+def test_the_page_is_made_from_the_table() -> None:
+    """``docs/metrics.md`` is what ``python -m joulescope.export.metrics_page`` writes now."""
+    assert PAGE.read_text(encoding="utf-8") == render()
+
+
+def test_the_queries_of_the_page_name_real_metrics() -> None:
+    """Every metric in an example query stands in the table."""
+    named = {name for _, query in QUERIES for name in re.findall(r"joulescope_\w+", query)}
+    assert named
+    assert named <= {metric.name for metric in METRICS}

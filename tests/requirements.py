@@ -1,0 +1,19 @@
+"""What a test may need of the machine beyond Python: asked for by name, never assumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def need_program(name: str) -> str:
+    """Path of a program; without it the test is skipped by name, and fails where ``CI=true``."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
+    if path is not None:
+        return path
+    reason = f"needs the program {name!r}, which is not on PATH"
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{reason}; CI must have it", pytrace=False)
+    pytest.skip(reason)
