@@ -57,6 +57,7 @@ class SimulatedSensor:
 
     Energy and power are those of the counter's last refresh, in whole millijoules and milliwatts
     rounded down. The phase of each GPU's refresh follows from its UUID, so that a run can be repeated.
+    A GPU whose ``energy_source`` is ``power`` shows no counter, like parts older than Volta.
     """
 
     def __init__(self, source: SimulatedSource, clock: Clock, *, tick_seconds: float = TICK_SECONDS) -> None:
@@ -67,6 +68,7 @@ class SimulatedSensor:
         self._tick_ns = ns_from_seconds(tick_seconds)
         self._opened_ns = clock.now_ns()
         self._gpus = tuple(replace(info, sensor="simulated") for info in source.gpus())
+        self._counted = frozenset(info.gpu for info in self._gpus if info.energy_source == "counter")
 
     def gpus(self) -> Sequence[GpuInfo]:
         return self._gpus
@@ -91,8 +93,11 @@ class SimulatedSensor:
         return GpuReading(
             gpu=gpu,
             time_ns=now_ns,
-            energy_joules=int(self._source.energy_joules_at(gpu, seen_ns) * _MILLI) / _MILLI,
+            energy_joules=self._counter_joules(gpu, seen_ns) if gpu in self._counted else None,
             power_watts=int(self._source.power_watts_at(gpu, seen_ns) * _MILLI) / _MILLI,
             memory_used_bytes=self._source.memory_used_bytes_at(gpu, seen_ns),
             sm_utilization_ratio=self._source.sm_utilization_ratio_at(gpu, seen_ns),
         )
+
+    def _counter_joules(self, gpu: str, seen_ns: int) -> float:
+        return int(self._source.energy_joules_at(gpu, seen_ns) * _MILLI) / _MILLI
