@@ -91,13 +91,27 @@ class SimulatedEngine:
         accounts = self.ledger.accounts() if self.ledger is not None else {}
         return {request_id: account.joules for request_id, account in accounts.items()}
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits and no client will come any more."""
+        return (
+            not self._flights
+            and not self._scheduler.running
+            and not self._scheduler.waiting
+            and self._next_arrival is None
+        )
+
+    @property
+    def pending_since_ns(self) -> int | None:
+        """When the oldest step in flight was scheduled, if there is one."""
+        return self._flights[0].schedule_start_ns if self._flights else None
+
     def advance(self, until_ns: int) -> list[AnyRecord]:
         """Lives on until ``until_ns``: the records of everything that ended by then, and a progress."""
         while self._turn(until_ns):
             pass
-        pending_ns = self._flights[0].schedule_start_ns if self._flights else None
         records, self._out = self._out, []
-        records.append(Progress(time_ns=until_ns, pending_since_ns=pending_ns))
+        records.append(Progress(time_ns=until_ns, pending_since_ns=self.pending_since_ns))
         return records
 
     def _turn(self, until_ns: int) -> bool:

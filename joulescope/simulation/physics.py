@@ -104,7 +104,7 @@ class StepPhysics:
             own_joules=own_joules,
             launch_seconds=runtime.step_seconds,
             weight_seconds=model.weight_bytes / gpu.bytes_per_second,
-            linear_seconds=linear_flops / gpu.flops_per_second,
+            linear_seconds=np.asarray(linear_flops / gpu.flops_per_second, dtype=np.float64),
             own_seconds=own_seconds,
             active_watts=gpu.active_watts,
             headroom_watts=gpu.power_limit_watts - gpu.active_watts,

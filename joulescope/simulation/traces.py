@@ -1,0 +1,140 @@
+"""Simulated runs as traces: what ``joulescope record`` would have written of them.
+
+The engine's records (session 1) and the sensor's samples come interleaved in the order in which a sidecar
+would have taken them in. The sensor is :class:`joulescope.sensors.simulated.SimulatedSensor`, the same
+ticking counter that the demo reads; it is the one thing above the value types, besides the wire,
+that this room uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+
+from joulescope import __version__
+from joulescope.clock import ManualClock
+from joulescope.hook.wire import AnyRecord, Bye, Gpu, Sample, TraceHeader
+from joulescope.model import GpuInfo, GpuReading
+from joulescope.sensors.simulated import SimulatedSensor
+from joulescope.simulation.engine import SimulatedEngine
+from joulescope.simulation.facts import hello
+from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.scheduler import EngineLimits
+from joulescope.simulation.workload import MIXED, RequestClass, Workload
+from joulescope.simulation.worlds import H100_LLAMA_8B, World
+from joulescope.units import ns_from_seconds
+
+SESSION = 1
+START_NS = 1_000_000_000
+TAIL_SECONDS = 1.0
+"""Idle time after the last request, so that the last tick of the counter covers the last step."""
+
+
+class SimulatedRun:
+    """One engine on one GPU for a while, and after it the truth.
+
+    Args:
+        seconds: how long clients come; whoever came is still served to the end.
+        seed: decides arrivals, lengths, hang-ups and the GPU's UUID.
+        rate_per_second: mean arrivals a second.
+        sample_hz: polls of the sensor a second.
+        truth: whether ``engine.ledger`` learns who truly caused the joules (costs most of the time).
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        seed: int = 0,
+        rate_per_second: float = 8.0,
+        classes: Sequence[RequestClass] = MIXED,
+        world: World = H100_LLAMA_8B,
+        limits: EngineLimits | None = None,
+        sample_hz: float = 20.0,
+        start_ns: int = START_NS,
+        truth: bool = True,
+    ) -> None:
+        self.limits = EngineLimits() if limits is None else limits
+        self.world = world
+        self.start_ns = start_ns
+        self.gpu = SimulatedGpu(
+            world.hardware,
+            start_ns,
+            memory_used_bytes=int(0.9 * world.hardware.memory_bytes),
+            seed=seed,
+        )
+        self._end_ns = start_ns + ns_from_seconds(seconds)
+        workload = Workload(rate_per_second, start_ns, classes=classes, seed=seed)
+        requests = takewhile(lambda plan: plan.arrival_ns < self._end_ns, workload)
+        self.engine = SimulatedEngine(
+            world, self.gpu, requests, start_ns=start_ns, limits=self.limits, truth=truth
+        )
+        self._clock = ManualClock(start_ns)
+        self._sensor = SimulatedSensor(self.gpu, self._clock)
+        self._period_seconds = 1.0 / sample_hz
+
+    @property
+    def time_ns(self) -> int:
+        """How far the run has been told."""
+        return self._clock.now_ns()
+
+    def records(self) -> Iterator[AnyRecord]:
+        """The trace, told once."""
+        yield trace_header(self.start_ns)
+        for info in self._sensor.gpus():
+            yield gpu_record(info)
+        yield from self._samples()
+        greeting = hello(self.world, self.limits, self.gpu.uuid, time_ns=self.start_ns)
+        greeting.session = SESSION
+        yield greeting
+        while not (self.engine.idle and self.time_ns >= self._end_ns):
+            yield from self._period()
+        last_ns = self.time_ns + ns_from_seconds(TAIL_SECONDS)
+        while self.time_ns < last_ns:
+            yield from self._period()
+        yield Bye(session=SESSION, time_ns=self.time_ns)
+
+    def _period(self) -> Iterator[AnyRecord]:
+        self._clock.advance(self._period_seconds)
+        for record in self.engine.advance(self.time_ns):
+            record.session = SESSION
+            yield record
+        yield from self._samples()
+
+    def _samples(self) -> Iterator[AnyRecord]:
+        return map(sample_record, self._sensor.read())
+
+
+def simulate_trace(seconds: float, seed: int = 0, *, rate_per_second: float = 8.0) -> Iterator[AnyRecord]:
+    """The trace of a service with mixed requests; :class:`SimulatedRun` takes more choices."""
+    return SimulatedRun(seconds, seed=seed, rate_per_second=rate_per_second, truth=False).records()
+
+
+def trace_header(time_ns: int) -> TraceHeader:
+    """First line of a simulated trace; there is no wall clock in a simulation."""
+    return TraceHeader(time_ns=time_ns, joulescope_version=__version__, note="simulated")
+
+
+def gpu_record(info: GpuInfo) -> Gpu:
+    """A GPU as it stands in a trace."""
+    return Gpu(
+        gpu=info.gpu,
+        name=info.name,
+        index=info.index,
+        power_limit_watts=info.power_limit_watts,
+        memory_total_bytes=info.memory_total_bytes,
+        driver_version=info.driver_version,
+        energy_source=info.energy_source,
+    )
+
+
+def sample_record(reading: GpuReading) -> Sample:
+    """A sensor's reading as it stands in a trace."""
+    return Sample(
+        gpu=reading.gpu,
+        time_ns=reading.time_ns,
+        energy_joules=reading.energy_joules,
+        power_watts=reading.power_watts,
+        memory_used_bytes=reading.memory_used_bytes,
+        sm_utilization_ratio=reading.sm_utilization_ratio,
+    )
