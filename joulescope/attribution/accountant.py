@@ -168,10 +168,12 @@ class Accountant:
         for engine in self._engines:
             if engine.down_ns is None:
                 engine.down(now_ns, reason)
+                engine.give_up_awaited_steps()
+            else:
+                engine.abandon("engine_lost", engine.down_ns)
         for gpu in self._gpus.values():
             while gpu.pending:
                 self._settle_interval(gpu, gpu.pending.popleft())
-            gpu.settled_ns = FOREVER_NS
         for engine in self._engines:
             self._finish_engine(engine, FOREVER_NS)
 

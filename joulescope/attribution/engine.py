@@ -168,10 +168,14 @@ class Engine:
             self.tally.finished(done)
             yield done
 
+    def give_up_awaited_steps(self) -> None:
+        """No further step will come: requests that ended wait for theirs no longer."""
+        for handle in self._endings.abandon_steps(self._last_output_ns):
+            self.requests.complete[self.requests.slot_of[handle]] = False
+
     def abandon(self, reason: str, time_ns: int) -> None:
         """Ends every request that is still open: nothing more will be heard of them."""
-        for handle in self._endings.abandon_steps(max(time_ns, self._last_output_ns)):
-            self.requests.complete[self.requests.slot_of[handle]] = False
+        self.give_up_awaited_steps()
         for handle in [handle for handle in self.requests.slot_of if handle not in self._endings]:
             self._end_early(handle, time_ns, reason)
 

@@ -1,0 +1,284 @@
+"""Records and readings in, finished requests and snapshots out.
+
+``serve``, ``demo``, ``record`` and ``replay`` all run this same object; they differ only in where the
+records come from. Single-threaded: whoever feeds it also reads it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from joulescope.attribution.accountant import Accountant, Policy
+from joulescope.clock import WallAnchor
+from joulescope.errors import TraceError
+from joulescope.hook import wire
+from joulescope.ingest.sessions import Sessions
+from joulescope.ingest.trace import TraceWriter
+from joulescope.model import (
+    EngineTotals,
+    FinishedRequest,
+    GpuInfo,
+    GpuReading,
+    GpuTotals,
+    SidecarTotals,
+    Snapshot,
+)
+from joulescope.sampling.meter import WINDOW_NS, Meter
+from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
+
+FRESH_NS = 2 * NANOSECONDS_PER_SECOND
+"""A reading older than this is not shown any more: stale is not fresh."""
+
+NAMED_NS = 60 * NANOSECONDS_PER_SECOND
+"""A GPU is still measured this long after its engine went, so that a restart is seen whole; not
+longer, since the next user of the GPU may be a stranger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which GPUs are measured: all, these, or (``None``) those that engines name."""
+
+    all_gpus: bool = False
+    uuids: Collection[str] | None = None
+
+
+@dataclass
+class _Watched:
+    """What the pipeline keeps about one GPU beside its account."""
+
+    info: GpuInfo
+    meter: Meter
+    reading: GpuReading | None = None
+    past: Counter[str] = field(default_factory=Counter)
+    """Resets and rejections of meters that were given up."""
+
+
+class Pipeline:
+    """Wires sessions, meters and the accountant.
+
+    Args:
+        policy: who pays, and how long to wait.
+        scope: which GPUs are measured.
+        window_ns: least length of the intervals that are divided.
+        wall: anchor from monotonic to wall time.
+        recorder: everything that comes in is also written there; an error of it ends the recording and
+            nothing else.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        scope: Scope | None = None,
+        *,
+        window_ns: int = WINDOW_NS,
+        wall: WallAnchor | None = None,
+        recorder: TraceWriter | None = None,
+    ) -> None:
+        self.scope = scope or Scope()
+        self.wall = wall or WallAnchor.now()
+        self.recorder = recorder
+        self.record_error: TraceError | None = None
+        named = self.scope.all_gpus or self.scope.uuids is not None
+        self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named))
+        self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
+        self.sessions = Sessions(self.accountant)
+        self._window_ns = window_ns
+        self._found: dict[str, GpuInfo] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._named_ns: dict[str, int] = {}
+        self._read_failures: Mapping[str, int] = {}
+        self._start_wall_seconds = self.wall.wall_ns / 1e9
+
+    # ------------------------------------------------------------------------------------------ engines
+
+    def take(self, session: int, records: Sequence[wire.AnyRecord]) -> None:
+        """Records of one connection, in their order."""
+        if self.recorder is not None:
+            for record in records:
+                record.session = session
+            self._record(records)
+        self.sessions.take(session, records)
+
+    def close_session(self, session: int, time_ns: int, reason: str) -> None:
+        self._record([wire.Bye(session=session, time_ns=time_ns, reason=reason)])
+        self.sessions.close(session, time_ns, reason)
+
+    # --------------------------------------------------------------------------------------------- GPUs
+
+    def gpus_found(self, gpus: Iterable[GpuInfo]) -> None:
+        """The sensor can read these from now on."""
+        for info in gpus:
+            self._found[info.gpu] = info
+            if info.gpu in self._watched:
+                self._watched[info.gpu].info = info
+                self.accountant.gpu_found(info)
+
+    def sensor_down(self) -> None:
+        """No GPU can be read until the next :meth:`gpus_found`."""
+        self._found.clear()
+
+    def read(self, readings: Iterable[GpuReading], read_failures: Mapping[str, int] | None = None) -> None:
+        """A batch of readings; those of GPUs that are none of our business are forgotten at once."""
+        self._read_failures = self._read_failures if read_failures is None else read_failures
+        readings = list(readings)
+        if readings:
+            self._note_named(readings[-1].time_ns)
+        kept = [reading for reading in readings if self._in_scope(reading.gpu, reading.time_ns)]
+        for reading in kept:
+            watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
+            watched.reading = reading
+            for interval in watched.meter.add(reading):
+                self.accountant.interval(interval)
+        if kept and self.recorder is not None:
+            self._record([_sample(reading) for reading in kept])
+
+    def _note_named(self, now_ns: int) -> None:
+        """Remembers which GPUs connected engines and workers name, and when they last did."""
+        if not self.scope.all_gpus and self.scope.uuids is None:
+            for gpu in self.sessions.engine_gpus():
+                self._named_ns[gpu] = now_ns
+
+    def _in_scope(self, gpu: str, time_ns: int) -> bool:
+        if self.scope.uuids is not None:
+            return gpu in self.scope.uuids
+        if self.scope.all_gpus:
+            return True
+        named_ns = self._named_ns.get(gpu)
+        if named_ns is None:
+            return False
+        if time_ns - named_ns > NAMED_NS:
+            self._unwatch(gpu)
+            return False
+        return True
+
+    def _watch(self, gpu: str) -> _Watched:
+        info = self._found.get(gpu) or GpuInfo(gpu)
+        watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns))
+        self.accountant.gpu_found(info)
+        if self.recorder is not None:
+            self._record([_gpu(info)])
+        return watched
+
+    def _unwatch(self, gpu: str) -> None:
+        """Stops measuring; what comes later, if anything, starts with a fresh meter."""
+        self._named_ns.pop(gpu, None)
+        watched = self._watched.get(gpu)
+        if watched is not None:
+            for interval in watched.meter.flush():
+                self.accountant.interval(interval)
+            watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
+            watched.meter = Meter(watched.info, self._window_ns)
+            watched.reading = None
+
+    # ------------------------------------------------------------------------------------------ results
+
+    def settle(self, now_ns: int) -> None:
+        """Accounts for what is known by now."""
+        self.accountant.settle(now_ns)
+
+    def finish(self, now_ns: int, reason: str = "closed") -> None:
+        """Accounts for everything that came in, waiting for nothing. Nothing may come in afterwards."""
+        for watched in self._watched.values():
+            for interval in watched.meter.flush():
+                self.accountant.interval(interval)
+        self.accountant.close(now_ns, reason)
+        if self.recorder is not None:
+            try:
+                self.recorder.close()
+            except TraceError as error:
+                self.record_error = error
+
+    def drain_finished(self) -> list[FinishedRequest]:
+        return self.accountant.drain_finished()
+
+    def snapshot(
+        self,
+        now_ns: int,
+        *,
+        rejected: Mapping[str, int] | None = None,
+        exported: Mapping[tuple[str, str], int] | None = None,
+    ) -> Snapshot:
+        """Everything that exporters may show, as of now."""
+        gpus = tuple(self._gpu_totals(watched, now_ns) for watched in self._watched.values())
+        accounted = [gpu.accounted_until_ns for gpu in gpus if gpu.up and gpu.accounted_until_ns]
+        return Snapshot(
+            time_ns=now_ns,
+            wall_seconds=self.wall.wall_of(now_ns) / 1e9,
+            gpus=gpus,
+            engines=self.accountant.engine_totals(),
+            sidecar=SidecarTotals(
+                start_wall_seconds=self._start_wall_seconds,
+                sessions=self.sessions.open_count,
+                records=dict(self.sessions.records),
+                rejected_records=self._rejected(rejected or {}),
+                attribution_lag_seconds=seconds_from_ns(now_ns - min(accounted)) if accounted else None,
+                exported=dict(exported or {}),
+            ),
+        )
+
+    def open_joules(self, engine: EngineTotals) -> float:
+        """Attributed to requests of this engine that have not finished."""
+        return joules_from_uj(self.accountant.open_uj(engine.info.engine))
+
+    def _rejected(self, elsewhere: Mapping[str, int]) -> dict[str, int]:
+        total = Counter(self.sessions.rejected)
+        total.update(elsewhere)
+        total["late_interval"] += self.accountant.late_intervals
+        for tally in self.accountant.tallies.values():
+            total.update(tally.ignored)
+        return {reason: count for reason, count in total.items() if count}
+
+    def _gpu_totals(self, watched: _Watched, now_ns: int) -> GpuTotals:
+        state = self.accountant.gpu_state(watched.info.gpu)
+        account, reading, gpu = state.account, watched.reading, watched.info.gpu
+        fresh = reading is not None and now_ns - reading.time_ns <= FRESH_NS
+        return GpuTotals(
+            info=watched.info,
+            measured_joules=joules_from_uj(account.measured_uj),
+            attributed_joules=joules_from_uj(account.attributed_uj),
+            idle_joules=joules_from_uj(account.idle_uj),
+            overhead_joules={key: joules_from_uj(uj) for key, uj in account.overhead_uj.items()},
+            unattributed_joules={key: joules_from_uj(uj) for key, uj in account.unattributed_uj.items()},
+            residual_joules=joules_from_uj(account.residual_uj),
+            intervals=account.intervals,
+            counter_resets=watched.meter.resets + watched.past["resets"],
+            rejected_intervals=watched.meter.rejected + watched.past["rejected"],
+            read_failures=self._read_failures.get(gpu, 0),
+            up=fresh and gpu in self._found,
+            reading=reading if fresh else None,
+            accounted_until_ns=state.settled_ns or None,
+        )
+
+    def _record(self, records: Sequence[wire.AnyRecord]) -> None:
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.write(list(records))
+        except TraceError as error:
+            self.record_error = error
+            self.recorder = None
+
+
+def _sample(reading: GpuReading) -> wire.Sample:
+    return wire.Sample(
+        gpu=reading.gpu,
+        time_ns=reading.time_ns,
+        energy_joules=reading.energy_joules,
+        power_watts=reading.power_watts,
+        memory_used_bytes=reading.memory_used_bytes,
+        sm_utilization_ratio=reading.sm_utilization_ratio,
+    )
+
+
+def _gpu(info: GpuInfo) -> wire.Gpu:
+    return wire.Gpu(
+        gpu=info.gpu,
+        name=info.name,
+        index=info.index,
+        power_limit_watts=info.power_limit_watts,
+        memory_total_bytes=info.memory_total_bytes,
+        driver_version=info.driver_version,
+        energy_source=info.energy_source,
+    )

@@ -1,0 +1,114 @@
+"""Runs a trace through the live path's own pipeline, as fast as the machine allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from joulescope.attribution.accountant import Policy
+from joulescope.clock import WallAnchor
+from joulescope.hook import wire
+from joulescope.model import FinishedRequest, GpuInfo, GpuReading, Snapshot
+from joulescope.pipeline import Pipeline, Scope
+from joulescope.sampling.meter import WINDOW_NS
+from joulescope.units import NANOSECONDS_PER_SECOND
+
+_SETTLE_EVERY_NS = NANOSECONDS_PER_SECOND // 4
+_EVERYTHING = Scope(all_gpus=True)
+
+
+@dataclass
+class Replay:
+    """A trace on its way through the pipeline.
+
+    Iterating hands out finished requests as their accounts close; afterwards :attr:`snapshot` holds the
+    final totals. The trace's own GPUs are all measured, and an engine that names none has all.
+    """
+
+    records: Iterable[wire.AnyRecord]
+    policy: Policy = field(default_factory=Policy)
+    window_ns: int = WINDOW_NS
+    scope: Scope = _EVERYTHING
+    on_progress: Callable[[int], None] | None = None
+    """Called now and then with the number of records read."""
+    request_steps: int = 0
+    record_count: int = 0
+    snapshot: Snapshot | None = None
+    open_requests: int = 0
+    wall: WallAnchor | None = None
+
+    def __iter__(self) -> Iterator[FinishedRequest]:
+        iterator = iter(self.records)
+        first = next(iterator, None)
+        self.wall = _anchor(first)
+        pipeline = Pipeline(self.policy, self.scope, window_ns=self.window_ns, wall=self.wall)
+        now_ns = settled_ns = 0
+        if first is not None:
+            now_ns = settled_ns = self._feed(pipeline, first)
+        for record in iterator:
+            time_ns = self._feed(pipeline, record)
+            now_ns = max(now_ns, time_ns)
+            if now_ns - settled_ns >= _SETTLE_EVERY_NS:
+                settled_ns = now_ns
+                pipeline.settle(now_ns)
+                yield from pipeline.drain_finished()
+                if self.on_progress is not None:
+                    self.on_progress(self.record_count)
+        pipeline.finish(now_ns)
+        yield from pipeline.drain_finished()
+        self.snapshot = pipeline.snapshot(now_ns)
+        self.open_requests = sum(engine.requests_open for engine in self.snapshot.engines)
+
+    def _feed(self, pipeline: Pipeline, record: wire.AnyRecord) -> int:
+        """Gives one record to the pipeline and returns the instant that it speaks of, or 0."""
+        self.record_count += 1
+        if isinstance(record, wire.Step):
+            self.request_steps += len(record.request)
+            pipeline.take(record.session, (record,))
+            return record.output_end_ns
+        if isinstance(record, wire.Sample):
+            pipeline.read((_reading(record),))
+            return record.time_ns
+        if isinstance(record, wire.Gpu):
+            pipeline.gpus_found((_gpu_info(record),))
+            return 0
+        if isinstance(record, wire.TraceHeader):
+            return 0
+        pipeline.take(record.session, (record,))
+        return _time_of(record)
+
+
+def _time_of(record: wire.AnyRecord) -> int:
+    if isinstance(record, (wire.Gap, wire.Overhead)):
+        return record.end_ns
+    return 0 if isinstance(record, (wire.Step, wire.Gpu)) else record.time_ns
+
+
+def _anchor(first: wire.AnyRecord | None) -> WallAnchor:
+    if isinstance(first, wire.TraceHeader):
+        return WallAnchor(monotonic_ns=first.time_ns, wall_ns=first.wall_ns)
+    return WallAnchor(0, 0)
+
+
+def _reading(sample: wire.Sample) -> GpuReading:
+    return GpuReading(
+        gpu=sample.gpu,
+        time_ns=sample.time_ns,
+        energy_joules=sample.energy_joules,
+        power_watts=sample.power_watts,
+        memory_used_bytes=sample.memory_used_bytes,
+        sm_utilization_ratio=sample.sm_utilization_ratio,
+    )
+
+
+def _gpu_info(record: wire.Gpu) -> GpuInfo:
+    return GpuInfo(
+        gpu=record.gpu,
+        name=record.name,
+        index=record.index,
+        power_limit_watts=record.power_limit_watts,
+        memory_total_bytes=record.memory_total_bytes,
+        driver_version=record.driver_version,
+        energy_source=record.energy_source,
+        sensor="replayed",
+    )
