@@ -39,6 +39,7 @@ class _Flight:
     schedule_start_ns: int
     schedule_end_ns: int
     gpu_end_ns: int
+    cached: list[tuple[int, int, int]]
     preempted: list[int]
 
 
@@ -104,7 +105,7 @@ class SimulatedEngine:
     @property
     def pending_since_ns(self) -> int | None:
         """When the oldest step in flight was scheduled, if there is one."""
-        return self._flights[0].schedule_start_ns if self._flights else None
+        return self._flights[0].schedule_end_ns if self._flights else None
 
     def advance(self, until_ns: int) -> list[AnyRecord]:
         """Lives on until ``until_ns``: the records of everything that ended by then, and a progress."""
@@ -192,7 +193,7 @@ class SimulatedEngine:
                 reason=reason,
                 output_tokens=request.generated,
                 preemptions=request.preemptions,
-                final_step=request.last_step,
+                final_step=self._steps or None,
             )
         )
 
@@ -205,13 +206,21 @@ class SimulatedEngine:
         if not batch.requests:
             return bool(batch.preempted)
         self._steps += 1
-        for request in batch.requests:
-            request.last_step = self._steps
         start_ns = self._now_ns
         self._now_ns += self._schedule_ns
         gpu_end_ns = self._run(batch, max(self._now_ns, self.gpu.busy_until_ns))
         preempted, self._unreported_preempted = self._unreported_preempted, []
-        self._flights.append(_Flight(self._steps, batch, start_ns, self._now_ns, gpu_end_ns, preempted))
+        self._flights.append(
+            _Flight(
+                number=self._steps,
+                batch=batch,
+                schedule_start_ns=start_ns,
+                schedule_end_ns=self._now_ns,
+                gpu_end_ns=gpu_end_ns,
+                cached=[(request.handle, request.hit_tokens, 0) for request in batch.admitted_with_hit],
+                preempted=preempted,
+            )
+        )
         return True
 
     def _run(self, batch: Batch, gpu_start_ns: int) -> int:
@@ -247,13 +256,12 @@ class SimulatedEngine:
         end_ns = output_start_ns + self._update_ns // 2
         batch = flight.batch
         sampled: list[int] = []
-        cached: list[tuple[int, int, int]] = []
         for request, samples in zip(batch.requests, batch.samples, strict=True):
             request.in_flight -= 1
             # The token of a request that ended meanwhile is discarded.
             sampled.append(int(samples and not request.finished))
             if sampled[-1]:
-                self._take_token(request, cached, end_ns)
+                self._take_token(request, end_ns)
         self._now_ns += self._update_ns
         self._out.append(
             Step(
@@ -266,7 +274,7 @@ class SimulatedEngine:
                 context=batch.context,
                 scheduled=_all_ones_left_out(batch.scheduled),
                 sampled=_all_ones_left_out(sampled),
-                cached=cached,
+                cached=flight.cached,
                 preempted=flight.preempted,
                 waiting=len(self._scheduler.waiting),
                 running=len(self._scheduler.running),
@@ -274,15 +282,11 @@ class SimulatedEngine:
             )
         )
 
-    def _take_token(self, request: Request, cached: list[tuple[int, int, int]], end_ns: int) -> None:
-        """One more token of a request; its prefix hit is told with the first one, as vLLM does."""
+    def _take_token(self, request: Request, end_ns: int) -> None:
+        """One more token of a request, which may be its last."""
         plan = request.plan
         request.placeholders -= 1
         request.generated += 1
-        if not request.cached_reported:
-            request.cached_reported = True
-            if request.cached_tokens:
-                cached.append((request.handle, request.cached_tokens, 0))
         if request.generated >= plan.output_tokens:
             self._end(request, "stop", end_ns)
         elif request.generated >= plan.max_tokens:

@@ -7,8 +7,9 @@ from joulescope.hook.wire import CostFacts, EngineFacts, Hello
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.worlds import World
 
-CAPABILITIES = ("abort", "cached_tokens", "kv_usage", "preemption", "request_end", "step_times")
-"""What the simulated engine reports; there is no speculative decoding, LoRA or multimodal input."""
+CAPABILITIES = ("steps", "ends", "cached_split", "preempted", "preemptions", "gauges", "trace_headers")
+"""What the simulated engine reports, by the names that the hook uses; there is no speculative
+decoding, LoRA or multimodal input."""
 
 
 def hello(

@@ -44,11 +44,10 @@ class Request:
     """The most tokens that were ever computed: below it, computing again is a recomputation."""
     blocks: int = 0
     shared_prefix: bool = False
-    cached_tokens: int | None = None
-    """Prefix hit at first admission; ``None`` before."""
-    cached_reported: bool = False
+    admitted: bool = False
+    hit_tokens: int = 0
+    """Prefix hit at first admission."""
     preemptions: int = 0
-    last_step: int | None = None
     finished: bool = False
 
     @property
@@ -71,6 +70,8 @@ class Batch:
     scheduled: list[int] = field(default_factory=list)
     samples: list[bool] = field(default_factory=list)
     recomputed: list[int] = field(default_factory=list)
+    admitted_with_hit: list[Request] = field(default_factory=list)
+    """Requests that this step computes for the first time and that found their prefix."""
     preempted: list[Request] = field(default_factory=list)
 
 
@@ -137,6 +138,10 @@ class Scheduler:
             if not self._begin(request, hit, count):
                 break
             self.waiting.popleft()
+            if hit and not request.admitted:
+                request.hit_tokens = hit
+                batch.admitted_with_hit.append(request)
+            request.admitted = True
             self.running.append(request)
             self._put(batch, request, count)
             budget -= count
@@ -153,8 +158,6 @@ class Scheduler:
                 self.kv.release(request.plan.prefix)
             return False
         request.shared_prefix = hit > 0
-        if request.cached_tokens is None:
-            request.cached_tokens = hit
         return True
 
     def _allocate(self, request: Request, count: int) -> bool:

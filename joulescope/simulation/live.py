@@ -1,0 +1,127 @@
+"""The simulated engine in real time, speaking through the hook's own emitter and a real socket.
+
+A thread lets the engine live a little ahead of the clock, so that the simulated GPU always knows its power
+up to now, and hands each record to the emitter when its time has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from joulescope.clock import Clock
+from joulescope.hook.wire import AnyRecord, Progress, Record, RequestEnd, RequestStart, Step
+from joulescope.simulation.engine import SimulatedEngine
+from joulescope.units import ns_from_seconds
+
+TICK_SECONDS = 0.005
+AHEAD_SECONDS = 0.3
+EARLY_SECONDS = 2 * TICK_SECONDS
+"""Records go out this much before their time: the emitter says every 20 ms that all that has ended was
+sent, and so it must have been handed over by then."""
+
+_logger = logging.getLogger(__name__)
+
+
+class RecordQueue(Protocol):
+    """The part of :class:`joulescope.hook.emitter.Emitter` that is used here."""
+
+    def put(self, item: object) -> None:
+        """Queues a record, or a :class:`Pending`."""
+        ...
+
+
+class Pending:
+    """Queued behind records: from here on this is the oldest step whose output is not yet told."""
+
+    __slots__ = ("since_ns",)
+
+    def __init__(self, since_ns: int | None) -> None:
+        self.since_ns = since_ns
+
+
+class LiveTranslator:
+    """Tells the emitter what is still running, exactly as of the last item that it took."""
+
+    def __init__(self) -> None:
+        self._since_ns: int | None = None
+
+    def translate(self, items: Sequence[object], overflowed: int) -> list[AnyRecord]:
+        """The records among the items; see :class:`joulescope.hook.emitter.Translator`."""
+        records: list[AnyRecord] = []
+        for item in items:
+            if isinstance(item, Pending):
+                self._since_ns = item.since_ns
+            elif isinstance(item, Record):
+                records.append(cast("AnyRecord", item))
+        return records
+
+    def pending_since_ns(self) -> int | None:
+        return self._since_ns
+
+
+class LiveEngine:
+    """Runs a :class:`SimulatedEngine` against a clock.
+
+    Args:
+        engine: it must begin at about the clock's now.
+        queue: where records go, usually an emitter with a :class:`LiveTranslator`.
+        clock: decides when a record is due.
+    """
+
+    def __init__(self, engine: SimulatedEngine, queue: RecordQueue, clock: Clock) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._clock = clock
+        self._unsent: deque[AnyRecord] = deque()
+        self._told_pending: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="joulescope-simulated-engine", daemon=True)
+
+    def start(self) -> LiveEngine:
+        self._thread.start()
+        return self
+
+    def stop(self, timeout_seconds: float = 1.0) -> None:
+        """Ends the thread; what was to come after now is not sent."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def turn(self) -> None:
+        """Lets the engine live on and hands over what is due. The thread calls it; so may a test."""
+        now_ns = self._clock.now_ns()
+        ahead_ns = now_ns + ns_from_seconds(AHEAD_SECONDS)
+        self._unsent += [
+            record for record in self._engine.advance(ahead_ns) if not isinstance(record, Progress)
+        ]
+        due_ns = now_ns + ns_from_seconds(EARLY_SECONDS)
+        while self._unsent and _ended_ns(self._unsent[0]) <= due_ns:
+            self._queue.put(self._unsent.popleft())
+        self._tell_pending()
+
+    def _tell_pending(self) -> None:
+        steps = (record.schedule_end_ns for record in self._unsent if isinstance(record, Step))
+        since_ns = next(steps, self._engine.pending_since_ns)
+        if since_ns != self._told_pending:
+            self._told_pending = since_ns
+            self._queue.put(Pending(since_ns))
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(TICK_SECONDS):
+                self.turn()
+        except Exception:
+            _logger.exception("the simulated engine stopped: this is a bug in joulescope's simulation")
+
+
+def _ended_ns(record: AnyRecord) -> int:
+    """When what the record tells of was over."""
+    if isinstance(record, Step):
+        return record.output_end_ns
+    if isinstance(record, (RequestStart, RequestEnd)):
+        return record.time_ns
+    return 0
