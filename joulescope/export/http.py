@@ -1,0 +1,87 @@
+"""The pages that the sidecar serves, as an ASGI application. Nothing is measured while one is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
+from joulescope.export.prometheus import Exposition
+from joulescope.export.snapshot_json import encode_snapshot
+from joulescope.model import Snapshot
+
+GetSnapshot = Callable[[], Snapshot]
+GetReady = Callable[[], tuple[bool, str]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+MAX_CONCURRENT_SCRAPES = 8
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+def create_app(
+    get_snapshot: GetSnapshot,
+    get_ready: GetReady,
+    *,
+    max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
+    process_metrics: bool = True,
+) -> Starlette:
+    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``.
+
+    ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
+    can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
+    the making, the answer is 503; health and readiness are always answered.
+    """
+    exposition = Exposition(get_snapshot, process_metrics=process_metrics)
+    slots = threading.BoundedSemaphore(max_concurrent_scrapes)
+
+    def metrics(request: Request) -> Response:
+        headers = request.headers
+        page = exposition.render(headers.get("accept", ""), headers.get("accept-encoding", ""))
+        return Response(page.body, headers={**page.headers, **NO_STORE})
+
+    def snapshot(request: Request) -> Response:
+        return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
+
+    def landing(request: Request) -> Response:
+        policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        return HTMLResponse(render_landing(get_snapshot()), headers={**NO_STORE, **policy})
+
+    async def healthy(request: Request) -> Response:
+        return PlainTextResponse("joulescope is healthy\n")
+
+    async def ready(request: Request) -> Response:
+        is_ready, reason = get_ready()
+        return PlainTextResponse(f"{reason}\n", status_code=200 if is_ready else 503)
+
+    return Starlette(
+        routes=[
+            Route("/", _bounded(landing, slots)),
+            Route("/metrics", _bounded(metrics, slots)),
+            Route("/api/snapshot", _bounded(snapshot, slots)),
+            Route("/-/healthy", healthy),
+            Route("/-/ready", ready),
+        ]
+    )
+
+
+def _bounded(make: Callable[[Request], Response], slots: threading.BoundedSemaphore) -> Endpoint:
+    """Makes a page in a worker thread, so that health is answered meanwhile, or refuses it at once."""
+
+    async def endpoint(request: Request) -> Response:
+        if not slots.acquire(blocking=False):
+            return PlainTextResponse(
+                "too many pages are being made at once; try again\n", 503, {"Retry-After": "1"}
+            )
+        try:
+            return await run_in_threadpool(make, request)
+        finally:
+            slots.release()
+
+    return endpoint
