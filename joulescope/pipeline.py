@@ -188,7 +188,7 @@ class Pipeline:
             try:
                 self.recorder.close()
             except TraceError as error:
-                self.record_error = error
+                self._stop_recording(error)
 
     def drain_finished(self) -> list[FinishedRequest]:
         return self.accountant.drain_finished()
@@ -251,14 +251,24 @@ class Pipeline:
             accounted_until_ns=state.settled_ns or None,
         )
 
+    def flush_recording(self) -> None:
+        """Puts what was recorded so far on disk, so that little is lost if the process is killed."""
+        try:
+            if self.recorder is not None:
+                self.recorder.flush()
+        except TraceError as error:
+            self._stop_recording(error)
+
+    def _stop_recording(self, error: TraceError) -> None:
+        self.record_error, self.recorder = error, None
+
     def _record(self, records: Sequence[wire.AnyRecord]) -> None:
         if self.recorder is None:
             return
         try:
             self.recorder.write(list(records))
         except TraceError as error:
-            self.record_error = error
-            self.recorder = None
+            self._stop_recording(error)
 
 
 def _sample(reading: GpuReading) -> wire.Sample:

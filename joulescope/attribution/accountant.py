@@ -182,9 +182,7 @@ class Accountant:
         return [
             engine
             for engine in self._engines
-            if self._drives(engine, gpu.info.gpu)
-            and engine.up_ns < interval.end_ns
-            and (engine.down_ns is None or engine.down_ns > interval.start_ns)
+            if self._drives(engine, gpu.info.gpu) and _alive_within(engine, interval)
         ]
 
     def _drives(self, engine: Engine, gpu: str) -> bool:
@@ -205,7 +203,7 @@ class Accountant:
     def _settle_interval(self, gpu: GpuState, interval: EnergyInterval) -> None:
         drivers = self._drivers(gpu, interval)
         silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
-        elsewhere = any(engine.down_ns is None for engine in self._engines)
+        elsewhere = any(_alive_within(engine, interval) for engine in self._engines)
         otherwise = "unmapped" if elsewhere and not drivers else "no_engine"
         posting, shares = divide(interval, gpu, drivers, silent, otherwise)
         for share in shares:
@@ -266,3 +264,8 @@ class Accountant:
         alive = next((engine for engine in engines if engine.down_ns is None), None)
         gauges = Gauges() if alive is None else alive.gauges(self._now_ns, _IDLE_AFTER_NS)
         return tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)
+
+
+def _alive_within(engine: Engine, interval: EnergyInterval) -> bool:
+    up_ns, down_ns = engine.alive_span()
+    return up_ns < interval.end_ns and down_ns > interval.start_ns

@@ -1,0 +1,92 @@
+"""``joulescope replay``: a trace through the same accounting, as fast as it goes."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from joulescope.attribution.accountant import Policy
+from joulescope.cli.summary import summary_lines
+from joulescope.clock import WallAnchor
+from joulescope.errors import TraceError
+from joulescope.export.records import finished_line
+from joulescope.ingest.trace import TraceReader
+from joulescope.replay import Replay
+from joulescope.units import ns_from_seconds
+
+
+@click.command()
+@click.argument("trace", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--requests",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write one JSON line for each finished request here; - for standard output.",
+)
+@click.option("--window-seconds", type=click.FloatRange(0.001, 60.0), default=0.5, show_default=True)
+@click.option(
+    "--recompute-to",
+    type=click.Choice(("overhead", "request")),
+    default="overhead",
+    show_default=True,
+    help="Who pays for tokens computed again after a preemption.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    trace: Path, requests: Path | None, window_seconds: float, recompute_to: str, as_json: bool
+) -> None:
+    """Account for TRACE again and print what was measured, attributed, idle, overhead and unattributed.
+
+    Lines that cannot be read are skipped, counted and named at the end.
+    """
+    with ExitStack() as stack:
+        out = None if requests is None else _open_out(requests, stack)
+        reader = stack.enter_context(TraceReader(trace))
+        progress = _progress(stack)
+        size = trace.stat().st_size
+        task = progress.add_task(trace.name, total=size if _is_plain(trace) else None)
+        replay = Replay(
+            reader,
+            Policy(recompute_to=recompute_to),
+            window_ns=ns_from_seconds(window_seconds),
+            on_progress=lambda _: progress.update(task, completed=reader.bytes_read),
+        )
+        wall = WallAnchor(0, 0)
+        for request in replay:
+            wall = replay.wall or wall
+            if out is not None:
+                out.write(finished_line(request, wall))
+        progress.update(task, completed=size)
+    to_stderr = requests is not None and str(requests) == "-"
+    for line in summary_lines(replay, reader, as_json):
+        click.echo(line, err=to_stderr)
+
+
+def _is_plain(trace: Path) -> bool:
+    return trace.suffix not in (".gz", ".zst")
+
+
+def _open_out(path: Path, stack: ExitStack) -> BinaryIO:
+    if str(path) == "-":
+        stack.callback(sys.stdout.buffer.flush)
+        return sys.stdout.buffer
+    try:
+        return stack.enter_context(open(path, "wb"))
+    except OSError as error:
+        raise TraceError(
+            f"cannot write {path}: {error.strerror}; choose another file with --requests"
+        ) from error
+
+
+def _progress(stack: ExitStack) -> Progress:
+    """On standard error, and only where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return stack.enter_context(
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    )

@@ -1,0 +1,35 @@
+"""``joulescope serve``: the sidecar."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from joulescope.cli.logs import set_up_logging
+from joulescope.cli.options import settings_options
+from joulescope.config import Origins, Settings
+from joulescope.daemon import Daemon
+
+
+@click.command()
+@settings_options()
+def command(settings: Settings, origins: Origins) -> None:
+    """Measure the GPUs of a running vLLM, divide the joules among its requests, and serve the result.
+
+    Start it before or after vLLM; the hook in vLLM finds the socket by JOULESCOPE_SOCKET or at its
+    default path. SIGTERM and SIGINT flush everything within a second.
+    """
+    set_up_logging(settings.log_level, settings.log_format)
+    run(Daemon.build(settings))
+
+
+def run(daemon: Daemon) -> None:
+    """Runs until a signal asks to stop."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    daemon.start()
+    stop.wait()
+    daemon.close()

@@ -1,0 +1,68 @@
+"""The closing summary of a replay: the balance of every GPU, in text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from joulescope.ingest.trace import TraceReader
+from joulescope.model import METHOD, METHOD_VERSION, GpuTotals
+from joulescope.replay import Replay
+
+
+def summary(replay: Replay, reader: TraceReader) -> dict[str, Any]:
+    """The figures, joules per GPU and counts, as a JSON object."""
+    snapshot = replay.snapshot
+    gpus = snapshot.gpus if snapshot is not None else ()
+    engines = snapshot.engines if snapshot is not None else ()
+    return {
+        "method": METHOD,
+        "method_version": METHOD_VERSION,
+        "gpus": {gpu.info.gpu: _balance(gpu) for gpu in gpus},
+        "requests_finished": sum(sum(engine.requests_finished.values()) for engine in engines),
+        "requests_open": replay.open_requests,
+        "steps": sum(engine.steps for engine in engines),
+        "request_steps": replay.request_steps,
+        "records": replay.record_count,
+        "rejected": {**(snapshot.sidecar.rejected_records if snapshot else {}), **reader.rejected},
+        "first_rejected": reader.first_rejected,
+    }
+
+
+def _balance(gpu: GpuTotals) -> dict[str, Any]:
+    return {
+        "measured_joules": gpu.measured_joules,
+        "attributed_joules": gpu.attributed_joules,
+        "idle_joules": gpu.idle_joules,
+        "overhead_joules": sum(gpu.overhead_joules.values()),
+        "unattributed_joules": sum(gpu.unattributed_joules.values()),
+        "residual_joules": gpu.residual_joules,
+        "overhead_reasons": dict(gpu.overhead_joules),
+        "unattributed_reasons": dict(gpu.unattributed_joules),
+        "energy_source": gpu.info.energy_source,
+    }
+
+
+def summary_lines(replay: Replay, reader: TraceReader, as_json: bool) -> Iterator[str]:
+    """The summary as lines to print."""
+    figures = summary(replay, reader)
+    if as_json:
+        yield json.dumps(figures)
+        return
+    for gpu, balance in figures["gpus"].items():
+        yield f"{gpu}: measured {balance['measured_joules']:.3f} J"
+        for part in ("attributed", "idle", "overhead", "unattributed"):
+            joules = balance[f"{part}_joules"]
+            reasons = ", ".join(f"{k} {v:.3f}" for k, v in balance.get(f"{part}_reasons", {}).items())
+            yield f"  {part:<13}{joules:>14.3f} J{'  (' + reasons + ')' if reasons else ''}"
+        yield f"  {'residual':<13}{balance['residual_joules']:>14.6f} J"
+    if not figures["gpus"]:
+        yield "no GPU samples: nothing was measured, requests carry no joules"
+    yield (
+        f"{figures['requests_finished']} requests finished, {figures['requests_open']} still open, "
+        f"{figures['steps']} steps, method {METHOD}/{METHOD_VERSION}"
+    )
+    if figures["rejected"]:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(figures["rejected"].items()))
+        yield f"not used: {counts}{'; first: ' + reader.first_rejected if reader.first_rejected else ''}"

@@ -1,0 +1,276 @@
+"""The only place where rooms are wired: build, start, run, close, and undo a half start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+from joulescope.attribution.accountant import Policy
+from joulescope.clock import Clock, SystemClock, WallAnchor
+from joulescope.config import Settings
+from joulescope.export import RequestSink
+from joulescope.export.http import create_app
+from joulescope.export.http_server import HttpServer
+from joulescope.export.otlp import OtlpMetrics, OtlpSpans, metrics_enabled, traces_enabled
+from joulescope.export.records import JsonlSink
+from joulescope.ingest.listener import Listener
+from joulescope.ingest.trace import TraceWriter
+from joulescope.model import FinishedRequest, Snapshot
+from joulescope.pipeline import Pipeline, Scope
+from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
+from joulescope.sampling.timer import DeadlineTimer
+from joulescope.sensors import Sensor
+from joulescope.sensors.nvml import NvmlSensor
+from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
+
+_logger = logging.getLogger(__name__)
+
+TURN_SECONDS = 0.1
+"""Longest wait of the accounting loop: settling is at most this late."""
+
+SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
+"""Exporters see figures at most this old."""
+
+RECENT_REQUESTS = 256
+CLOSE_SECONDS = 0.9
+"""Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
+
+_MAX_EVENTS = 4096
+
+
+class Daemon:
+    """The sidecar: a listening socket, a sampler, the pipeline, and exporters.
+
+    One thread owns the pipeline: it takes in records and readings, settles, publishes an immutable
+    snapshot, and hands finished requests to the sinks. Everybody else reads the snapshot.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_sensor: Callable[[], Sensor] | None,
+        clock: Clock,
+        sinks: Sequence[RequestSink] = (),
+        recorder: TraceWriter | None = None,
+        wall: WallAnchor | None = None,
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._sinks = list(sinks)
+        self._pipeline = Pipeline(
+            Policy(
+                recompute_to=settings.recompute_to,
+                max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
+                max_open_requests=settings.max_open_requests,
+            ),
+            Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
+            window_ns=ns_from_seconds(settings.window_seconds),
+            wall=wall,
+            recorder=recorder,
+        )
+        self._sampler: Sampler | None = None
+        if open_sensor is not None:
+            timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
+            self._sampler = Sampler(open_sensor, timer, clock, self._deliver)
+        self._listener: Listener | None = None
+        self._http = HttpServer(
+            settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
+        )
+        self._otlp_metrics: OtlpMetrics | None = None
+        self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
+        self._sensor_error = "no sensor has answered yet" if self._sampler else ""
+        self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
+        self._errors: Counter[str] = Counter()
+        self._snapshot = self._pipeline.snapshot(clock.now_ns())
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._undo = ExitStack()
+        self.address: tuple[str, int] = (settings.listen_host, settings.listen_port)
+
+    @classmethod
+    def build(
+        cls,
+        settings: Settings,
+        *,
+        open_sensor: Callable[[], Sensor] | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Daemon:
+        """A daemon with the parts that the settings and the ``OTEL_*`` variables ask for.
+
+        Args:
+            open_sensor: overrides the sensor that ``settings.sensor`` names; the demo does.
+
+        Raises:
+            ConfigError, TraceError: if one of the parts cannot be had.
+        """
+        clock = clock or SystemClock()
+        wall = WallAnchor.now()
+        if open_sensor is None and settings.sensor == "nvml":
+            open_sensor = _nvml_opener(clock, settings)
+        sinks: list[RequestSink] = []
+        if settings.request_log is not None:
+            sinks.append(JsonlSink(settings.request_log, wall))
+        if traces_enabled(environ):
+            sinks.append(OtlpSpans(wall))
+        recorder = None if settings.record is None else TraceWriter(Path(settings.record))
+        daemon = cls(
+            settings, open_sensor=open_sensor, clock=clock, sinks=sinks, recorder=recorder, wall=wall
+        )
+        if metrics_enabled(environ):
+            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot)
+        return daemon
+
+    # ---------------------------------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Starts everything; if a part fails, those that had started are stopped again.
+
+        Raises:
+            ConfigError: if the socket or the address cannot be had.
+        """
+        with ExitStack() as undo:
+            listener = self._listener = Listener(Path(self.settings.socket), self.settings.socket_mode)
+            undo.callback(listener.close)
+            self.address = self._http.start()
+            undo.callback(self._http.stop, 0.2)
+            if self._sampler is not None:
+                self._sampler.start()
+                undo.callback(self._sampler.stop, 0.2)
+            self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
+            self._thread.start()
+            self._undo = undo.pop_all()
+        _logger.info("listening for engines on %s", self.settings.socket)
+        _logger.info("serving http://%s:%d/metrics", *self.address)
+
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> Snapshot:
+        """Accounts for what has come in, flushes the exporters, and stops. Returns the final snapshot."""
+        deadline_ns = self._clock.now_ns() + ns_from_seconds(timeout_seconds)
+        if self._sampler is not None:
+            self._sampler.stop(0.25 * timeout_seconds)
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.wake()
+        if self._thread is not None:
+            self._thread.join(0.5 * timeout_seconds)
+        for sink in self._sinks:
+            sink.close(self._left(deadline_ns))
+        if self._otlp_metrics is not None:
+            self._otlp_metrics.close(self._left(deadline_ns))
+        self._undo.close()
+        return self._snapshot
+
+    def _left(self, deadline_ns: int) -> float:
+        return max((deadline_ns - self._clock.now_ns()) / 1e9, 0.05)
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def snapshot(self) -> Snapshot:
+        """The latest published snapshot; reading it changes nothing."""
+        return self._snapshot
+
+    def recent_requests(self) -> Sequence[FinishedRequest]:
+        """The last finished requests, oldest first."""
+        return tuple(self._recent)
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether energy can be accounted for now, and a sentence that says why."""
+        if self._thread is None or not self._thread.is_alive():
+            return False, "the accounting loop is not running"
+        if self._sensor_error:
+            return False, f"no energy is measured: {self._sensor_error}"
+        return True, "engines can report and GPUs are read"
+
+    # ----------------------------------------------------------------------------- the owning thread
+
+    def _deliver(self, event: SamplerEvent) -> None:
+        self._events.append(event)
+
+    def _run(self) -> None:
+        published_ns = 0
+        while not self._stopping.is_set():
+            self._guarded_turn(TURN_SECONDS)
+            now_ns = self._clock.now_ns()
+            if now_ns - published_ns >= SNAPSHOT_NS:
+                published_ns = now_ns
+                self._publish(now_ns)
+        self._guarded_turn(0.0)
+        self._finish()
+
+    def _guarded_turn(self, wait_seconds: float) -> None:
+        """A turn whose failure, a bug, costs that turn and not the process."""
+        try:
+            self.turn(wait_seconds)
+        except Exception:
+            self._errors["internal_error"] += 1
+            if self._errors["internal_error"] <= 10:
+                _logger.exception("internal error while accounting; please report it")
+            self._stopping.wait(wait_seconds)
+
+    def turn(self, wait_seconds: float) -> None:
+        """Takes in what has arrived, settles what is ripe, hands out what has finished."""
+        if self._listener is not None:
+            for arrival in self._listener.poll(wait_seconds):
+                if arrival.records:
+                    self._pipeline.take(arrival.session, arrival.records)
+                if arrival.closed:
+                    self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
+        while self._events:
+            self._handle(self._events.popleft())
+        self._pipeline.settle(self._clock.now_ns())
+        self._hand_out()
+        self._notice_recorder()
+
+    def _handle(self, event: SamplerEvent) -> None:
+        if isinstance(event, Sampled):
+            self._pipeline.read(event.readings, event.read_failures)
+        elif isinstance(event, SensorOpened):
+            self._sensor_error = ""
+            self._pipeline.gpus_found(event.gpus)
+            _logger.info("reading %d GPU(s): %s", len(event.gpus), ", ".join(g.gpu for g in event.gpus))
+        elif isinstance(event, SensorDown):
+            if not self._sensor_error or self._sensor_error != str(event.error):
+                _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
+            self._sensor_error = str(event.error)
+            self._pipeline.sensor_down()
+
+    def _hand_out(self) -> None:
+        finished = self._pipeline.drain_finished()
+        if finished:
+            self._recent.extend(finished)
+            for sink in self._sinks:
+                sink.export(finished)
+
+    def _notice_recorder(self) -> None:
+        error = self._pipeline.record_error
+        if error is not None and not self._errors["record_stopped"]:
+            self._errors["record_stopped"] += 1
+            _logger.error("recording stopped, accounting goes on: %s", error)
+
+    def _publish(self, now_ns: int) -> None:
+        self._pipeline.flush_recording()
+        rejected = Counter(self._errors)
+        if self._listener is not None:
+            rejected.update(self._listener.rejected())
+        exported = {
+            (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
+        }
+        self._snapshot = self._pipeline.snapshot(now_ns, rejected=rejected, exported=exported)
+
+    def _finish(self) -> None:
+        now_ns = self._clock.now_ns()
+        self._pipeline.finish(now_ns)
+        self._hand_out()
+        self._publish(now_ns)
+
+
+def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:
+    uuids = settings.gpu_uuids
+    return lambda: NvmlSensor.open(clock, None if uuids is None else sorted(uuids))

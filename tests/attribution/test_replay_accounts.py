@@ -1,0 +1,285 @@
+"""The accounting rule on worlds small enough to check by hand, through the very pipeline of `serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from joulescope.attribution.accountant import Policy
+from joulescope.hook import wire
+from joulescope.model import FinishedRequest, GpuTotals
+from joulescope.replay import Replay
+from tests import worlds
+from tests.worlds import GPU, MS, SECOND, end, hello, start, step
+
+
+def account(
+    records: Sequence[wire.AnyRecord], policy: Policy | None = None
+) -> tuple[dict[str, FinishedRequest], GpuTotals, Replay]:
+    replay = Replay(records, policy or Policy())
+    finished = {request.request_id: request for request in replay}
+    assert replay.snapshot is not None
+    (gpu,) = replay.snapshot.gpus
+    assert gpu.residual_joules == 0
+    return finished, gpu, replay
+
+
+def back_to_back(requests: Sequence[int], until_ns: int, every_ns: int = 20 * MS) -> list[wire.AnyRecord]:
+    return [
+        step(number, at, at + every_ns, requests) for number, at in enumerate(range(0, until_ns, every_ns))
+    ]
+
+
+def test_equal_requests_pay_equally() -> None:
+    """Two requests that do the same in every step share the whole measured energy evenly."""
+    steps = back_to_back([1, 2], SECOND)
+    records = worlds.by_time(
+        [hello(), start(1), start(2)],
+        steps,
+        [end(1, SECOND, 49), end(2, SECOND, 49)],
+        worlds.samples(SECOND, 400.0),
+    )
+    finished, gpu, _ = account(records)
+    assert gpu.measured_joules == pytest.approx(400.0)
+    assert gpu.attributed_joules == pytest.approx(400.0)
+    assert finished["r1"].attributed_joules == pytest.approx(200.0, abs=1e-4)
+    assert finished["r2"].attributed_joules == pytest.approx(200.0, abs=1e-4)
+    assert finished["r1"].complete
+
+
+def test_own_bytes_are_paid_by_their_owner() -> None:
+    """A request with a long context pays for its KV reads; the fixed part stays shared equally."""
+    steps = [
+        step(number, at, at + 20 * MS, [1, 2], context=[100, 50_000])
+        for number, at in enumerate(range(0, SECOND, 20 * MS))
+    ]
+    records = worlds.by_time(
+        [hello(), start(1), start(2)],
+        steps,
+        [end(1, SECOND, 49), end(2, SECOND, 49)],
+        worlds.samples(SECOND, 400.0),
+    )
+    finished, _, _ = account(records)
+    short, long = finished["r1"], finished["r2"]
+    fixed = 16e9 * 0.19e-9 / 2
+    own = [
+        1.25e-12 * (16e9 + 5.2e5 * (context + 0.5)) + (context + 1) * 131072 * 0.19e-9
+        for context in (100, 50_000)
+    ]
+    assert short.attributed_joules is not None and long.attributed_joules is not None
+    assert long.attributed_joules / short.attributed_joules == pytest.approx(
+        (fixed + own[1]) / (fixed + own[0]), rel=1e-4
+    )
+    assert long.marginal_joules == pytest.approx(long.attributed_joules * own[1] / (fixed + own[1]), rel=1e-4)
+
+
+def test_idle_time_is_nobodys() -> None:
+    """What the GPU draws while no request runs is idle, and a later request does not pay for it."""
+    low, high = 100.0, 500.0
+    readings = [
+        wire.Sample(
+            gpu=GPU,
+            time_ns=at,
+            energy_joules=low * min(at, 5 * SECOND) / SECOND + high * max(at - 5 * SECOND, 0) / SECOND,
+        )
+        for at in range(0, 6 * SECOND + 1, 100 * MS)
+    ]
+    steps = [
+        step(number, at, at + 20 * MS, [1])
+        for number, at in enumerate(range(5 * SECOND, 6 * SECOND, 20 * MS))
+    ]
+    records = worlds.by_time([hello()], [start(1, 5 * SECOND)], steps, [end(1, 6 * SECOND, 49)], readings)
+    finished, gpu, _ = account(records)
+    assert gpu.idle_joules == pytest.approx(500.0)
+    assert finished["r1"].attributed_joules == pytest.approx(500.0)
+
+
+def test_energy_without_an_engine_is_unattributed_with_its_reason() -> None:
+    """Before the hello nobody knows who used the GPU, and the ledger says so."""
+    records = worlds.by_time(
+        [hello(2 * SECOND), start(1, 2 * SECOND)],
+        [step(0, 2 * SECOND, 3 * SECOND, [1])],
+        [end(1, 3 * SECOND, 0)],
+        worlds.samples(3 * SECOND, 300.0),
+    )
+    finished, gpu, _ = account(records)
+    assert gpu.unattributed_joules == {"no_engine": pytest.approx(600.0)}
+    assert finished["r1"].attributed_joules == pytest.approx(300.0)
+
+
+def test_a_worker_before_its_engine_is_startup_overhead() -> None:
+    """Model load and graph capture are overhead: a worker holds the GPU, no engine is ready yet."""
+    worker = wire.Hello(
+        session=5, time_ns=0, role="worker", worker=wire.WorkerFacts(instance_id="i", gpu=GPU)
+    )
+    records = worlds.by_time([worker, hello(2 * SECOND, gpus=())], worlds.samples(3 * SECOND, 300.0))
+    _, gpu, _ = account(records)
+    assert gpu.overhead_joules == {"startup": pytest.approx(600.0)}
+    assert gpu.idle_joules == pytest.approx(300.0)
+
+
+def test_a_gap_is_unattributed_and_marks_the_request() -> None:
+    """Joules of a stretch whose records were lost go to nobody, and who was open then is not whole."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1])],
+        [wire.Gap(start_ns=SECOND, end_ns=2 * SECOND, dropped=7)],
+        [step(8, 2 * SECOND, 3 * SECOND, [1]), end(1, 3 * SECOND, 8)],
+        worlds.samples(3 * SECOND, 300.0),
+    )
+    finished, gpu, _ = account(records)
+    assert gpu.unattributed_joules["records_lost"] == pytest.approx(300.0, rel=0.2)
+    assert not finished["r1"].complete
+
+
+def preempted_world() -> list[wire.AnyRecord]:
+    steps = [
+        step(0, 0, SECOND, [1], context=[0], scheduled=[10], sampled=[1]),
+        step(1, SECOND, 2 * SECOND, [2], context=[0], scheduled=[10], preempted=[1]),
+        step(2, 2 * SECOND, 3 * SECOND, [1], context=[0], scheduled=[11]),
+    ]
+    ends = [end(2, 2 * SECOND, 1), end(1, 3 * SECOND, 2)]
+    return worlds.by_time([hello(), start(1), start(2)], steps, ends, worlds.samples(3 * SECOND, 330.0))
+
+
+def test_recompute_after_preemption_is_overhead_by_default() -> None:
+    """Ten of the eleven tokens of the resumed step were computed before: the system pays for them."""
+    finished, gpu, _ = account(preempted_world())
+    assert gpu.overhead_joules["preemption"] == pytest.approx(300.0, rel=0.02)
+    assert finished["r1"].recomputed_tokens == 10
+    assert finished["r1"].preemptions == 1
+    assert finished["r1"].attributed_joules == pytest.approx(360.0, rel=0.02)
+
+
+def test_recompute_may_be_charged_to_the_victim() -> None:
+    """The documented option: the same joules, now the request's own and counted as wasted."""
+    finished, gpu, _ = account(preempted_world(), Policy(recompute_to="request"))
+    assert "preemption" not in gpu.overhead_joules
+    assert finished["r1"].attributed_joules == pytest.approx(660.0, rel=0.02)
+    assert finished["r1"].wasted_joules == pytest.approx(300.0, rel=0.02)
+
+
+def test_prefill_and_decode_are_told_apart() -> None:
+    """A prompt in two chunks is prefill, what follows is decode, and both make the whole."""
+    steps = [
+        step(0, 0, SECOND, [1], context=[0], scheduled=[6], sampled=[0]),
+        step(1, SECOND, 2 * SECOND, [1], context=[6], scheduled=[4]),
+        step(2, 2 * SECOND, 3 * SECOND, [1], context=[10]),
+    ]
+    records = worlds.by_time(
+        [hello(), start(1)], steps, [end(1, 3 * SECOND, 2)], worlds.samples(3 * SECOND, 300.0)
+    )
+    finished, _, replay = account(records)
+    request = finished["r1"]
+    assert request.prefill_joules is not None and request.decode_joules is not None
+    assert request.prefill_joules + request.decode_joules == pytest.approx(
+        request.attributed_joules, abs=1e-9
+    )
+    assert request.decode_joules == pytest.approx(300.0, rel=0.05)
+    assert replay.snapshot is not None
+    tokens = replay.snapshot.engines[0].tokens
+    assert (tokens["prefill"], tokens["decode"], tokens["generated"]) == (10, 1, 2)
+
+
+def test_an_aborted_request_is_wasted() -> None:
+    """What an aborted request cost stays its own and is counted as wasted."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1])],
+        [end(1, SECOND, 0, reason="abort")],
+        worlds.samples(SECOND, 250.0),
+    )
+    finished, _, replay = account(records)
+    assert finished["r1"].wasted_joules == finished["r1"].attributed_joules == pytest.approx(250.0)
+    assert replay.snapshot is not None
+    assert replay.snapshot.engines[0].wasted_joules["abort"] == pytest.approx(250.0)
+
+
+def test_a_queued_request_that_never_ran_costs_nothing() -> None:
+    """It caused nothing, so it is charged exactly 0 J and is nevertheless reported."""
+    records = worlds.by_time(
+        [hello(), start(1), end(1, SECOND, reason="abort")], worlds.samples(2 * SECOND, 100.0)
+    )
+    finished, gpu, _ = account(records)
+    assert finished["r1"].attributed_joules == 0.0
+    assert gpu.idle_joules == pytest.approx(200.0)
+
+
+def test_a_late_step_of_a_stopped_request_is_still_paid_by_it() -> None:
+    """Asynchronous scheduling runs one more step; the account stays open until that step is in."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1]), end(1, SECOND, 1, reason="stop")],
+        [step(1, SECOND, 2 * SECOND, [1], sampled=[0])],
+        worlds.samples(2 * SECOND, 250.0),
+    )
+    finished, _, _ = account(records)
+    assert finished["r1"].attributed_joules == pytest.approx(500.0)
+    assert finished["r1"].steps == 2
+
+
+def test_rejected_drafts_are_the_requests_own_waste() -> None:
+    """Three of five speculative tokens were rejected: paid by the request, counted as wasted."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1], scheduled=[5], sampled=[2], drafted=[(1, 4)])],
+        [end(1, SECOND, 0)],
+        worlds.samples(SECOND, 250.0),
+    )
+    finished, _, _ = account(records)
+    assert finished["r1"].attributed_joules == pytest.approx(250.0)
+    assert finished["r1"].wasted_joules == pytest.approx(150.0)
+    assert (finished["r1"].drafted_tokens, finished["r1"].accepted_tokens) == (4, 1)
+
+
+def test_an_engine_without_sensor_has_requests_without_joules() -> None:
+    """Absent is not zero: with nothing measured the figures are None."""
+    replay = Replay([hello(gpus=()), start(1), step(0, 0, SECOND, [1]), end(1, SECOND, 0)])
+    (request,) = list(replay)
+    assert request.attributed_joules is None
+    assert not request.complete
+
+
+def test_two_engines_on_one_gpu_share_its_joules() -> None:
+    """Both engines' steps overlap in time; what they paid sums to what was measured."""
+    records = worlds.by_time(
+        [hello(), hello(session=2, instance="j"), start(1), start(1, session=2)],
+        back_to_back([1], SECOND),
+        [step(n, at, at + 20 * MS, [1], session=2) for n, at in enumerate(range(0, SECOND, 20 * MS))],
+        [end(1, SECOND, 49), end(1, SECOND, 49, session=2)],
+        worlds.samples(SECOND, 400.0),
+    )
+    replay = Replay(records)
+    finished = list(replay)
+    assert {request.engine for request in finished} == {"tiny-0", "tiny-0#2"}
+    assert sum(request.attributed_joules or 0 for request in finished) == pytest.approx(400.0)
+
+
+def test_an_engine_that_died_has_its_open_requests_ended() -> None:
+    """After the connection broke for good, open requests are ended as lost, with what they had cost."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1]), wire.Bye(time_ns=SECOND, reason="disconnected")],
+        worlds.samples(30 * SECOND, 100.0),
+    )
+    finished, gpu, _ = account(records)
+    assert finished["r1"].finish_reason == "engine_lost"
+    assert finished["r1"].attributed_joules == pytest.approx(100.0)
+    assert gpu.unattributed_joules["no_engine"] == pytest.approx(2900.0)
+
+
+def test_an_engine_that_reconnects_goes_on_with_its_requests() -> None:
+    """A broken connection is a gap, not an end: the same request is reported once, as incomplete."""
+    records = worlds.by_time(
+        [hello(), start(1)],
+        [step(0, 0, SECOND, [1]), wire.Bye(time_ns=SECOND, reason="disconnected")],
+        [hello(2 * SECOND, session=2), start(1, 2 * SECOND, session=2, resumed=True)],
+        [step(1, 2 * SECOND, 3 * SECOND, [1], session=2), end(1, 3 * SECOND, 1, session=2)],
+        worlds.samples(3 * SECOND, 100.0),
+    )
+    finished, gpu, _ = account(records)
+    assert list(finished) == ["r1"]
+    assert finished["r1"].attributed_joules == pytest.approx(200.0, rel=0.05)
+    assert not finished["r1"].complete
+    assert gpu.unattributed_joules["records_lost"] == pytest.approx(100.0, rel=0.1)
