@@ -44,6 +44,7 @@ RECORDS_PER_FRAME = 256
 MAX_ERRORS = 10
 ERROR_MEMORY_NS = 60_000_000_000
 """Errors further apart than this do not add up to giving up."""
+FAREWELL_TURNS = 50
 SETTLE_NS = 1_000_000
 """Progress claims this much less than the instant of the drain: an item gets its timestamp a few
 instructions before it is on the queue, and the thread may look between the two."""
@@ -124,6 +125,7 @@ class Emitter:
         self._asleep = False
         self._errors = 0
         self._last_error_ns = 0
+        self._goodbye = "closed"
         self._farewell: list[AnyRecord] = []
         self._sessions = 0
         self._last_sent_ns = 0
@@ -163,13 +165,13 @@ class Emitter:
             return
         self._closed = True
         self._limit = 0
+        self._goodbye = reason
         self._stop.set()
         thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+        if thread is None:
+            self._say_goodbye()
+        elif timeout_seconds > 0 and thread is not threading.current_thread():
             thread.join(timeout_seconds)
-            if thread.is_alive():
-                return
-        self._say_goodbye(reason, timeout_seconds)
 
     def _refuse(self, item: object) -> None:
         if self._asleep:
@@ -185,14 +187,16 @@ class Emitter:
     def _run(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             self._guarded_poll()
+        self._say_goodbye()
 
     def _guarded_poll(self) -> None:
         try:
             self.poll()
         except Exception as error:
-            self._count_error(error)
+            self.count_error(error)
 
-    def _count_error(self, error: Exception) -> None:
+    def count_error(self, error: Exception) -> None:
+        """Takes note of an internal error; at the tenth within a minute of each other the emitter stops."""
         now_ns = self._now_ns()
         if now_ns - self._last_error_ns > ERROR_MEMORY_NS:
             self._errors = 0
@@ -206,11 +210,11 @@ class Emitter:
         log.warning("joulescope: switched off in this process after repeated internal errors (%s)", reason)
         self._closed = True
         self._limit = 0
+        self._goodbye = "disabled"
         self._stop.set()
         self._queue.clear()
         if self._on_failure is not None:
             self._on_failure(reason)
-        self._link.drop(self._now_ns())
 
     def poll(self) -> None:
         """One turn: drain, translate, connect if need be, send. The thread calls it; so may a test."""
@@ -233,7 +237,7 @@ class Emitter:
             return self._translator.translate(items, overflowed)
         except Exception as error:
             self._arrears.lose(len(items), INTERNAL_ERROR)
-            self._count_error(error)
+            self.count_error(error)
             return []
 
     def _drain(self) -> tuple[list[object], int]:
@@ -283,13 +287,14 @@ class Emitter:
             lost, self._link.lost_records = self._link.lost_records, 0
             self._arrears.lose(lost, DISCONNECTED)
 
-    def _say_goodbye(self, reason: str, timeout_seconds: float) -> None:
-        """The last turn, after the thread has ended: what is queued, and a bye."""
-        self._farewell = [Bye(time_ns=self._now_ns(), reason=reason)]
+    def _say_goodbye(self) -> None:
+        """The last turn: what is queued, and a bye; a slow reader gets :data:`FAREWELL_TURNS` chances."""
+        self._farewell = [Bye(time_ns=self._now_ns(), reason=self._goodbye)]
         self._guarded_poll()
-        deadline_ns = self._now_ns() + round(timeout_seconds * 1e9)
-        while self._link.connected and self._link.buffered_bytes and self._now_ns() < deadline_ns:
-            self._link.wait_writable(0.01)
+        for _ in range(FAREWELL_TURNS):
+            if not self._link.buffered_bytes:
+                break
+            self._link.wait_writable(POLL_SECONDS)
             self._link.flush(self._now_ns())
         self._link.abandon()
 

@@ -1,0 +1,256 @@
+"""Wraps what vLLM built: the only file that reaches into vLLM's objects and classes.
+
+Schedulers are wrapped one instance at a time, after their constructor: a class that overrides
+``schedule`` (``--scheduler-cls``, asynchronous and out-of-tree schedulers) is seen like any other, and
+nothing is counted twice through ``super()``. In the engine's thread a wrapper takes two timestamps and
+queues a tuple of references; everything else happens in the emitter's thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import time
+import weakref
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from joulescope.hook.contract import REQUIRED, inspect_running
+from joulescope.hook.emitter import Emitter, log
+from joulescope.hook.facts import engine_hello, worker_hello
+from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, Gauges, SchedulerTranslator
+from joulescope.hook.wire import Hello, Overhead
+
+WORKER_POLL_SECONDS = 1.0
+SHUTDOWN_SECONDS = 0.2
+TAP_ATTRIBUTE = "_joulescope_tap"
+_PATCHED = "_joulescope_patched"
+
+_now = time.monotonic_ns
+
+
+class SchedulerTap:
+    """The hook's presence in one scheduler: its wrappers, its translator, its emitter.
+
+    :param scheduler: a constructed ``vllm.v1.core.sched.scheduler.Scheduler`` of any subclass.
+    :param vllm_config: the configuration the scheduler was constructed with.
+    :param socket_path: where the sidecar listens.
+    """
+
+    def __init__(self, scheduler: Any, vllm_config: Any, socket_path: str) -> None:
+        self._scheduler = weakref.ref(scheduler)
+        self._vllm_config = vllm_config
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._facts: Hello | None = None
+        self._capabilities, _ = inspect_running()
+        translator = SchedulerTranslator(
+            find_request=self._find_request,
+            gauges=self._gauges,
+            complain=self._complain,
+            ends_reported=hasattr(scheduler, "_free_request"),
+            ids_randomized=_ids_are_randomized(),
+        )
+        self.emitter = Emitter(
+            socket_path, self._hello, translator=translator, on_failure=lambda _reason: self.detach()
+        )
+
+    def attach(self) -> None:
+        """Wraps the scheduler's methods and starts the thread. Raises nothing on the engine's later calls."""
+        put = self.emitter.put
+        self._wrap("schedule", lambda inner: _wrap_schedule(inner, put))
+        self._wrap("update_from_output", lambda inner: _wrap_update(inner, put))
+        self._wrap("add_request", lambda inner: _wrap_add(inner, put))
+        self._wrap("_free_request", lambda inner: _wrap_free(inner, put))
+        self._wrap("shutdown", self._wrap_shutdown)
+        scheduler = self._scheduler()
+        setattr(scheduler, TAP_ATTRIBUTE, self)
+        weakref.finalize(scheduler, self.emitter.close, 0.0).atexit = False
+        atexit.register(self.emitter.close, SHUTDOWN_SECONDS)
+        self.emitter.start()
+
+    def detach(self) -> None:
+        """Puts the scheduler's own methods back; a wrapper that someone else has wrapped stays, idle."""
+        scheduler = self._scheduler()
+        for name, (wrapper, original) in self._wrapped.items():
+            if scheduler is None or vars(scheduler).get(name) is not wrapper:
+                continue
+            if original is None:
+                delattr(scheduler, name)
+            else:
+                setattr(scheduler, name, original)
+        self._wrapped = {}
+
+    def _wrap(self, name: str, wrap: Callable[[Any], Any]) -> None:
+        scheduler = self._scheduler()
+        inner = getattr(scheduler, name, None)
+        if inner is not None:
+            wrapper = functools.wraps(inner)(wrap(inner))
+            self._wrapped[name] = (wrapper, vars(scheduler).get(name))
+            setattr(scheduler, name, wrapper)
+
+    def _wrap_shutdown(self, inner: Any) -> Any:
+        emitter = self.emitter
+
+        def shutdown(*args: Any, **kwargs: Any) -> Any:
+            emitter.close(SHUTDOWN_SECONDS, "shutdown")
+            return inner(*args, **kwargs)
+
+        return shutdown
+
+    # ------------------------------------------------- what the emitter's thread asks of the scheduler
+
+    def _hello(self) -> Hello:
+        if self._facts is None:
+            self._facts = engine_hello(self._vllm_config, self._scheduler(), self._capabilities)
+        return _as_of_now(self._facts)
+
+    def _find_request(self, request_id: str) -> Any:
+        return getattr(self._scheduler(), "requests", {}).get(request_id)
+
+    def _gauges(self) -> Gauges:
+        scheduler = self._scheduler()
+        if scheduler is None:
+            return None, None, None
+        held = getattr(scheduler, "kv_holding_waiting", ())
+        waiting = len(scheduler.waiting) + len(held) if hasattr(scheduler, "waiting") else None
+        running = len(scheduler.running) if hasattr(scheduler, "running") else None
+        manager = getattr(scheduler, "kv_cache_manager", None)
+        return waiting, running, getattr(manager, "usage", None)
+
+    def _complain(self, error: Exception) -> None:
+        self.emitter.count_error(error)
+
+
+def _wrap_schedule(inner: Any, put: Callable[[object], None]) -> Any:
+    def schedule(*args: Any, **kwargs: Any) -> Any:
+        start_ns = _now()
+        output = inner(*args, **kwargs)
+        put((SCHEDULED, start_ns, _now(), output))
+        return output
+
+    return schedule
+
+
+def _wrap_update(inner: Any, put: Callable[[object], None]) -> Any:
+    def update_from_output(*args: Any, **kwargs: Any) -> Any:
+        start_ns = _now()
+        results = inner(*args, **kwargs)
+        output = args[0] if args else kwargs.get("scheduler_output")
+        put((UPDATED, start_ns, _now(), output, results))
+        return results
+
+    return update_from_output
+
+
+def _wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
+    """The statistics of the prefill are taken now: vLLM hands them out with the first token."""
+
+    def add_request(request: Any, *args: Any, **kwargs: Any) -> Any:
+        put((ADDED, _now(), request, getattr(request, "prefill_stats", None)))
+        return inner(request, *args, **kwargs)
+
+    return add_request
+
+
+def _wrap_free(inner: Any, put: Callable[[object], None]) -> Any:
+    def _free_request(request: Any, *args: Any, **kwargs: Any) -> Any:
+        put((FREED, _now(), request))
+        return inner(request, *args, **kwargs)
+
+    return _free_request
+
+
+def _as_of_now(facts: Hello) -> Hello:
+    """A fresh greeting from facts that do not change; the process may have forked since."""
+    facts.time_ns, facts.wall_ns = time.monotonic_ns(), time.time_ns()
+    facts.pid, facts.ppid = os.getpid(), os.getppid()
+    return facts
+
+
+def _ids_are_randomized() -> bool:
+    return os.environ.get("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", "0").strip().lower() in {"", "0", "false"}
+
+
+# --------------------------------------------------------------------- patches of vLLM's classes
+
+
+def patch_scheduler(module: ModuleType, socket_path: str) -> None:
+    """Makes every ``Scheduler`` that is constructed from now on report; ``module`` is the scheduler's."""
+
+    def attach(scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if hasattr(scheduler, TAP_ATTRIBUTE):
+            return
+        _, lacking = inspect_running()
+        if REQUIRED in lacking:
+            log.warning("joulescope: idle, this vLLM lacks %s", ", ".join(lacking[REQUIRED]))
+            return
+        config = getattr(scheduler, "vllm_config", None) or kwargs.get("vllm_config") or args[0]
+        SchedulerTap(scheduler, config, socket_path).attach()
+        log.info("joulescope: reporting the steps of this engine to %s", socket_path)
+
+    _after(module.Scheduler, "__init__", attach)
+
+
+def patch_worker(module: ModuleType, socket_path: str) -> None:
+    """Makes every worker tell which device it drives; ``module`` is that of ``WorkerWrapperBase``."""
+
+    def announce(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        facts = worker_hello(wrapper.vllm_config, wrapper.worker)
+        emitter = Emitter(
+            socket_path,
+            lambda: _as_of_now(facts),
+            poll_seconds=WORKER_POLL_SECONDS,
+            heartbeat_seconds=WORKER_POLL_SECONDS,
+        )
+        setattr(wrapper, TAP_ATTRIBUTE, emitter.start())
+
+    _after(module.WorkerWrapperBase, "init_device", announce)
+
+
+def patch_engine_core(module: ModuleType, _socket_path: str) -> None:
+    """Reports dummy batches, which keep data-parallel ranks in step, as overhead of the engine."""
+    owner = module.EngineCore
+    inner = owner.execute_dummy_batch
+    if hasattr(inner, _PATCHED):
+        return
+
+    @functools.wraps(inner)
+    def execute_dummy_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        start_ns = _now()
+        result = inner(self, *args, **kwargs)
+        tap = getattr(getattr(self, "scheduler", None), TAP_ATTRIBUTE, None)
+        if tap is not None:
+            tap.emitter.put(Overhead(start_ns=start_ns, end_ns=_now(), reason="dummy_batch"))
+        return result
+
+    setattr(execute_dummy_batch, _PATCHED, True)
+    owner.execute_dummy_batch = execute_dummy_batch
+
+
+def _after(owner: Any, name: str, follow_up: Callable[[Any, tuple[Any, ...], dict[str, Any]], None]) -> None:
+    """Lets ``follow_up(self, args, kwargs)`` run after a method, once per process and never to its harm."""
+    inner = getattr(owner, name)
+    if hasattr(inner, _PATCHED):
+        return
+
+    @functools.wraps(inner)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = inner(self, *args, **kwargs)
+        try:
+            follow_up(self, args, kwargs)
+        except Exception as error:
+            log.warning("joulescope: idle, could not attach to %s (%r)", type(self).__name__, error)
+        return result
+
+    setattr(method, _PATCHED, True)
+    setattr(owner, name, method)
+
+
+PATCHES: dict[str, Callable[[ModuleType, str], None]] = {
+    "vllm.v1.core.sched.scheduler": patch_scheduler,
+    "vllm.v1.worker.worker_base": patch_worker,
+    "vllm.v1.engine.core": patch_engine_core,
+}
+"""Which module is patched by which function, once it is loaded."""
