@@ -84,14 +84,14 @@ class _Source:
 
 def _open(file: str, stack: ExitStack) -> _Source:
     name = "standard input" if file == "-" else file
-    plain: BinaryIO = sys.stdin.buffer
+    plain = cast(io.BufferedReader, sys.stdin.buffer)
     try:
         if file != "-":
-            plain = stack.enter_context(open(file, "rb"))
-        source = _Source(name, cast(io.BufferedReader, plain))
-        start = source.stream.peek(len(_ZSTD_MAGIC))
+            plain = stack.enter_context(io.BufferedReader(io.FileIO(file)))
+        start = plain.peek(len(_ZSTD_MAGIC))
     except OSError as problem:
         raise ProtocolError(f"{name}: cannot be read: {problem.strerror}") from None
+    source = _Source(name, plain)
     if start.startswith(_GZIP_MAGIC):
         source.stream = io.BufferedReader(gzip.GzipFile(fileobj=plain))
     elif start.startswith(_ZSTD_MAGIC):

@@ -1,0 +1,216 @@
+"""The table of settings: three places, one order, and errors that say how to mend them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from joulescope.config import TABLE, Settings, load
+from joulescope.errors import ConfigError
+
+
+def _file(directory: Path, text: str) -> str:
+    path = directory / "settings.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def _refused(
+    flags: dict[str, str | None] | None = None,
+    environ: dict[str, str] | None = None,
+    path: str | None = None,
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(flags or {}, environ or {}, path)
+    return str(caught.value)
+
+
+def test_defaults_stand_where_nothing_is_said() -> None:
+    """Without flags, environment and file every setting has its default and says so."""
+    settings, origins = load({}, {})
+    assert settings == Settings()
+    assert {str(origin) for origin in origins.values()} == {"default"}
+    assert set(origins) == {field.name for field in dataclasses.fields(Settings)}
+
+
+def test_flag_wins_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    """Each place overrides the ones after it, setting by setting, and the origin names it."""
+    path = _file(tmp_path, "sample_hz: 1\nwindow_seconds: 1\nmax_lag_seconds: 30\n")
+    environ = {"JOULESCOPE_SAMPLE_HZ": "2", "JOULESCOPE_WINDOW_SECONDS": "2"}
+    settings, origins = load({"sample_hz": "3", "socket": None}, environ, path)
+    assert (settings.sample_hz, settings.window_seconds, settings.max_lag_seconds) == (3, 2, 30)
+    assert str(origins["sample_hz"]) == "flag --sample-hz"
+    assert str(origins["window_seconds"]) == "variable JOULESCOPE_WINDOW_SECONDS"
+    assert str(origins["max_lag_seconds"]) == f"file {path}:3"
+    assert str(origins["listen"]) == "default"
+
+
+def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
+    """JOULESCOPE_CONFIG names the file unless --config does."""
+    path = _file(tmp_path, "sample_hz: 7\n")
+    assert load({}, {"JOULESCOPE_CONFIG": path})[0].sample_hz == 7
+    other = tmp_path / "other.yaml"
+    other.write_text("sample_hz: 8\n")
+    assert load({}, {"JOULESCOPE_CONFIG": path}, str(other))[0].sample_hz == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("socket", "/tmp/j.sock", "/tmp/j.sock"),
+        ("socket_mode", "0660", 0o660),
+        ("socket_mode", "600", 0o600),
+        ("socket_mode", "0o777", 0o777),
+        ("listen", ":5685", "0.0.0.0:5685"),
+        ("listen", "[::1]:0", "[::1]:0"),
+        ("gpus", "all", "all"),
+        ("gpus", "GPU-1, GPU-2,GPU-1", "GPU-1,GPU-2"),
+        ("sensor", "none", "none"),
+        ("sample_hz", "2.5e1", 25.0),
+        ("request_log", "-", "-"),
+        ("request_log", "none", None),
+        ("record", "/tmp/t.jsonl.gz", "/tmp/t.jsonl.gz"),
+        ("recompute_to", "request", "request"),
+        ("max_open_requests", "1_000", 1000),
+        ("log_level", "debug", "debug"),
+        ("log_format", "json", "json"),
+    ],
+)
+def test_a_text_means_the_same_in_all_three_places(
+    tmp_path: Path, name: str, text: str, value: object
+) -> None:
+    """Flag, variable and unquoted YAML give the same value, octal modes included."""
+    by_flag = load({name: text}, {})[0]
+    by_variable = load({}, {TABLE[name].variable: text})[0]
+    quoted = f"'{text}'" if text[0] in "-:[" else text
+    by_file = load({}, {}, _file(tmp_path, f"{name}: {quoted}\n"))[0]
+    assert getattr(by_flag, name) == value
+    assert by_flag == by_variable == by_file
+
+
+def test_every_default_survives_being_written_and_read() -> None:
+    """What `config example` prints for a default is read back as that default."""
+    for setting in TABLE.values():
+        assert setting.kind.parse(setting.text(setting.default)) == setting.default
+
+
+def test_lists_and_nulls_of_yaml(tmp_path: Path) -> None:
+    """A YAML list is a comma list, and null leaves the default."""
+    path = _file(tmp_path, "gpus:\n  - GPU-1\n  - GPU-2\nsample_hz: null\nrequest_log:\n")
+    settings, origins = load({}, {}, path)
+    assert settings.gpu_uuids == frozenset({"GPU-1", "GPU-2"})
+    assert settings.sample_hz == Settings().sample_hz
+    assert origins["sample_hz"].kind == "default"
+
+
+def test_an_empty_file_or_variable_changes_nothing(tmp_path: Path) -> None:
+    """A file of comments only and a variable set to nothing leave the defaults."""
+    assert load({}, {"JOULESCOPE_SAMPLE_HZ": ""}, _file(tmp_path, "# nothing\n"))[0] == Settings()
+
+
+def test_host_and_port_are_told_apart() -> None:
+    """The listening address splits into a host without brackets and a port."""
+    settings = load({"listen": "[::1]:99"}, {})[0]
+    assert (settings.listen_host, settings.listen_port) == ("::1", 99)
+    assert (Settings().listen_host, Settings().listen_port) == ("0.0.0.0", 5685)
+    assert Settings().gpu_uuids is None
+
+
+def test_an_unknown_key_of_the_file_names_its_line_and_a_likely_key(tmp_path: Path) -> None:
+    """A mistyped or dashed YAML key is refused with its line and what was probably meant."""
+    path = _file(tmp_path, "sensor: nvml\nsample-hz: 3\n")
+    assert _refused(path=path) == f"{path}:2: no setting is called 'sample-hz', did you mean sample_hz?"
+    path = _file(tmp_path, "zzz: 3\n")
+    assert _refused(path=path) == f"{path}:1: no setting is called 'zzz'"
+
+
+def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
+    """A mistyped JOULESCOPE_ variable is an error, and so is an unknown flag name."""
+    message = _refused(environ={"JOULESCOPE_SAMPEL_HZ": "3"})
+    assert "JOULESCOPE_SAMPEL_HZ, did you mean JOULESCOPE_SAMPLE_HZ?" in message
+    assert "did you mean sample_hz?" in _refused(flags={"sampel_hz": "3"})
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """The hook's switch, the config path and what Kubernetes sets for a Service are no settings."""
+    environ = {
+        "JOULESCOPE_DISABLED": "1",
+        "PATH": "/bin",
+        "JOULESCOPE_SERVICE_HOST": "10.0.0.1",
+        "JOULESCOPE_SERVICE_PORT_HTTP": "5685",
+        "JOULESCOPE_PORT": "tcp://10.0.0.1:5685",
+        "JOULESCOPE_PORT_5685_TCP_ADDR": "10.0.0.1",
+        "JOULESCOPE_EU_PORT_5685_TCP": "tcp://10.0.0.1:5685",
+    }
+    assert load({}, environ)[0] == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("socket", "/" + "s" * 107, "107 bytes"),
+        ("socket_mode", "rw", "octal"),
+        ("socket_mode", "0400", "0600"),
+        ("listen", "5685", "host:port"),
+        ("listen", "::1:80", "[::1]:5685"),
+        ("listen", "localhost:99999", "65535"),
+        ("gpus", "0,1", "nvidia-smi -L"),
+        ("gpus", ",", "engine, all"),
+        ("sensor", "rocm", "one of nvml, none"),
+        ("sample_hz", "fast", "a number of polls a second"),
+        ("sample_hz", "nan", "between 0.1 and 1000"),
+        ("sample_hz", "0", "between 0.1 and 1000"),
+        ("max_open_requests", "1.5", "whole number"),
+        ("max_open_requests", "0", "between 1 and"),
+        ("record", "-", "a file's path"),
+        ("request_log", "a\0b", "NUL"),
+    ],
+)
+def test_a_bad_value_says_what_where_and_what_would_do(name: str, text: str, words: str) -> None:
+    """A value out of type or range is refused with its setting, its place and the way out."""
+    message = _refused(flags={name: text})
+    assert message.startswith(f"flag {TABLE[name].flag}: {name} cannot be ")
+    assert words in message
+    assert _refused(environ={TABLE[name].variable: text}).startswith(f"variable {TABLE[name].variable}: ")
+
+
+def test_a_bad_value_of_the_file_names_its_line(tmp_path: Path) -> None:
+    """A bad YAML value is refused with the file and the line it stands on."""
+    path = _file(tmp_path, "\nsample_hz: fast\n")
+    assert _refused(path=path).startswith(f"file {path}:2: sample_hz cannot be 'fast': ")
+
+
+def test_settings_that_contradict_each_other_name_both_places() -> None:
+    """A lag shorter than the window is refused, with both values and origins."""
+    message = _refused(flags={"max_lag_seconds": "1"}, environ={"JOULESCOPE_WINDOW_SECONDS": "2"})
+    assert "max_lag_seconds (1, flag --max-lag-seconds)" in message
+    assert "window_seconds (2, variable JOULESCOPE_WINDOW_SECONDS)" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a\n", ":1: expected settings as 'name: value'"),
+        ("sample_hz: 1\nsample_hz: 2\n", ":2: sample_hz is already set on line 1"),
+        ("gpus: {a: 1}\n", ":1: gpus holds a mapping"),
+        ("gpus:\n  - [a]\n", ":2: expected a single value"),
+        ("[a]: 1\n", ":1: expected a single value"),
+        ("sensor: nvml\nrecord: 'open\n", ":3: is not YAML: found unexpected end of stream"),
+        ("sensor: \x07\n", ": is not YAML: "),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_refused_by_line(tmp_path: Path, text: str, words: str) -> None:
+    """YAML of another shape, doubled keys and broken syntax are refused with the line."""
+    path = _file(tmp_path, text)
+    assert f"{path}{words}" in _refused(path=path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A missing file and one that is not UTF-8 are refused by name."""
+    missing = str(tmp_path / "missing.yaml")
+    assert _refused(path=missing) == f"{missing}: cannot read the configuration: No such file or directory"
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"sensor: \xff\n")
+    assert f"{binary}: is not UTF-8" in _refused(path=str(binary))
