@@ -170,7 +170,8 @@ class Sampler:
         start_ns = self._clock.now_ns()
         readings = sensor.read()
         read_ns = self._clock.now_ns() - start_ns
-        self._backoff_seconds = BACKOFF_FIRST_SECONDS
+        if readings:
+            self._backoff_seconds = BACKOFF_FIRST_SECONDS
         self._count(tick, read_ns)
         self._deliver(Sampled(readings, tick.late_ns, read_ns, self._all_failures(sensor)))
 

@@ -1,0 +1,178 @@
+"""What each GPU is and can tell, asked once when NVML is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from joulescope.errors import SensorError
+from joulescope.model import GpuInfo
+from joulescope.sensors.nvml_faults import ABSENT, fault
+
+MILLI = 1000
+"""Millijoules in a joule and milliwatts in a watt; NVML counts in both."""
+
+MAX_MILLIJOULES = 2**53
+"""Counter values from here on are nonsense: 285,000 years at 1 kW, and not exact as a float."""
+
+MAX_MILLIWATTS = 100_000_000
+"""Power readings from here on are nonsense; NVML's "not available" is 2**32 − 1."""
+
+_MIG_PREFIX = "MIG-"
+
+
+@dataclass(slots=True)
+class NvmlGpu:
+    """One GPU as the sensor keeps it: what it is, what it can tell, and how it fares."""
+
+    info: GpuInfo
+    handle: Any
+    tells_power: bool
+    tells_memory: bool
+    tells_utilization: bool
+    memory_used_bytes: int | None = None
+    sm_utilization_ratio: float | None = None
+    slow_due_ns: int = 0
+    """When memory and utilisation are read again."""
+    failures: int = 0
+    failures_in_a_row: int = 0
+    retry_ns: int = 0
+    error: tuple[int, str] = (0, "")
+    """NVML's code and words of the last failure."""
+
+
+@dataclass(slots=True)
+class Found:
+    """The result of a probe."""
+
+    gpus: list[NvmlGpu] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """By UUID, or by index where not even the UUID could be read: why a GPU is not used."""
+
+
+def probe(api: ModuleType, wanted: Sequence[str] | None) -> Found:
+    """Finds the GPUs among ``wanted`` (UUIDs; default all) whose energy or power can be read.
+
+    A MIG instance's UUID stands for its GPU: the driver measures whole GPUs only.
+
+    Raises:
+        SensorError: if NVML cannot even count the GPUs, or none is left.
+    """
+    found = Found()
+    handles = _handles(api, found.skipped)
+    chosen = list(handles) if wanted is None else _choose(api, handles, wanted, found.skipped)
+    driver_version = _text(api, api.nvmlSystemGetDriverVersion)
+    for uuid in chosen:
+        index, handle = handles[uuid]
+        gpu = _probe_gpu(api, uuid, index, handle, driver_version)
+        if isinstance(gpu, str):
+            found.skipped[uuid] = gpu
+        else:
+            found.gpus.append(gpu)
+    if not found.gpus:
+        raise _nothing_found(handles, found.skipped)
+    return found
+
+
+def _handles(api: ModuleType, skipped: dict[str, str]) -> dict[str, tuple[int, Any]]:
+    """Index and handle of every GPU that tells its UUID."""
+    try:
+        count = api.nvmlDeviceGetCount()
+    except api.NVMLError as error:
+        raise fault("the GPUs cannot be listed", error.value, str(error)) from error
+    handles: dict[str, tuple[int, Any]] = {}
+    for index in range(count):
+        try:
+            handle = api.nvmlDeviceGetHandleByIndex(index)
+            handles[api.nvmlDeviceGetUUID(handle)] = (index, handle)
+        except (api.NVMLError, UnicodeDecodeError) as error:
+            skipped[f"index {index}"] = f"its UUID cannot be read: {error}"
+    return handles
+
+
+def _choose(
+    api: ModuleType, handles: Mapping[str, object], wanted: Sequence[str], skipped: dict[str, str]
+) -> list[str]:
+    chosen: dict[str, None] = {}
+    for uuid in wanted:
+        parent = _mig_parent(api, uuid) if uuid.startswith(_MIG_PREFIX) else uuid
+        if parent in handles:
+            chosen[parent] = None
+        else:
+            skipped[uuid] = "no such GPU is visible here"
+    return list(chosen)
+
+
+def _mig_parent(api: ModuleType, uuid: str) -> str:
+    try:
+        instance = api.nvmlDeviceGetHandleByUUID(uuid)
+        parent = api.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)
+        return str(api.nvmlDeviceGetUUID(parent))
+    except api.NVMLError:
+        return ""
+
+
+def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_version: str) -> NvmlGpu | str:
+    """The GPU, or the reason why it is of no use."""
+    counts = _tells(api, api.nvmlDeviceGetTotalEnergyConsumption, handle, MAX_MILLIJOULES)
+    power = _tells(api, api.nvmlDeviceGetPowerUsage, handle, MAX_MILLIWATTS)
+    if not (counts or power):
+        return "it has neither an energy counter nor a power reading (old part, vGPU, or no permission)"
+    memory = _answer(api, api.nvmlDeviceGetMemoryInfo, handle)
+    info = GpuInfo(
+        gpu=uuid,
+        name=_text(api, api.nvmlDeviceGetName, handle),
+        index=index,
+        power_limit_watts=_power_limit_watts(api, handle),
+        memory_total_bytes=int(memory.total) or None if memory is not None else None,
+        driver_version=driver_version,
+        energy_source="counter" if counts else "power",
+        sensor="nvml",
+    )
+    return NvmlGpu(
+        info=info,
+        handle=handle,
+        tells_power=power,
+        tells_memory=_tells(api, api.nvmlDeviceGetMemoryInfo, handle),
+        tells_utilization=_tells(api, api.nvmlDeviceGetUtilizationRates, handle),
+    )
+
+
+def _tells(
+    api: ModuleType, call: Callable[[Any], Any], handle: Any, impossible: float = float("inf")
+) -> bool:
+    """False if the GPU cannot answer, or answers nonsense; a passing trouble counts as True."""
+    try:
+        answer = call(handle)
+    except api.NVMLError as error:
+        return error.value not in ABSENT
+    return not isinstance(answer, int) or answer < impossible
+
+
+def _answer(api: ModuleType, call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returns, ``None`` if it fails."""
+    try:
+        return call(*arguments)
+    except (api.NVMLError, UnicodeDecodeError):
+        return None
+
+
+def _text(api: ModuleType, call: Callable[..., Any], *arguments: Any) -> str:
+    return _answer(api, call, *arguments) or ""
+
+
+def _power_limit_watts(api: ModuleType, handle: Any) -> float | None:
+    limit_mw = _answer(api, api.nvmlDeviceGetEnforcedPowerLimit, handle)
+    return limit_mw / MILLI if limit_mw is not None and 0 < limit_mw < MAX_MILLIWATTS else None
+
+
+def _nothing_found(handles: Mapping[str, object], skipped: Mapping[str, str]) -> SensorError:
+    if not handles and not skipped:
+        return SensorError(
+            "NVML works but shows no GPU. In a container, ask for GPUs (--gpus all, nvidia.com/gpu, or"
+            " NVIDIA_VISIBLE_DEVICES)."
+        )
+    reasons = "; ".join(f"{gpu}: {reason}" for gpu, reason in skipped.items())
+    return SensorError(f"no GPU can be measured ({reasons}). Visible: {', '.join(handles) or 'none'}.")
