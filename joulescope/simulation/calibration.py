@@ -57,9 +57,7 @@ def measure(world: World, max_num_seqs: int, *, seconds: float = 60.0, seed: int
     """Runs a saturated engine and reads its steady state, the first half left out as warm-up."""
     gpu = SimulatedGpu(world.hardware, 0, seed=seed)
     workload = Workload(8.0 * max_num_seqs**0.5, 0, classes=(CHAT_TASK,), seed=seed)
-    engine = SimulatedEngine(
-        world, gpu, workload, start_ns=0, limits=EngineLimits(max_num_seqs=max_num_seqs), truth=False
-    )
+    engine = SimulatedEngine(world, gpu, workload, start_ns=0, limits=EngineLimits(max_num_seqs=max_num_seqs))
     middle_ns, end_ns = ns_from_seconds(seconds / 2), ns_from_seconds(seconds)
     engine.advance(middle_ns)
     steps = [record for record in engine.advance(end_ns) if isinstance(record, Step)]

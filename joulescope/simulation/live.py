@@ -7,14 +7,22 @@ up to now, and hands each record to the emitter when its time has come.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from joulescope.clock import Clock
-from joulescope.hook.wire import AnyRecord, Progress, Record, RequestEnd, RequestStart, Step
+from joulescope.clock import Clock, WallAnchor
+from joulescope.hook.emitter import Emitter
+from joulescope.hook.wire import AnyRecord, Hello, Progress, Record, RequestEnd, RequestStart, Step
 from joulescope.simulation.engine import SimulatedEngine
+from joulescope.simulation.facts import hello
+from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.scheduler import EngineLimits
+from joulescope.simulation.truth import TrueLedger
+from joulescope.simulation.workload import Workload
+from joulescope.simulation.worlds import GPU_MEMORY_UTILIZATION, H100_LLAMA_8B, World
 from joulescope.units import ns_from_seconds
 
 TICK_SECONDS = 0.005
@@ -116,6 +124,68 @@ class LiveEngine:
                 self.turn()
         except Exception:
             _logger.exception("the simulated engine stopped: this is a bug in joulescope's simulation")
+
+
+class LiveSimulation:
+    """A whole simulated server: GPU, engine, and the emitter that reports to a sidecar's socket.
+
+    Args:
+        socket_path: where the sidecar listens.
+        clock: it must tell CLOCK_MONOTONIC, for the emitter does.
+        seed: decides what clients do.
+        rate_per_second: mean arrivals a second.
+    """
+
+    def __init__(
+        self,
+        socket_path: str,
+        clock: Clock,
+        *,
+        seed: int = 0,
+        rate_per_second: float = 8.0,
+        world: World = H100_LLAMA_8B,
+        limits: EngineLimits | None = None,
+    ) -> None:
+        start_ns = clock.now_ns()
+        limits = EngineLimits() if limits is None else limits
+        self.gpu = SimulatedGpu(
+            world.hardware,
+            start_ns,
+            memory_used_bytes=int(GPU_MEMORY_UTILIZATION * world.hardware.memory_bytes),
+            seed=seed,
+        )
+        workload = Workload(rate_per_second, start_ns, seed=seed)
+        self.truth = TrueLedger()
+        self.engine = SimulatedEngine(
+            world, self.gpu, workload, start_ns=start_ns, limits=limits, ledger=self.truth
+        )
+        anchor = WallAnchor.now()
+
+        def greeting() -> Hello:
+            now_ns = clock.now_ns()
+            return hello(
+                world,
+                limits,
+                self.gpu.uuid,
+                time_ns=now_ns,
+                wall_ns=anchor.wall_of(now_ns),
+                pid=os.getpid(),
+                instance_id=f"simulated-{seed}",
+            )
+
+        self._emitter = Emitter(socket_path, greeting, translator=LiveTranslator())
+        self._live = LiveEngine(self.engine, self._emitter, clock)
+
+    def start(self) -> None:
+        """Starts the engine and its reports; the GPU knows its power from here on."""
+        self._live.turn()
+        self._emitter.start()
+        self._live.start()
+
+    def stop(self, timeout_seconds: float = 1.0) -> None:
+        """Ends the engine and says goodbye to the sidecar."""
+        self._live.stop(timeout_seconds)
+        self._emitter.close(timeout_seconds)
 
 
 def _ended_ns(record: AnyRecord) -> int:

@@ -20,8 +20,9 @@ from joulescope.simulation.engine import SimulatedEngine
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.scheduler import EngineLimits
+from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import MIXED, RequestClass, Workload
-from joulescope.simulation.worlds import H100_LLAMA_8B, World
+from joulescope.simulation.worlds import GPU_MEMORY_UTILIZATION, H100_LLAMA_8B, World
 from joulescope.units import ns_from_seconds
 
 SESSION = 1
@@ -38,7 +39,7 @@ class SimulatedRun:
         seed: decides arrivals, lengths, hang-ups and the GPU's UUID.
         rate_per_second: mean arrivals a second.
         sample_hz: polls of the sensor a second.
-        truth: whether ``engine.ledger`` learns who truly caused the joules (costs most of the time).
+        truth: whether :attr:`truth` learns who truly caused the joules (costs most of the time).
     """
 
     def __init__(
@@ -60,14 +61,20 @@ class SimulatedRun:
         self.gpu = SimulatedGpu(
             world.hardware,
             start_ns,
-            memory_used_bytes=int(0.9 * world.hardware.memory_bytes),
+            memory_used_bytes=int(GPU_MEMORY_UTILIZATION * world.hardware.memory_bytes),
             seed=seed,
         )
         self._end_ns = start_ns + ns_from_seconds(seconds)
         workload = Workload(rate_per_second, start_ns, classes=classes, seed=seed)
         requests = takewhile(lambda plan: plan.arrival_ns < self._end_ns, workload)
+        self.truth = TrueLedger()
         self.engine = SimulatedEngine(
-            world, self.gpu, requests, start_ns=start_ns, limits=self.limits, truth=truth
+            world,
+            self.gpu,
+            requests,
+            start_ns=start_ns,
+            limits=self.limits,
+            ledger=self.truth if truth else None,
         )
         self._clock = ManualClock(start_ns)
         self._sensor = SimulatedSensor(self.gpu, self._clock)

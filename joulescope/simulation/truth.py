@@ -114,9 +114,9 @@ class TrueLedger:
                 account.recompute_joules += recompute
                 account.token_share_joules += naive
 
-    def accounts(self) -> dict[str, TrueAccount]:
-        """The accounts kept, oldest first."""
-        return dict(self._accounts)
+    def true_joules(self) -> dict[str, float]:
+        """What each request truly cost so far, by request id, oldest first."""
+        return {request_id: account.joules for request_id, account in self._accounts.items()}
 
     def get(self, request_id: str) -> TrueAccount | None:
         return self._accounts.get(request_id)

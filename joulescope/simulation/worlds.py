@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GPU_MEMORY_UTILIZATION = 0.9
+"""Share of the GPU's memory that the runtime takes at once, vLLM's long-time default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:

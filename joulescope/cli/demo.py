@@ -1,0 +1,210 @@
+"""``joulescope demo``: the whole live path on a simulated GPU and engine.
+
+Everything but the two ends is what ``serve`` runs: the socket, the accounting, the pages, the exporters. The
+engine reports through the hook's emitter, and the GPU is read through the same sampler as a real one.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from joulescope.cli.balance import balance_table
+from joulescope.cli.live_table import plain_line, render
+from joulescope.cli.logs import set_up_logging
+from joulescope.cli.options import settings_options
+from joulescope.clock import SystemClock
+from joulescope.config import Origins, Settings
+from joulescope.daemon import Daemon
+from joulescope.model import FinishedRequest, Snapshot
+from joulescope.sensors.simulated import SimulatedSensor
+from joulescope.simulation.comparison import Comparison, compare
+from joulescope.simulation.live import LiveSimulation
+from joulescope.units import ns_from_seconds
+
+_DECIDED_HERE = ("socket", "socket_mode", "gpus", "sensor")
+_LOCAL = "127.0.0.1"
+_TABLE_SECONDS, _LINE_SECONDS = 0.5, 1.0
+_SETTLE_SECONDS = 0.25
+"""Between the engine's goodbye and the close: the GPU's counter ticks, the last records arrive."""
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long; default: on Ctrl-C."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides what the clients do.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.01, 1000),
+    default=8.0,
+    show_default=True,
+    help="Mean arrivals of requests a second.",
+)
+@click.option("--no-table", is_flag=True, help="A line of text a second instead of the live table.")
+@settings_options(exclude=_DECIDED_HERE)
+def command(
+    seconds: float | None, seed: int, rate: float, no_table: bool, settings: Settings, origins: Origins
+) -> None:
+    """Run the sidecar on a simulated H100 that serves a simulated service, and show what it says.
+
+    The pages are served as by `serve`. At the end the energy balance is printed, and how near the
+    joules of the requests came to what the simulation knows to be true.
+    """
+    console = Console(highlight=False)
+    live = console.is_terminal and not console.is_dumb_terminal and not no_table
+    quiet = origins["log_level"].kind == "default"
+    set_up_logging("warning" if quiet else settings.log_level, settings.log_format)
+    with tempfile.TemporaryDirectory(prefix="joulescope-") as folder:
+        settings = _demo_settings(settings, origins, Path(folder))
+        demo = _Demo(settings, seed, rate)
+        demo.run(console, seconds, live)
+
+
+def _demo_settings(settings: Settings, origins: Origins, folder: Path) -> Settings:
+    """A socket of its own, and an address that is free unless one was asked for."""
+    listen = settings.listen
+    if origins["listen"].kind == "default":
+        listen = f"{_LOCAL}:{settings.listen_port if _is_free(settings.listen_port) else 0}"
+    return replace(
+        settings, socket=str(folder / "joulescope.sock"), gpus="engine", sensor="none", listen=listen
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOCAL, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+class _Demo:
+    """One run: starts both ends, shows what happens, closes, and takes stock."""
+
+    def __init__(self, settings: Settings, seed: int, rate: float) -> None:
+        self._clock = SystemClock()
+        self._simulation = LiveSimulation(settings.socket, self._clock, seed=seed, rate_per_second=rate)
+        self._daemon = Daemon.build(settings, open_sensor=self._open_sensor, clock=self._clock)
+        self._finished: dict[str, FinishedRequest] = {}
+        self._snapshot: Snapshot | None = None
+
+    def _open_sensor(self) -> SimulatedSensor:
+        return SimulatedSensor(self._simulation.gpu, self._clock)
+
+    def run(self, console: Console, seconds: float | None, live: bool) -> None:
+        """Runs for ``seconds``, or until a signal asks to stop, and prints the outcome."""
+        stop = threading.Event()
+        with _stopped_by_signals(stop):
+            self._daemon.start()
+            try:
+                self._simulation.start()
+                _announce(console, self._daemon, seconds)
+                self._show(console, stop, seconds, live)
+            finally:
+                self._simulation.stop()
+                self._clock.sleep(_SETTLE_SECONDS)
+                final = self._daemon.close()
+            self._note_finished()
+        _report(console, final, compare(self._finished.values(), self._simulation.truth))
+
+    def _show(self, console: Console, stop: threading.Event, seconds: float | None, live: bool) -> None:
+        end_ns = None if seconds is None else self._clock.now_ns() + ns_from_seconds(seconds)
+        period_seconds = _TABLE_SECONDS if live else _LINE_SECONDS
+        screen = Live(console=console, auto_refresh=False, transient=True) if live else None
+        with screen or nullcontext():
+            while not stop.is_set():
+                left_seconds = period_seconds
+                if end_ns is not None:
+                    left_seconds = min((end_ns - self._clock.now_ns()) / 1e9, period_seconds)
+                if left_seconds <= 0 or stop.wait(left_seconds):
+                    return
+                self._turn(console, screen)
+
+    def _turn(self, console: Console, screen: Live | None) -> None:
+        previous, self._snapshot = self._snapshot, self._daemon.snapshot()
+        self._note_finished()
+        if screen is None:
+            console.print(Text(plain_line(self._snapshot, previous)), soft_wrap=True)
+            return
+        recent = self._daemon.recent_requests()
+        table = render(self._snapshot, previous, recent, max_lines=console.size.height - 1)
+        screen.update(table, refresh=True)
+
+    def _note_finished(self) -> None:
+        for request in self._daemon.recent_requests():
+            self._finished[request.request_id] = request
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set ``stop``; afterwards they mean again what they meant before."""
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _announce(console: Console, daemon: Daemon, seconds: float | None) -> None:
+    host, port = daemon.address
+    ending = "Ctrl-C ends it" if seconds is None else f"ends after {seconds:g} s"
+    console.print(f"A simulated H100 serves Llama-3.1-8B to simulated clients; {ending}.")
+    console.print(Text(f"Metrics: http://{host}:{port}/metrics"), soft_wrap=True)
+
+
+def _report(console: Console, final: Snapshot, comparisons: list[Comparison]) -> None:
+    console.print()
+    console.print(balance_table(final))
+    if comparisons[-1].requests:
+        console.print()
+        console.print(_comparison_table(comparisons))
+
+
+def _comparison_table(comparisons: list[Comparison]) -> Table:
+    """Finished requests against the truth, by class."""
+    table = Table(
+        box=None,
+        padding=(0, 2, 0, 0),
+        title="Joules per request against the simulation's truth",
+        title_justify="left",
+        title_style="bold",
+        caption="error: mean of |figure − true| / true over the requests that finished",
+        caption_justify="left",
+    )
+    columns: dict[str, Callable[[Comparison], str]] = {
+        "requests": lambda each: str(each.requests),
+        "true": lambda each: f"{each.true_joules / each.requests:.1f} J",
+        "joulescope": lambda each: f"{each.attributed_joules / each.requests:.1f} J",
+        "error": lambda each: f"{each.attributed_error:.0%}".replace("%", " %"),
+        "by tokens": lambda each: f"{each.by_tokens_joules / each.requests:.1f} J",
+        "error ": lambda each: f"{each.by_tokens_error:.0%}".replace("%", " %"),
+    }
+    table.add_column("class", no_wrap=True)
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in comparisons:
+        cells = (text(each) for text in columns.values())
+        table.add_row(each.name, *cells, style="bold" if each.name == "all" else None)
+    return table
