@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from joulescope.export.metric import clean
 from joulescope.model import FinishedRequest
 from joulescope.units import seconds_from_ns
 
@@ -64,7 +65,7 @@ SPAN_ATTRIBUTES = (
         "gen_ai.response.finish_reasons",
         "",
         "one finish reason, as vLLM names it",
-        lambda request: (request.finish_reason,),
+        lambda request: (clean(request.finish_reason),),
     ),
     SpanAttribute(
         "joulescope.request.energy", "J", "attributed energy", lambda request: request.attributed_joules
@@ -128,4 +129,8 @@ SPAN_ATTRIBUTES = (
 def attributes_of(request: FinishedRequest) -> dict[str, Value]:
     """What a span says about one finished request: what is not known is absent, not zero."""
     values = ((attribute.name, attribute.read(request)) for attribute in SPAN_ATTRIBUTES)
-    return {name: value for name, value in values if value is not None and value != ""}
+    return {
+        name: clean(value) if isinstance(value, str) else value
+        for name, value in values
+        if value is not None and value != ""
+    }
