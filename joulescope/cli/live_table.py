@@ -66,10 +66,11 @@ def plain_line(snapshot: Snapshot, previous: Snapshot | None) -> str:
 
 
 def joules_per_output_token(snapshot: Snapshot, previous: Snapshot | None) -> float | None:
-    """Attributed joules per generated token since ``previous``; ``None`` if no token came out."""
+    """Attributed joules per generated token since ``previous``; ``None`` if there is
+    nothing to divide."""
     joules = _attributed_joules(snapshot) - (_attributed_joules(previous) if previous else 0.0)
     tokens = _generated(snapshot) - (_generated(previous) if previous else 0)
-    return joules / tokens if tokens > 0 else None
+    return joules / tokens if tokens > 0 and joules > 0 else None
 
 
 def clean(text: str) -> str:

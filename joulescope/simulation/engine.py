@@ -13,7 +13,6 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,13 +20,10 @@ from joulescope.hook.wire import AnyRecord, Progress, RequestEnd, RequestStart, 
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.physics import StepPhysics
 from joulescope.simulation.scheduler import Batch, EngineLimits, Request, Scheduler
-from joulescope.simulation.truth import TrueLedger, shares_joules
+from joulescope.simulation.truth import StepCharges, TrueLedger, shares_joules
 from joulescope.simulation.workload import PlannedRequest
 from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(slots=True, eq=False)
@@ -219,30 +215,19 @@ class SimulatedEngine:
 
     def _run(self, batch: Batch, gpu_start_ns: int) -> int:
         """Lets the GPU do the step and charges its joules; the instant at which it ends."""
-        scheduled = np.array(batch.scheduled, dtype=np.int64)
-        terms = self._physics.terms(
-            np.array(batch.context, dtype=np.int64), scheduled, np.array(batch.samples, dtype=np.int64)
+        context, scheduled, sampled, recomputed = (
+            np.array(column, dtype=np.int64)
+            for column in (batch.context, batch.scheduled, batch.samples, batch.recomputed)
         )
+        terms = self._physics.terms(context, scheduled, sampled)
         cost = self._physics.cost(terms)
         gpu_end_ns = gpu_start_ns + ns_from_seconds(cost.duration_seconds)
         # Rounding to whole nanoseconds must not lose energy.
         self.gpu.append(gpu_start_ns, gpu_end_ns, cost.energy_joules * 1e9 / (gpu_end_ns - gpu_start_ns))
         if self.ledger is not None:
-            self._charge(self.ledger, batch, shares_joules(terms, self._steps), scheduled, cost.energy_joules)
+            charges = StepCharges.of(shares_joules(terms, self._steps), scheduled, sampled, recomputed)
+            self.ledger.charge([request.plan.request_id for request in batch.requests], charges)
         return gpu_end_ns
-
-    def _charge(
-        self,
-        ledger: TrueLedger,
-        batch: Batch,
-        shares: NDArray[np.float64],
-        scheduled: NDArray[np.int64],
-        energy_joules: float,
-    ) -> None:
-        recomputed = shares * np.array(batch.recomputed, dtype=np.float64) / scheduled
-        by_tokens = energy_joules * scheduled / scheduled.sum()
-        ids = [request.plan.request_id for request in batch.requests]
-        ledger.charge(ids, shares.tolist(), recomputed.tolist(), by_tokens.tolist())
 
     def _take_output(self, flight: _Flight) -> None:
         """The output of a step is back: tokens come out, requests end, the record is written."""

@@ -72,8 +72,16 @@ class SimulatedGpu:
             self._ends.append(end_ns)
             self._watts.append(power_watts)
             if len(self._starts) > 2 * HISTORY:
-                for column in (self._starts, self._ends, self._watts, self._joules):
+                for column in self._columns():
                     del column[:HISTORY]
+
+    def cut(self, time_ns: int) -> None:
+        """Nothing runs from ``time_ns`` on, whatever was to come: the process is gone."""
+        with self._lock:
+            while len(self._starts) > 1 and self._starts[-1] >= time_ns:
+                for column in self._columns():
+                    column.pop()
+            self._ends[-1] = min(self._ends[-1], max(time_ns, self._starts[-1]))
 
     @property
     def busy_until_ns(self) -> int:
@@ -120,6 +128,9 @@ class SimulatedGpu:
                 busy_ns += min(self._ends[at], time_ns) - max(self._starts[at], from_ns)
                 at -= 1
         return busy_ns / (time_ns - from_ns) if time_ns > from_ns else 0.0
+
+    def _columns(self) -> tuple[list[int], list[int], list[float], list[float]]:
+        return self._starts, self._ends, self._watts, self._joules
 
     def _segment(self, time_ns: int) -> int:
         """Index of the last segment that starts at or before ``time_ns``; −1 if there is none."""

@@ -94,10 +94,22 @@ class LiveEngine:
         return self
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
-        """Ends the thread; what was to come after now is not sent."""
+        """Ends the engine: steps already scheduled run to their end and are told, no others begin."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
+        now_ns = self._clock.now_ns()
+        begun = [
+            record
+            for record in self._unsent
+            if isinstance(record, Step) and record.schedule_start_ns <= now_ns
+        ]
+        end_ns = max((step.output_end_ns for step in begun), default=now_ns)
+        self._engine.gpu.cut(end_ns)
+        while self._unsent and _ended_ns(self._unsent[0]) <= end_ns:
+            self._queue.put(self._unsent.popleft())
+        self._unsent.clear()
+        self._queue.put(Pending(None))
 
     def turn(self) -> None:
         """Lets the engine live on and hands over what is due. The thread calls it; so may a test."""
@@ -182,9 +194,12 @@ class LiveSimulation:
         self._emitter.start()
         self._live.start()
 
-    def stop(self, timeout_seconds: float = 1.0) -> None:
-        """Ends the engine and says goodbye to the sidecar."""
+    def quiesce(self, timeout_seconds: float = 1.0) -> None:
+        """Ends the engine's work; it stays connected, idle, until :meth:`stop`."""
         self._live.stop(timeout_seconds)
+
+    def stop(self, timeout_seconds: float = 1.0) -> None:
+        """Says goodbye to the sidecar."""
         self._emitter.close(timeout_seconds)
 
 

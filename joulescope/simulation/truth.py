@@ -83,9 +83,34 @@ class TrueAccount:
     """Its Shapley shares of all steps that it was in."""
     recompute_joules: float = 0.0
     """Of these, for tokens that were computed before and lost to a preemption."""
-    token_share_joules: float = 0.0
-    """What it would be charged if each step were divided by the number of tokens computed: wrong on
-    purpose, for comparison."""
+    by_tokens_joules: float = 0.0
+    """What it would be charged if each step were divided in proportion to the tokens computed. This and
+    the next are wrong on purpose, for comparison."""
+    by_output_joules: float = 0.0
+    """The same in proportion to the tokens that came out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepCharges:
+    """One step's joules by request: the true share, the part of it for recomputed tokens, naive shares."""
+
+    shares: Floats
+    recomputed: Floats
+    by_tokens: Floats
+    by_output: Floats
+
+    @classmethod
+    def of(cls, shares: Floats, scheduled: Ints, sampled: Ints, recomputed: Ints) -> StepCharges:
+        energy_joules = shares.sum()
+        by_tokens = energy_joules * scheduled / scheduled.sum()
+        came_out = sampled.sum()
+        return cls(
+            shares=shares,
+            recomputed=shares * recomputed / scheduled,
+            by_tokens=by_tokens,
+            # A step of which nothing came out has to be charged somehow.
+            by_output=energy_joules * sampled / came_out if came_out else by_tokens,
+        )
 
 
 class TrueLedger:
@@ -100,19 +125,17 @@ class TrueLedger:
         if len(self._accounts) > self._limit:
             self._accounts.popitem(last=False)
 
-    def charge(
-        self, request_ids: list[str], shares: list[float], recomputed: list[float], by_tokens: list[float]
-    ) -> None:
-        """Adds one step: for each request its share, the recomputed part of it, and the naive share."""
+    def charge(self, request_ids: list[str], step: StepCharges) -> None:
+        """Adds one step; its columns are parallel to the ids."""
         accounts = self._accounts
-        for request_id, share, recompute, naive in zip(
-            request_ids, shares, recomputed, by_tokens, strict=True
-        ):
+        columns = (step.shares, step.recomputed, step.by_tokens, step.by_output)
+        for request_id, *joules in zip(request_ids, *(each.tolist() for each in columns), strict=True):
             account = accounts.get(request_id)
             if account is not None:
-                account.joules += share
-                account.recompute_joules += recompute
-                account.token_share_joules += naive
+                account.joules += joules[0]
+                account.recompute_joules += joules[1]
+                account.by_tokens_joules += joules[2]
+                account.by_output_joules += joules[3]
 
     def true_joules(self) -> dict[str, float]:
         """What each request truly cost so far, by request id, oldest first."""
