@@ -1,0 +1,70 @@
+# Nothing but Python 3.10 or newer with venv, and make, is needed to begin. Everything is installed
+# into $(VENV), which is kept until pyproject.toml changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+COMPAT_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.sidecar ## Run the whole path on a simulated GPU: make demo DEMO_ARGS="--seconds 10"
+	$(BIN)/joulescope demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev ## Run all tests, against real vLLM and Prometheus too where they can be had
+	tools/system-parts
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-fast: $(VENV)/.dev ## Run the tests that start no real outside part
+	$(BIN)/python -m pytest -m "not real" $(TEST_ARGS)
+
+lint: $(VENV)/.dev layers ## Check style, types, layers and the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+layers: $(VENV)/.dev ## Check which room imports which, and the sizes of modules and functions
+	$(BIN)/python tools/layers.py
+
+bench: $(VENV)/.dev ## Run the benchmarks: make bench BENCH_ARGS="..."
+	$(BIN)/python benchmarks/sidecar.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/hook_overhead.py $(BENCH_ARGS)
+
+compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM wheels
+	$(BIN)/python tools/compat.py $(COMPAT_ARGS)
+
+docs: $(VENV)/.dev ## Write the generated pages again
+	$(BIN)/python tools/generate_docs.py
+
+clean: ## Remove what was built or cached; $(VENV) too
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is checked and made in two steps, so that the demo does not install test tools.
+# pip is renewed first: the one that comes with Python 3.10 cannot install from pyproject.toml in place.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "joulescope needs Python 3.10 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.sidecar: pyproject.toml | $(VENV)/.made
+	$(PIP) --editable '.[sidecar]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	$(PIP) --editable '.[sidecar,test,lint]'
+	@touch $@ $(VENV)/.sidecar
+
+.PHONY: help demo test test-fast lint layers bench compat docs clean

@@ -1,0 +1,209 @@
+"""The rules of the house, as data: which room may import which, and how large its parts may be.
+
+Run as a program it prints every breach and the medians of the sizes; ``tests/test_layers.py`` holds the
+package to the same rules. ``docs/design.md`` says why the rooms stand as they do.
+"""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "joulescope"
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+
+@dataclass(frozen=True)
+class Room:
+    """A top-level module or package of joulescope.
+
+    ``rooms``: other rooms it may import; ``hook.wire`` opens one module of a room, ``hook`` all of it.
+    ``packages``: what it may import beyond the standard library. ``inside_functions``: what it may
+    import beyond that where the import stands in a function, so that it runs only when needed.
+    """
+
+    rooms: frozenset[str] = frozenset()
+    packages: frozenset[str] = frozenset()
+    inside_functions: frozenset[str] = frozenset()
+
+
+def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Room:
+    return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
+
+
+VALUES = "model units errors clock"
+
+ROOMS: dict[str, Room] = {
+    "__init__": _room(),
+    "units": _room(),
+    "errors": _room(),
+    "clock": _room("units"),
+    "model": _room(packages="numpy"),
+    "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "config_kinds": _room(),
+    "config_file": _room("errors", packages="yaml"),
+    "config": _room("errors config_kinds config_file"),
+    "sensors": _room(VALUES, packages="pynvml"),
+    "sampling": _room(f"{VALUES} sensors"),
+    "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
+    "attribution": _room(VALUES, packages="numpy"),
+    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client psutil starlette uvicorn"),
+    "simulation": _room(f"{VALUES} sensors hook.wire hook.emitter", packages="msgspec numpy"),
+    "pipeline": _room(f"{VALUES} hook.wire ingest sampling attribution", packages="numpy"),
+    "replay": _room(f"{VALUES} hook.wire ingest sampling attribution pipeline"),
+    "daemon": _room(
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline", packages="psutil"
+    ),
+    "cli": _room(
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "
+        "pipeline replay daemon",
+        packages="click msgspec rich zstandard",
+    ),
+}
+"""Every room, lowest first: a room may only open rooms that stand above it in this table."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module and where the import stands."""
+
+    module: str
+    line: int
+    in_function: bool
+
+
+def imports_of(tree: ast.Module, module: str, is_package: bool) -> Iterator[Import]:
+    """Every import statement of a module, those inside functions and conditions too.
+
+    ``from package import name`` counts as an import of ``package.name``: whether ``name`` is a module
+    cannot be seen from the text, and :func:`room_of` looks at the first parts only.
+    """
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, is_package)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (Import(name, node.lineno, id(node) in inside) for name in names)
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    parts = parts[: len(parts) - node.level + (1 if is_package else 0)]
+    return ".".join([*parts, node.module] if node.module else parts)
+
+
+def room_of(module: str) -> str:
+    """The room of a module of joulescope; the package itself is the room ``__init__``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "__init__"
+
+
+def breach(importer: str, imported: Import) -> str | None:
+    """What is wrong with one import, or nothing."""
+    own = room_of(importer)
+    room = ROOMS[own]
+    top, _, rest = imported.module.partition(".")
+    if top == PACKAGE:
+        target = room_of(imported.module)
+        opened = any(rest == entry or rest.startswith(entry + ".") for entry in room.rooms)
+        if target in (own, "__init__") or opened:
+            return None
+        return f"room {own} may not import {imported.module}"
+    if top in sys.stdlib_module_names or top in room.packages:
+        return None
+    if top in room.inside_functions:
+        return None if imported.in_function else f"room {own} may import {top} inside functions only"
+    return f"room {own} may not import the package {top}"
+
+
+def check_imports(root: Path) -> list[str]:
+    """Every import below ``root`` (the directory of the package) that breaks a rule."""
+    problems = []
+    for path in sorted(root.rglob("*.py")):
+        is_package = path.name == "__init__.py"
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        module = ".".join(parts[:-1] if is_package else parts)
+        if len(parts) > 1 and parts[1] not in ROOMS:
+            problems.append(f"{path}:1: {parts[1]} is no room of tools/layers.py; give it its rules there")
+            continue
+        for imported in imports_of(ast.parse(path.read_text()), module, is_package):
+            problem = breach(module, imported)
+            if problem:
+                problems.append(f"{path}:{imported.line}: {problem}")
+    return problems
+
+
+def check_order() -> list[str]:
+    """Rooms that open a room below themselves: the table would then allow a circle."""
+    order = list(ROOMS)
+    return [
+        f"room {name} opens {entry}, which stands below it"
+        for name, room in ROOMS.items()
+        for entry in room.rooms
+        if order.index(entry.partition(".")[0]) >= order.index(name)
+    ]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Lines of one module or function."""
+
+    place: str
+    lines: int
+
+
+def sizes(paths: Iterable[Path]) -> tuple[list[Size], list[Size]]:
+    """Sizes of the modules, and of their functions without those nested in others."""
+    modules, functions = [], []
+    for path in paths:
+        text = path.read_text()
+        modules.append(Size(str(path), text.count("\n")))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                functions.append(Size(f"{path}:{node.lineno} {node.name}", lines))
+    return modules, functions
+
+
+def check_sizes(modules: list[Size], functions: list[Size]) -> list[str]:
+    """Modules and functions that are longer than the rules allow."""
+    limits = ((modules, MAX_MODULE_LINES), (functions, MAX_FUNCTION_LINES))
+    return [
+        f"{size.place}: {size.lines} lines, {limit} are the most"
+        for found, limit in limits
+        for size in found
+        if size.lines > limit
+    ]
+
+
+def main() -> int:
+    """Prints breaches and medians; 1 if there is a breach."""
+    root = Path(__file__).resolve().parents[1] / PACKAGE
+    modules, functions = sizes(path for path in sorted(root.rglob("*.py")) if path.stat().st_size)
+    problems = check_order() + check_imports(root) + check_sizes(modules, functions)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    for name, found in (("modules", modules), ("functions", functions)):
+        lines = [size.lines for size in found]
+        print(f"{len(found)} {name}: median {statistics.median(lines):g} lines, longest {max(lines)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
