@@ -1,0 +1,213 @@
+"""A real Prometheus scrapes the real server and answers the questions of the documentation."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulescope.export.http import create_app
+from joulescope.export.http_server import HttpServer
+from joulescope.export.metrics_page import QUERIES
+from joulescope.model import Snapshot
+from tests.export.samples import GPU_A, TRACE_ID, engine_a, engine_b, gpu_a, rich_snapshot
+from tests.requirements import need_program
+
+pytestmark = pytest.mark.real
+
+PATIENCE_SECONDS = 60.0
+JOULES_PER_TOKEN = 0.25
+
+CONFIG = """\
+global:
+  scrape_interval: 200ms
+  scrape_timeout: 200ms
+scrape_configs:
+  - job_name: sidecar
+    static_configs:
+      - targets: ["{target}"]
+"""
+
+
+class GrowingAccount:
+    """A snapshot that grows with every read: 8 J measured, of it 6 J attributed, and 24 tokens."""
+
+    def __init__(self) -> None:
+        self._reads = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Snapshot:
+        with self._lock:
+            self._reads += 1
+            n = self._reads
+        gpu = replace(
+            gpu_a(),
+            measured_joules=8.0 * n,
+            attributed_joules=6.0 * n,
+            idle_joules=1.0 * n,
+            overhead_joules={"startup": 0.5 * n},
+            unattributed_joules={"no_engine": 0.5 * n},
+        )
+        engine = replace(
+            engine_a(),
+            attributed_joules={(GPU_A, "prefill"): 2.0 * n, (GPU_A, "decode"): 4.0 * n},
+            tokens={"generated": 24 * n},
+        )
+        # An exemplar must carry the present: Prometheus refuses one that is out of bounds.
+        old = engine.joules_per_request
+        moved = replace(old, exemplars=(None, ({"trace_id": TRACE_ID}, 4.5, time.time()), None))
+        engine = replace(engine, joules_per_request=moved)
+        return replace(rich_snapshot(), gpus=(gpu,), engines=(engine, engine_b()))
+
+
+class Prometheus:
+    """The HTTP API of a running Prometheus."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def get(self, path: str, **parameters: str | float) -> Any:
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"http://{self.address}{path}?{query}", timeout=10) as answer:
+            body = answer.read()
+        return json.loads(body)["data"] if path.startswith("/api") else body
+
+    def query(self, expression: str) -> dict[tuple[str, ...], float]:
+        """Values of an instant query, by the values of the labels in the order of their names."""
+        result = self.get("/api/v1/query", query=expression)["result"]
+        return {
+            tuple(
+                value for name, value in sorted(series["metric"].items()) if name not in ("job", "instance")
+            ): float(series["value"][1])
+            for series in result
+        }
+
+    def wait_for(self, expression: str) -> dict[tuple[str, ...], float]:
+        """The values once there are any."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if found := self.query(expression):
+                    return found
+            except (urllib.error.URLError, ConnectionError):
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"{expression} had no answer for {PATIENCE_SECONDS} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_prometheus(program: str, target: str, folder: Path) -> Iterator[Prometheus]:
+    config = folder / "prometheus.yml"
+    config.write_text(CONFIG.format(target=target), encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        program,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--enable-feature=exemplar-storage",
+        "--log.level=warn",
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield Prometheus(address)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus, after enough scrapes for a rate."""
+    program = need_program("prometheus")
+    server = HttpServer("127.0.0.1", 0, create_app(GrowingAccount(), lambda: (True, "ready")))
+    host, port = server.start()
+    try:
+        folder = tmp_path_factory.mktemp("prometheus")
+        with running_prometheus(program, f"{host}:{port}", folder) as running:
+            running.wait_for("count_over_time(joulescope_measured_energy_joules_total[1m]) > 4")
+            yield running
+    finally:
+        server.stop(PATIENCE_SECONDS)
+
+
+def test_the_scrape_is_accepted(prometheus: Prometheus) -> None:
+    """The target is up, without an error, and its nastiest label came through unharmed."""
+    (target,) = prometheus.get("/api/v1/targets")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+    (series,) = prometheus.get("/api/v1/query", query='joulescope_engine_info{engine="odd-1"}')["result"]
+    assert series["metric"]["model"] == 'a"b\\c\nd{}=,#é漢?'
+
+
+def test_watts_are_the_rate_of_joules(prometheus: Prometheus) -> None:
+    """``rate(…_joules_total[1m])`` has a positive answer for the GPU that draws power, and for it alone."""
+    rates = prometheus.query("rate(joulescope_measured_energy_joules_total[1m])")
+    assert set(rates) == {(GPU_A,)}
+    assert rates[(GPU_A,)] > 0
+
+
+@pytest.mark.parametrize("question", [question for question, _ in QUERIES if not question.endswith("?")])
+def test_the_documented_queries_have_answers(prometheus: Prometheus, question: str) -> None:
+    """Each example of the documentation yields at least one series."""
+    assert prometheus.query(dict(QUERIES)[question])
+
+
+def test_joules_per_token_is_a_ratio_of_rates(prometheus: Prometheus) -> None:
+    """Two counters give the exact J/token of the engine; an engine without tokens gives no number."""
+    found = prometheus.query(dict(QUERIES)["Joules per output token"])
+    assert found[("llama-0",)] == pytest.approx(JOULES_PER_TOKEN)
+
+
+def test_conservation_holds_in_the_database(prometheus: Prometheus) -> None:
+    """The four parts add up to the measured energy in every stored sample, and no residual is there."""
+    parts = " + on (gpu) ".join(
+        f"sum by (gpu) (joulescope_{part}_energy_joules_total)"
+        for part in ("attributed", "idle", "overhead", "unattributed")
+    )
+    difference = prometheus.query(f"joulescope_measured_energy_joules_total - on (gpu) ({parts})")
+    assert difference == {(GPU_A,): 0.0}
+    assert prometheus.query("joulescope_conservation_residual_joules != 0") == {}
+
+
+def test_exemplars_are_stored(prometheus: Prometheus) -> None:
+    """The trace id of a request is found from the histogram that it fell in."""
+    now = time.time()
+    found = prometheus.get(
+        "/api/v1/query_exemplars",
+        query="joulescope_request_energy_joules_bucket",
+        start=now - 3600,
+        end=now + 60,
+    )
+    assert {point["labels"]["trace_id"] for series in found for point in series["exemplars"]} == {TRACE_ID}
+
+
+def test_promtool_accepts_what_is_served() -> None:
+    """``promtool check metrics`` has nothing to say about the page as it comes over the wire."""
+    promtool = need_program("promtool")
+    server = HttpServer("127.0.0.1", 0, create_app(rich_snapshot, lambda: (True, "ready")))
+    host, port = server.start()
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
+            page = answer.read()
+    finally:
+        server.stop(PATIENCE_SECONDS)
+    result = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
