@@ -270,6 +270,7 @@ class Engine:
         drafted = np.array([step.drafted.get(handle, 0) for handle in step.request], dtype=np.int64)
         accepted = np.minimum(np.maximum(step.sampled - 1, 0), drafted)
         rejected = np.minimum(drafted - accepted, step.scheduled)
+        rejected[step.context < self.requests.prefill_until[slots]] = 0  # drafts follow a whole prompt
         self.requests.drafted_tokens[slots] += drafted
         self.requests.accepted_tokens[slots] += accepted
         self.tally.tokens["rejected"] += int(rejected.sum())

@@ -20,6 +20,8 @@ class _Session:
     """State of one connection."""
 
     info: EngineInfo | None = None
+    own_gpus: tuple[str, ...] = ()
+    """Those that the engine itself named; its workers name theirs."""
     worker: wire.WorkerFacts | None = None
     refused: bool = False
     latest_ns: int = 0
@@ -104,7 +106,8 @@ class Sessions:
 
     def _engine_hello(self, session: _Session, hello: wire.Hello, facts: wire.EngineFacts) -> None:
         info = engine_info(self._label(facts), hello, facts)
-        session.info = replace(info, gpus=self._gpus_of(info))
+        session.own_gpus = info.gpus
+        session.info = replace(info, gpus=self._gpus_of(session, info))
         self._events.engine_up(session.info, hello.time_ns)
 
     def _label(self, facts: wire.EngineFacts) -> str:
@@ -118,20 +121,20 @@ class Sessions:
             label = f"{base}#{number}"
         return label
 
-    def _gpus_of(self, info: EngineInfo) -> tuple[str, ...]:
+    def _gpus_of(self, session: _Session, info: EngineInfo) -> tuple[str, ...]:
         workers = [
-            session.worker
-            for session in self._sessions.values()
-            if session.worker is not None and session.worker.gpu and _belongs(session.worker, info)
+            other.worker
+            for other in self._sessions.values()
+            if other.worker is not None and other.worker.gpu and _belongs(other.worker, info)
         ]
         ranked = [worker.gpu for worker in sorted(workers, key=lambda worker: worker.rank)]
-        return tuple(dict.fromkeys((*info.gpus, *ranked)))
+        return tuple(dict.fromkeys((*session.own_gpus, *ranked)))
 
     def _join_worker(self, worker: wire.WorkerFacts) -> None:
         for session in self._sessions.values():
             info = session.info
             if info is not None and worker.gpu and _belongs(worker, info):
-                session.info = replace(info, gpus=self._gpus_of(info))
+                session.info = replace(info, gpus=self._gpus_of(session, info))
                 self._events.engine_gpus(info.engine, session.info.gpus)
 
     def _step(self, session: _Session, record: wire.Step) -> None:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, cast
+from types import ModuleType, TracebackType
+from typing import IO, Any, cast
 
 import msgspec
 
@@ -22,31 +22,27 @@ from joulescope.hook.wire import PROTOCOL, AnyRecord, TraceHeader
 from joulescope.ingest.frames import rejection_reason
 
 _MAX_LINE_BYTES = 64 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 
 
-def open_trace(path: Path, mode: str) -> IO[bytes]:
-    """Opens for ``rb`` or ``ab``/``wb``, compressing by the name's ending.
+def _open_for_writing(path: Path) -> IO[bytes]:
+    """Opens, compressing by the name's ending.
 
     Raises:
         TraceError: if the file cannot be opened.
-        MissingExtra: for ``.zst`` without the package that reads it.
+        MissingExtra: for ``.zst`` without the package that writes it.
     """
     try:
         if path.suffix == ".gz":
-            return _open_gzip(path, mode)
+            return cast(IO[bytes], gzip.GzipFile(path, "wb", compresslevel=5))
         if path.suffix == ".zst":
-            return _open_zstd(path, mode)
-        return open(path, mode, buffering=1024 * 1024)
+            return cast(IO[bytes], _zstandard(path).open(path, "wb"))
+        return open(path, "wb")
     except OSError as error:
         raise TraceError(f"cannot open trace {path}: {error.strerror or error}") from error
 
 
-def _open_gzip(path: Path, mode: str) -> IO[bytes]:
-    file = gzip.GzipFile(path, mode, compresslevel=5)
-    return io.BufferedReader(file, 1024 * 1024) if "r" in mode else cast(IO[bytes], file)
-
-
-def _open_zstd(path: Path, mode: str) -> IO[bytes]:
+def _zstandard(path: Path) -> ModuleType:
     try:
         import zstandard
     except ImportError as error:
@@ -54,9 +50,26 @@ def _open_zstd(path: Path, mode: str) -> IO[bytes]:
             f"{path} is compressed with zstd: pip install 'joulescope-inference[sidecar]', "
             "or give the trace as .gz or plain"
         ) from error
-    if "r" in mode:
-        return io.BufferedReader(zstandard.open(path, "rb"), 1024 * 1024)
-    return cast(IO[bytes], zstandard.open(path, mode))
+    return zstandard
+
+
+class _Plain:
+    """The decompressor of what is not compressed."""
+
+    eof = False
+    unused_data = b""
+
+    def decompress(self, data: bytes) -> bytes:
+        return data
+
+
+def _decompressor(path: Path) -> Any:
+    """An object with ``decompress``, ``eof`` and ``unused_data``, as zlib's."""
+    if path.suffix == ".gz":
+        return zlib.decompressobj(wbits=31)
+    if path.suffix == ".zst":
+        return _zstandard(path).ZstdDecompressor().decompressobj()
+    return _Plain()
 
 
 class TraceReader:
@@ -71,8 +84,14 @@ class TraceReader:
         self.rejected: Counter[str] = Counter()
         self.first_rejected = ""
         self.lines = 0
+        self._at_end = False
         self.bytes_read = 0
-        self._file = open_trace(path, "rb")
+        """Of the file as it lies on disk, for a progress bar."""
+        self._decompressor = _decompressor(path)
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise TraceError(f"cannot open trace {path}: {error.strerror or error}") from error
         self._decoder: msgspec.json.Decoder[AnyRecord] = msgspec.json.Decoder(AnyRecord)
 
     def __enter__(self) -> TraceReader:
@@ -106,27 +125,43 @@ class TraceReader:
             )
 
     def _lines(self) -> Iterator[bytes]:
-        readline = self._file.readline
-        while True:
-            try:
-                line = readline(_MAX_LINE_BYTES)
-            except (OSError, EOFError, ValueError) as error:
-                self._count("truncated_file", f"after line {self.lines}: {error}")
-                return
-            except Exception as error:
-                # zstandard has an error type of its own, known only where it is installed.
-                self._count("truncated_file", f"after line {self.lines}: {error}")
-                return
-            if not line:
-                return
+        """Whole lines, and at the end the piece that has no line end."""
+        rest = b""
+        for chunk in self._chunks():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.lines += 1
+                if line and not line.isspace():
+                    yield line
+            if len(rest) > _MAX_LINE_BYTES:
+                self._count("line_too_long", f"line {self.lines + 1}: longer than {_MAX_LINE_BYTES} bytes")
+                rest = b""
+        if rest and not rest.isspace():
             self.lines += 1
-            self.bytes_read += len(line)
-            if not line.isspace():
-                yield line
+            self._at_end = True
+            yield rest
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The file's content; a file that was cut or damaged ends where it can no longer be read."""
+        foreign_error: type[Exception] = OSError
+        if self.path.suffix == ".zst":
+            foreign_error = _zstandard(self.path).ZstdError
+        try:
+            while data := self._file.read(_CHUNK_BYTES):
+                self.bytes_read += len(data)
+                while data:
+                    yield self._decompressor.decompress(data)
+                    data = self._decompressor.unused_data if self._decompressor.eof else b""
+                    if data:  # several compressed members, one after the other
+                        self._decompressor = _decompressor(self.path)
+            if self.bytes_read and not self._decompressor.eof and type(self._decompressor) is not _Plain:
+                self._count("damaged_file", f"after line {self.lines}: the compressed data is cut off")
+        except (OSError, zlib.error, foreign_error) as error:
+            self._count("damaged_file", f"after line {self.lines}: {error}")
 
     def _reject(self, line: bytes, error: Exception) -> None:
         reason = rejection_reason(error)
-        if not line.endswith(b"\n"):
+        if self._at_end:
             reason = "truncated_line"
         self._count(reason, f"line {self.lines}: {error}")
 
@@ -157,7 +192,7 @@ class TraceWriter:
 
     def __init__(self, path: Path, note: str = "") -> None:
         self.path = path
-        self._file = open_trace(path, "wb")
+        self._file = _open_for_writing(path)
         self._encoder = msgspec.json.Encoder()
         self._pending = bytearray()
         self.write(

@@ -67,7 +67,8 @@ def test_own_bytes_are_paid_by_their_owner() -> None:
         1.25e-12 * (16e9 + 5.2e5 * (context + 0.5)) + (context + 1) * 131072 * 0.19e-9
         for context in (100, 50_000)
     ]
-    assert short.attributed_joules is not None and long.attributed_joules is not None
+    assert short.attributed_joules is not None
+    assert long.attributed_joules is not None
     assert long.attributed_joules / short.attributed_joules == pytest.approx(
         (fixed + own[1]) / (fixed + own[0]), rel=1e-4
     )
@@ -172,7 +173,8 @@ def test_prefill_and_decode_are_told_apart() -> None:
     )
     finished, _, replay = account(records)
     request = finished["r1"]
-    assert request.prefill_joules is not None and request.decode_joules is not None
+    assert request.prefill_joules is not None
+    assert request.decode_joules is not None
     assert request.prefill_joules + request.decode_joules == pytest.approx(
         request.attributed_joules, abs=1e-9
     )
