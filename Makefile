@@ -7,6 +7,8 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
 COMPAT_ARGS ?=
+DOCS_ARGS ?=
+WHEEL_DIR ?= dist
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -42,8 +44,11 @@ bench: $(VENV)/.dev ## Run the benchmarks: make bench BENCH_ARGS="..."
 compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM wheels
 	$(BIN)/python tools/compat.py $(COMPAT_ARGS)
 
-docs: $(VENV)/.dev ## Write the generated pages again
-	$(BIN)/python tools/generate_docs.py
+docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only looks
+	$(BIN)/python tools/generate_docs.py $(DOCS_ARGS)
+
+wheel: $(VENV)/.made ## Build the wheel into $(WHEEL_DIR)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL_DIR) .
 
 clean: ## Remove what was built or cached; $(VENV) too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -67,4 +72,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[sidecar,test,lint]'
 	@touch $@ $(VENV)/.sidecar
 
-.PHONY: help demo test test-fast lint layers bench compat docs clean
+.PHONY: help demo test test-fast lint layers bench compat docs wheel clean

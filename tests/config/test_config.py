@@ -9,6 +9,7 @@ import pytest
 
 from joulescope.config import TABLE, Settings, load
 from joulescope.errors import ConfigError
+from joulescope.hook import DEFAULT_SOCKET
 
 
 def _file(directory: Path, text: str) -> str:
@@ -108,6 +109,11 @@ def test_lists_and_nulls_of_yaml(tmp_path: Path) -> None:
 def test_an_empty_file_or_variable_changes_nothing(tmp_path: Path) -> None:
     """A file of comments only and a variable set to nothing leave the defaults."""
     assert load({}, {"JOULESCOPE_SAMPLE_HZ": ""}, _file(tmp_path, "# nothing\n"))[0] == Settings()
+
+
+def test_sidecar_and_hook_meet_at_the_same_default_socket() -> None:
+    """Without any setting the hook reports where the sidecar listens."""
+    assert Settings().socket == DEFAULT_SOCKET
 
 
 def test_host_and_port_are_told_apart() -> None:
