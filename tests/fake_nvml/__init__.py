@@ -227,7 +227,7 @@ class FakeDriver:
         """What nvmlInit answers."""
         self._state.init_code = code
 
-    def set_raw(self, uuid: str, **fields: int | bytes) -> None:
+    def set_raw(self, uuid: str, /, **fields: int | bytes) -> None:
         """Writes fields of ``gpu_t`` as they are, nonsense included."""
         with self._writing():
             for field, value in fields.items():

@@ -96,14 +96,6 @@ static int begin(void *handle, int function, gpu_t *copy) {
     return copy->codes[function];
 }
 
-static uint64_t counter_mj(const gpu_t *gpu, uint64_t now_ns) {
-    if (!gpu->live || now_ns < gpu->origin_ns) return gpu->held_mj;
-    uint64_t seen_ns = now_ns - (now_ns - gpu->origin_ns) % gpu->tick_ns;
-    if (seen_ns < gpu->base_ns) return gpu->held_mj;
-    unsigned __int128 picojoules = (unsigned __int128)gpu->drawn_mw * (seen_ns - gpu->base_ns);
-    return (gpu->base_uj + (uint64_t)(picojoules / 1000000)) / 1000;
-}
-
 static int put_text(const char *from, char *to, unsigned length) {
     if (strnlen(from, TEXT) >= length) return INSUFFICIENT_SIZE;
     strcpy(to, from);
@@ -177,6 +169,14 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
 }
 
 #ifndef WITHOUT_ENERGY
+static uint64_t counter_mj(const gpu_t *gpu, uint64_t now_ns) {
+    if (!gpu->live || now_ns < gpu->origin_ns) return gpu->held_mj;
+    uint64_t seen_ns = now_ns - (now_ns - gpu->origin_ns) % gpu->tick_ns;
+    if (seen_ns < gpu->base_ns) return gpu->held_mj;
+    unsigned __int128 picojoules = (unsigned __int128)gpu->drawn_mw * (seen_ns - gpu->base_ns);
+    return (gpu->base_uj + (uint64_t)(picojoules / 1000000)) / 1000;
+}
+
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy_mj) {
     gpu_t gpu;
     struct timespec now;
