@@ -17,8 +17,10 @@ from joulescope.config import Settings
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
-from joulescope.export.otlp import OtlpMetrics, OtlpSpans, metrics_enabled, traces_enabled
-from joulescope.export.records import JsonlSink
+from joulescope.export.otlp import create_resource, metrics_enabled, traces_enabled
+from joulescope.export.otlp_metrics import OtlpMetrics
+from joulescope.export.otlp_spans import OtlpSpans
+from joulescope.export.records import RequestLog
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, Snapshot
@@ -117,15 +119,15 @@ class Daemon:
             open_sensor = _nvml_opener(clock, settings)
         sinks: list[RequestSink] = []
         if settings.request_log is not None:
-            sinks.append(JsonlSink(settings.request_log, wall))
+            sinks.append(RequestLog(settings.request_log, wall))
         if traces_enabled(environ):
-            sinks.append(OtlpSpans(wall))
+            sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
             settings, open_sensor=open_sensor, clock=clock, sinks=sinks, recorder=recorder, wall=wall
         )
         if metrics_enabled(environ):
-            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot)
+            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
         return daemon
 
     # ---------------------------------------------------------------------------------------- life
