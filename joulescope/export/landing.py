@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from joulescope import __version__
+from joulescope.export.metric import clean
 from joulescope.model import METHOD, METHOD_VERSION, EngineTotals, GpuTotals, Snapshot
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -20,7 +21,7 @@ LINKS = (
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--a:#2f9e6b;--i:#8a94a6;--o:#d99a2b;--u:#c2556b}
-body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2.5rem auto;padding:0 1.25rem}
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2.5rem auto;padding:0 1.25rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.25rem 0;opacity:.8}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -63,7 +64,7 @@ def _gpu_row(totals: GpuTotals) -> tuple[str, ...]:
     reading = totals.reading if totals.up else None
     power_watts = None if reading is None else reading.power_watts
     return (
-        f"{escape(totals.info.name or 'GPU')} <small>{escape(totals.info.gpu)}</small>",
+        f"{escape(totals.info.name or 'GPU')}<br><small>{escape(totals.info.gpu)}</small>",
         _state(totals.up),
         _known(power_watts, "{:.0f} W"),
         _joules(totals.measured_joules),
@@ -137,12 +138,12 @@ def render_landing(snapshot: Snapshot) -> str:
         "open",
         "output tokens",
         "attributed",
-        "J/output token since start",
+        "J/token so far",
     )
     gpus = _table(gpu_head, map(_gpu_row, snapshot.gpus), "No GPU is being measured.")
     engines = _table(engine_head, map(_engine_row, snapshot.engines), "No engine has connected yet.")
     links = "".join(f'<a href="{path}">{text}</a>' for path, text in LINKS)
-    return (
+    return clean(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>joulescope</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}"><style>{STYLE}</style></head><body>'

@@ -17,7 +17,7 @@ from joulescope import __version__
 from joulescope.errors import ConfigError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
-from joulescope.export.snapshot_json import decode_snapshot
+from joulescope.export.snapshot_json import decode_snapshot, encode_snapshot
 from joulescope.model import Snapshot
 from tests.export.samples import GPU_A, engine_a, rich_snapshot
 
@@ -97,7 +97,7 @@ def test_health_and_readiness() -> None:
 def test_the_landing_page_shows_the_balance_and_escapes() -> None:
     """The page names version, GPUs and engines; markup in a model's name stays text."""
     engine = engine_a()
-    engine = replace(engine, info=replace(engine.info, served_model="<script>alert(1)</script>"))
+    engine = replace(engine, info=replace(engine.info, served_model="<script>alert(1)</script>\ud800"))
     snapshot = replace(rich_snapshot(), engines=(engine,))
     with serving(lambda: snapshot) as address:
         status, headers, body = get(address, "/")
@@ -126,6 +126,12 @@ def test_the_snapshot_comes_back_from_its_json() -> None:
         status, headers, body = get(address, "/api/snapshot")
     assert (status, headers["content-type"]) == (200, "application/json")
     assert decode_snapshot(body) == snapshot
+
+
+def test_odd_text_in_the_json() -> None:
+    """A lone surrogate in a model's name becomes a question mark instead of an error."""
+    (_, engine) = decode_snapshot(encode_snapshot(rich_snapshot())).engines
+    assert engine.info.model == 'a"b\\c\nd{}=,#é漢?'
 
 
 @pytest.mark.parametrize(

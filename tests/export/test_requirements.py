@@ -1,4 +1,4 @@
-"""The helper by which tests ask for programs."""
+"""How tests ask for programs."""
 
 from __future__ import annotations
 
