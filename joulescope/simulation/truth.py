@@ -3,19 +3,21 @@
 The simulation knows the cost of every subset of a step's requests, so it can say what no meter can: the
 fair share of each. Where nothing but shared and own costs are at work the value has a closed form (a
 fixed cost divides equally, an own cost stays with its owner). Where a maximum is at work (arithmetic
-that outgrows the weight read, the power cap) it is the mean over orders of arrival of what each adds
-(Shapley 1953), taken over a stratified set of orders: each request arrives once in every stratum of
-time, so that one large prefill among many small decodes, the usual case, is averaged nearly exactly.
-Whatever the orders, the shares sum to the step's energy.
+that outgrows the weight read, the power cap) it is the mean over all orders of arrival of what each adds
+(Shapley 1953): summed over all subsets in a small step, and in a large one over a stratified set of orders,
+in which each request arrives once in every stratum of time, so that one large prefill among many small
+decodes, the usual case, is averaged well. Whatever the orders, the shares sum to the step's energy.
 
 This is written apart from :mod:`joulescope.attribution` on purpose: it is what that is judged against.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +30,14 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-ORDERS = 32
-"""Orders of arrival that are averaged."""
+MAX_EXACT = 10
+"""Steps of so many requests are computed exactly, from the costs of all their subsets."""
+
+MIN_ORDERS, MAX_ORDERS = 16, 512
+"""Orders of arrival that are averaged, each together with its reverse: more for small steps."""
+
+_SAMPLED_ARRIVALS = 8192
+"""Orders times requests, about: what one step may cost."""
 
 
 def shares_joules(terms: StepTerms, turn: int = 0) -> Floats:
@@ -42,6 +50,8 @@ def shares_joules(terms: StepTerms, turn: int = 0) -> Floats:
         fixed = terms.fixed_joules + terms.active_watts * (terms.launch_seconds + terms.weight_seconds)
         own = terms.own_joules + terms.active_watts * terms.own_seconds
         return np.asarray(fixed / len(own) + own, dtype=np.float64)
+    if len(terms.own_joules) <= MAX_EXACT:
+        return _sum_over_subsets(terms)
     return _mean_over_orders(terms, turn)
 
 
@@ -52,6 +62,28 @@ def _is_linear(terms: StepTerms) -> bool:
     stretch = terms.own_joules / terms.headroom_watts - terms.own_seconds
     fixed = terms.fixed_joules / terms.headroom_watts - terms.launch_seconds - terms.weight_seconds
     return bool(fixed + np.maximum(stretch, 0.0).sum() <= 0.0)
+
+
+def _sum_over_subsets(terms: StepTerms) -> Floats:
+    """Shapley's formula: what a request adds to each subset of the others, weighted by its size."""
+    count = len(terms.own_joules)
+    members, weights = _subsets(count)
+    energy = terms.energy_joules(
+        members @ terms.own_joules, members @ terms.linear_seconds, members @ terms.own_seconds
+    )
+    energy[0] = 0.0
+    return np.asarray(weights.T @ energy, dtype=np.float64)
+
+
+@lru_cache(maxsize=MAX_EXACT)
+def _subsets(count: int) -> tuple[Floats, Floats]:
+    """All subsets of ``count`` requests, a row each, and each subset's weight in every share."""
+    members = np.array(list(product((0.0, 1.0), repeat=count)))
+    size = members.sum(axis=1)[:, None]
+    orders = np.array([math.comb(count - 1, each) * count for each in range(count)], dtype=np.float64)
+    joined = members / orders[np.maximum(size - 1, 0).astype(np.int64)]
+    left_out = (1.0 - members) / orders[np.minimum(size, count - 1).astype(np.int64)]
+    return members, joined - left_out
 
 
 def _mean_over_orders(terms: StepTerms, turn: int) -> Floats:
@@ -68,11 +100,17 @@ def _mean_over_orders(terms: StepTerms, turn: int) -> Floats:
 
 @lru_cache(maxsize=2048)
 def _orders(count: int) -> Ints:
-    """Orders of arrival of ``count`` requests, a Latin hypercube; the same for everyone who asks."""
+    """Orders of arrival of ``count`` requests, a Latin hypercube; the same for everyone who asks.
+
+    Each order comes with its reverse: whoever is early in one is late in the other, which cancels most
+    of what is left of the sampling error.
+    """
+    rows = min(max(_SAMPLED_ARRIVALS // count, MIN_ORDERS), MAX_ORDERS)
     rng = np.random.default_rng(count)
-    strata = rng.permuted(np.tile(np.arange(ORDERS), (count, 1)), axis=1).T
-    arrival = (strata + rng.random((ORDERS, count))) / ORDERS
-    return np.argsort(arrival, axis=1).astype(np.int64)
+    strata = rng.permuted(np.tile(np.arange(rows), (count, 1)), axis=1).T
+    arrival = (strata + rng.random((rows, count))) / rows
+    forward = np.argsort(arrival, axis=1).astype(np.int64)
+    return np.concatenate([forward, forward[:, ::-1]])
 
 
 @dataclass(slots=True)
