@@ -83,7 +83,7 @@ class _Gpu(ctypes.Structure):
         ("utilization_memory", ctypes.c_uint32),
         ("live", ctypes.c_uint32),
         ("codes", ctypes.c_int32 * len(FUNCTIONS)),
-        ("padding", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
         ("calls", ctypes.c_uint64 * len(FUNCTIONS)),
     )
 
@@ -222,6 +222,11 @@ class FakeDriver:
         """Every call for that GPU fails, as when it falls off the bus; code 0 brings it back."""
         for function in FUNCTIONS:
             self.set_code(uuid, function, code)
+
+    def reattach(self, uuid: str) -> None:
+        """Every handle to that GPU that was given out is dead; new ones work."""
+        with self._writing():
+            self._entry(uuid).generation += 1
 
     def set_init_code(self, code: int) -> None:
         """What nvmlInit answers."""

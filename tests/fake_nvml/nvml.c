@@ -21,7 +21,7 @@
 #define MAX_GPUS 16
 #define TEXT 96
 
-enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, INSUFFICIENT_SIZE, LIBRARY_NOT_FOUND = 12 };
+enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_FOUND = 6, INSUFFICIENT_SIZE, LIBRARY_NOT_FOUND = 12, GPU_IS_LOST = 15 };
 
 /* Which call a return code or a call count belongs to. */
 enum { HANDLE, GET_UUID, GET_NAME, ENERGY, POWER, POWER_LIMIT, MEMORY, UTILIZATION, MIG_PARENT, FUNCTIONS };
@@ -42,7 +42,7 @@ typedef struct {
     uint32_t utilization_gpu, utilization_memory;
     uint32_t live;                /* 1: the counter runs by the clock; 0: it shows held_mj */
     int32_t codes[FUNCTIONS];     /* nvmlReturn_t of each call, 0 for success */
-    uint32_t padding;
+    uint32_t generation;          /* raised: handles given out before are dead */
     uint64_t calls[FUNCTIONS];    /* written by this library */
 } gpu_t;
 
@@ -85,15 +85,22 @@ static void snapshot(const gpu_t *gpu, gpu_t *copy) {
     }
 }
 
-/* A handle is the GPU's place in the table, counted from 1; never a pointer that could dangle. */
+/*
+ * A handle is the GPU's place in the table, counted from 1, below its generation; a MIG instance's is
+ * MAX_GPUS more. It is never a pointer that could dangle.
+ */
+static void *make_handle(unsigned index) {
+    return (void *)((uintptr_t)state->gpus[index].generation << 8 | (index + 1));
+}
+
 static int begin(void *handle, int function, gpu_t *copy) {
-    uintptr_t number = (uintptr_t)handle;
+    uintptr_t number = (uintptr_t)handle & 0xff;
     if (users <= 0) return UNINITIALIZED;
     if (number < 1 || number > state->gpu_count) return INVALID_ARGUMENT;
     gpu_t *gpu = &state->gpus[number - 1];
     __atomic_fetch_add(&gpu->calls[function], 1, __ATOMIC_RELAXED);
     snapshot(gpu, copy);
-    return copy->codes[function];
+    return (uintptr_t)handle >> 8 == copy->generation ? copy->codes[function] : GPU_IS_LOST;
 }
 
 static int put_text(const char *from, char *to, unsigned length) {
@@ -134,7 +141,8 @@ int nvmlDeviceGetCount_v2(unsigned *count) {
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     gpu_t gpu;
-    *handle = (void *)(uintptr_t)(index + 1);
+    if (users <= 0 || index >= state->gpu_count) return users <= 0 ? UNINITIALIZED : INVALID_ARGUMENT;
+    *handle = make_handle(index);
     return begin(*handle, HANDLE, &gpu);
 }
 
@@ -143,7 +151,7 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
     for (unsigned i = 0; i < state->gpu_count; i++) {
         if (!strcmp(uuid, state->gpus[i].uuid)) return nvmlDeviceGetHandleByIndex_v2(i, handle);
         if (*uuid && !strcmp(uuid, state->gpus[i].mig_uuid)) {
-            *handle = (void *)(uintptr_t)(i + 1 + MAX_GPUS);
+            *handle = (void *)((uintptr_t)make_handle(i) + MAX_GPUS);
             return SUCCESS;
         }
     }

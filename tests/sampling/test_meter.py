@@ -93,7 +93,7 @@ def test_long_silence_gets_an_interval_of_its_own() -> None:
 def test_reset_drops_only_the_stretch_around_it() -> None:
     """What is known up to the last change before a reset is kept; what follows starts afresh."""
     meter = Meter(INFO)
-    readings = [at(0.0, 1000), at(0.1, 1030), at(0.2, 3), at(0.4, 23), at(0.7, 63)]
+    readings = [at(0.0, 1000), at(0.1, 1030), at(0.15, 1030), at(0.2, 3), at(0.4, 23), at(0.7, 63)]
     assert spans(feed(meter, readings)) == [(0.0, 0.1, 30.0), (0.2, 0.7, 60.0)]
     assert (meter.resets, meter.rejected, meter.counters.dropped_ns) == (1, 0, 100_000_000)
 

@@ -23,7 +23,7 @@ events = st.lists(
     st.tuples(
         st.sampled_from(["draw"] * 8 + ["still"] * 4 + ["reset", "spike", "late", "repeat", "empty"]),
         gaps_ns,
-        st.floats(0, 1),
+        st.floats(0.01, 1),
     ),
     max_size=60,
 )

@@ -145,6 +145,13 @@ def test_one_failing_gpu_is_left_out_and_comes_back(bench: Bench, code: int) -> 
     assert list(bench.read()) == [A, B]
 
 
+def test_gpu_that_was_reattached_is_read_by_a_new_handle(bench: Bench) -> None:
+    """After a reset that kills the handle the sensor asks for a new one by UUID, not for the old one again."""
+    bench.driver.reattach(A)
+    assert list(bench.read()) == [B]
+    assert list(bench.read(after_seconds=0.3)) == [A, B]
+
+
 def test_rest_of_a_failing_gpu_is_bounded(bench: Bench) -> None:
     """However long a GPU was away, it is tried again within 30 s."""
     bench.driver.lose(A)
