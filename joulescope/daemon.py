@@ -80,14 +80,15 @@ class Daemon:
         self._sampler: Sampler | None = None
         if open_sensor is not None:
             timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
-            self._sampler = Sampler(open_sensor, timer, clock, self._deliver)
+            self._sampler = Sampler(open_sensor, timer, clock, self.deliver)
         self._listener: Listener | None = None
         self._http = HttpServer(
             settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
-        self._sensor_error = "no sensor has answered yet" if self._sampler else ""
+        self.sensor_error = "no sensor has answered yet" if self._sampler else ""
+        """Why no energy is measured; empty when it is, or when none is wanted."""
         self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
@@ -104,11 +105,13 @@ class Daemon:
         open_sensor: Callable[[], Sensor] | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] = os.environ,
+        extra_sinks: Sequence[RequestSink] = (),
     ) -> Daemon:
         """A daemon with the parts that the settings and the ``OTEL_*`` variables ask for.
 
         Args:
             open_sensor: overrides the sensor that ``settings.sensor`` names; the demo does.
+            extra_sinks: get every finished request too.
 
         Raises:
             ConfigError, TraceError: if one of the parts cannot be had.
@@ -117,7 +120,7 @@ class Daemon:
         wall = WallAnchor.now()
         if open_sensor is None and settings.sensor == "nvml":
             open_sensor = _nvml_opener(clock, settings)
-        sinks: list[RequestSink] = []
+        sinks = list(extra_sinks)
         if settings.request_log is not None:
             sinks.append(RequestLog(settings.request_log, wall))
         if traces_enabled(environ):
@@ -132,6 +135,11 @@ class Daemon:
 
     # ---------------------------------------------------------------------------------------- life
 
+    def open(self) -> None:
+        """Opens the socket, so that engines can connect; :meth:`turn` takes in what they send."""
+        self._listener = Listener(Path(self.settings.socket), self.settings.socket_mode)
+        self._undo.callback(self._listener.close)
+
     def start(self) -> None:
         """Starts everything; if a part fails, those that had started are stopped again.
 
@@ -139,16 +147,15 @@ class Daemon:
             ConfigError: if the socket or the address cannot be had.
         """
         with ExitStack() as undo:
-            listener = self._listener = Listener(Path(self.settings.socket), self.settings.socket_mode)
-            undo.callback(listener.close)
+            undo.callback(self._undo.close)
+            self.open()
             self.address = self._http.start()
-            undo.callback(self._http.stop, 0.2)
+            self._undo.callback(self._http.stop, 0.2)
             if self._sampler is not None:
                 self._sampler.start()
-                undo.callback(self._sampler.stop, 0.2)
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
-            self._undo = undo.pop_all()
+            undo.pop_all()
         _logger.info("listening for engines on %s", self.settings.socket)
         _logger.info("serving http://%s:%d/metrics", *self.address)
 
@@ -160,7 +167,9 @@ class Daemon:
         self._stopping.set()
         if self._listener is not None:
             self._listener.wake()
-        if self._thread is not None:
+        if self._thread is None:
+            self._finish()
+        else:
             self._thread.join(0.5 * timeout_seconds)
         for sink in self._sinks:
             sink.close(self._left(deadline_ns))
@@ -186,13 +195,14 @@ class Daemon:
         """Whether energy can be accounted for now, and a sentence that says why."""
         if self._thread is None or not self._thread.is_alive():
             return False, "the accounting loop is not running"
-        if self._sensor_error:
-            return False, f"no energy is measured: {self._sensor_error}"
+        if self.sensor_error:
+            return False, f"no energy is measured: {self.sensor_error}"
         return True, "engines can report and GPUs are read"
 
     # ----------------------------------------------------------------------------- the owning thread
 
-    def _deliver(self, event: SamplerEvent) -> None:
+    def deliver(self, event: SamplerEvent) -> None:
+        """Takes an event of the sampler, from any thread; the next turn handles it."""
         self._events.append(event)
 
     def _run(self) -> None:
@@ -202,7 +212,7 @@ class Daemon:
             now_ns = self._clock.now_ns()
             if now_ns - published_ns >= SNAPSHOT_NS:
                 published_ns = now_ns
-                self._publish(now_ns)
+                self.publish()
         self._guarded_turn(0.0)
         self._finish()
 
@@ -234,13 +244,13 @@ class Daemon:
         if isinstance(event, Sampled):
             self._pipeline.read(event.readings, event.read_failures)
         elif isinstance(event, SensorOpened):
-            self._sensor_error = ""
+            self.sensor_error = ""
             self._pipeline.gpus_found(event.gpus)
             _logger.info("reading %d GPU(s): %s", len(event.gpus), ", ".join(g.gpu for g in event.gpus))
         elif isinstance(event, SensorDown):
-            if not self._sensor_error or self._sensor_error != str(event.error):
+            if not self.sensor_error or self.sensor_error != str(event.error):
                 _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
-            self._sensor_error = str(event.error)
+            self.sensor_error = str(event.error)
             self._pipeline.sensor_down()
 
     def _hand_out(self) -> None:
@@ -256,7 +266,8 @@ class Daemon:
             self._errors["record_stopped"] += 1
             _logger.error("recording stopped, accounting goes on: %s", error)
 
-    def _publish(self, now_ns: int) -> None:
+    def publish(self) -> None:
+        """Makes the accounts as they stand the snapshot that everybody reads."""
         self._pipeline.flush_recording()
         rejected = Counter(self._errors)
         if self._listener is not None:
@@ -264,13 +275,12 @@ class Daemon:
         exported = {
             (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
         }
-        self._snapshot = self._pipeline.snapshot(now_ns, rejected=rejected, exported=exported)
+        self._snapshot = self._pipeline.snapshot(self._clock.now_ns(), rejected=rejected, exported=exported)
 
     def _finish(self) -> None:
-        now_ns = self._clock.now_ns()
-        self._pipeline.finish(now_ns)
+        self._pipeline.finish(self._clock.now_ns())
         self._hand_out()
-        self._publish(now_ns)
+        self.publish()
 
 
 def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:

@@ -184,11 +184,12 @@ class Pipeline:
             for interval in watched.meter.flush():
                 self.accountant.interval(interval)
         self.accountant.close(now_ns, reason)
-        if self.recorder is not None:
-            try:
-                self.recorder.close()
-            except TraceError as error:
-                self._stop_recording(error)
+        recorder, self.recorder = self.recorder, None
+        try:
+            if recorder is not None:
+                recorder.close()
+        except TraceError as error:
+            self._stop_recording(error)
 
     def drain_finished(self) -> list[FinishedRequest]:
         return self.accountant.drain_finished()

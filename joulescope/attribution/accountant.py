@@ -214,9 +214,11 @@ class Accountant:
 
     def _settled_ns(self, engine: Engine) -> int:
         """Up to here the energy of all the engine's GPUs is accounted, or never will be."""
-        gpus = self._gpus_of(engine)
-        given_up_ns = self._now_ns - 2 * self.policy.max_lag_ns
-        return max(min((gpu.settled_ns for gpu in gpus), default=FOREVER_NS), given_up_ns)
+        settled = [gpu.settled_ns for gpu in self._gpus_of(engine)]
+        settled += [0 for gpu in engine.info.gpus if gpu not in self._gpus]
+        if not settled:
+            return FOREVER_NS
+        return max(min(settled), self._now_ns - 2 * self.policy.max_lag_ns)
 
     def _finish_requests(self) -> None:
         for engine in list(self._engines):

@@ -1,0 +1,192 @@
+"""The daemon's life: whole path over a real socket, half starts undone, errors survived."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from joulescope.clock import ManualClock
+from joulescope.config import Settings
+from joulescope.daemon import Daemon
+from joulescope.errors import ConfigError, SensorLost
+from joulescope.hook.wire import AnyRecord, encode_frame
+from joulescope.ingest.trace import read_trace
+from joulescope.model import FinishedRequest, GpuInfo, GpuReading, Snapshot
+from joulescope.sampling.sampler import Sampled, SensorDown, SensorOpened
+from tests import worlds
+from tests.worlds import GPU, MS, SECOND
+
+ENCODER = msgspec.msgpack.Encoder()
+
+
+class Sink:
+    """A request sink that keeps what it gets."""
+
+    name = "kept"
+
+    def __init__(self) -> None:
+        self.requests: list[FinishedRequest] = []
+        self.closed = False
+
+    def export(self, requests: Sequence[FinishedRequest]) -> None:
+        self.requests += requests
+
+    def counts(self) -> dict[str, int]:
+        return {"written": len(self.requests)}
+
+    def close(self, timeout_seconds: float) -> None:
+        self.closed = True
+
+
+def settings_in(folder: Path, **more: object) -> Settings:
+    base: dict[str, object] = {"socket": str(folder / "js.sock"), "listen": "127.0.0.1:0", "sensor": "none"}
+    return Settings(**{**base, **more})  # type: ignore[arg-type]
+
+
+class Bench:
+    """A daemon on the bench: its turns are taken by hand, its clock is moved by hand, no thread runs."""
+
+    def __init__(self, settings: Settings, daemon: Daemon, clock: ManualClock, sink: Sink) -> None:
+        self.settings, self.daemon, self.clock, self.sink = settings, daemon, clock, sink
+        daemon.open()
+        self.peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.peer.connect(settings.socket)
+
+    def tell(self, records: Sequence[AnyRecord]) -> None:
+        self.peer.sendall(encode_frame(list(records), ENCODER))
+        for _ in range(3):
+            self.daemon.turn(0.05)
+
+    def read(self, readings: Sequence[GpuReading]) -> None:
+        self.daemon.deliver(Sampled(readings, 0, 0))
+
+    def at(self, time_ns: int) -> Snapshot:
+        self.clock.time_ns = time_ns
+        self.daemon.turn(0.0)
+        self.daemon.publish()
+        return self.daemon.snapshot()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    clock, sink = ManualClock(), Sink()
+    settings = settings_in(tmp_path)
+    made = Bench(settings, Daemon(settings, open_sensor=None, clock=clock, sinks=[sink]), clock, sink)
+    yield made
+    made.peer.close()
+    made.daemon.close(0.1)
+
+
+def reading(time_ns: int, watts: float = 300.0) -> GpuReading:
+    return GpuReading(GPU, time_ns, energy_joules=watts * time_ns / SECOND, power_watts=watts)
+
+
+def life() -> list[AnyRecord]:
+    return [worlds.hello(), worlds.start(1), worlds.step(0, 0, SECOND, [1]), worlds.end(1, SECOND, 0)]
+
+
+def test_a_request_goes_from_the_socket_to_metrics_and_sinks(bench: Bench) -> None:
+    """Records over a real socket and readings from a sensor become a finished request with its joules."""
+    bench.daemon.deliver(SensorOpened(0, [GpuInfo(GPU, power_limit_watts=700.0)]))
+    bench.tell(life())
+    bench.read([reading(at * 100 * MS) for at in range(25)])
+    snapshot = bench.at(2500 * MS)
+    (request,) = bench.sink.requests
+    assert request.attributed_joules == pytest.approx(300.0)
+    assert snapshot.gpus[0].residual_joules == 0
+    assert snapshot.gpus[0].up
+    assert snapshot.sidecar.exported == {("kept", "written"): 1}
+    assert bench.daemon.recent_requests() == (request,)
+
+
+def test_gpus_that_no_engine_names_are_not_measured(bench: Bench) -> None:
+    """On a shared node the neighbours' GPUs are none of our business."""
+    bench.tell(life())
+    bench.read([GpuReading("GPU-stranger", at * 100 * MS, energy_joules=at * 9.0) for at in range(25)])
+    assert bench.at(3 * SECOND).gpus == ()
+
+
+def test_stale_readings_are_not_shown(bench: Bench) -> None:
+    """When readings stop, gauges vanish; counters stay."""
+    bench.tell(life())
+    bench.read([reading(at * 100 * MS) for at in range(25)])
+    (fresh,) = bench.at(2500 * MS).gpus
+    (stale,) = bench.at(10 * SECOND).gpus
+    assert fresh.reading is not None
+    assert stale.reading is None
+    assert not stale.up
+    assert stale.measured_joules == fresh.measured_joules
+
+
+def test_readiness_follows_the_sensor(tmp_path: Path) -> None:
+    """Not ready before a sensor has answered and after it was lost, and the page says why."""
+    daemon = Daemon(settings_in(tmp_path), open_sensor=lambda: pytest.fail("not opened"), clock=ManualClock())
+    assert not daemon.ready()[0]
+    daemon.open()
+    daemon.deliver(SensorOpened(0, []))
+    daemon.turn(0.0)
+    assert daemon.sensor_error == ""
+    daemon.deliver(SensorDown(0, SensorLost("GPU is lost"), 1.0))
+    daemon.turn(0.0)
+    assert daemon.sensor_error == "GPU is lost"
+    daemon.close(0.1)
+
+
+def test_a_taken_port_undoes_the_start(tmp_path: Path) -> None:
+    """If the address cannot be had, the socket file that was made before is gone again."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = settings_in(tmp_path, listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        daemon = Daemon(settings, open_sensor=None, clock=ManualClock())
+        with pytest.raises(ConfigError, match=str(taken.getsockname()[1])):
+            daemon.start()
+    assert not Path(settings.socket).exists()
+
+
+def test_the_threads_serve_pages_and_stop(tmp_path: Path) -> None:
+    """Started for real: the pages answer, and closing removes the socket and closes the sinks."""
+    sink = Sink()
+    settings = settings_in(tmp_path, record=str(tmp_path / "t.jsonl"))
+    daemon = Daemon.build(settings, environ={})
+    daemon.start()
+    host, port = daemon.address
+    with urllib.request.urlopen(f"http://{host}:{port}/-/ready") as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"http://{host}:{port}/api/snapshot") as answer:
+        assert json.load(answer)
+    daemon.close()
+    assert not Path(settings.socket).exists()
+    assert not sink.closed
+    assert len(list(read_trace(tmp_path / "t.jsonl"))) == 1
+
+
+def test_a_recording_that_fails_does_not_end_the_accounting(tmp_path: Path) -> None:
+    """A full disk stops the trace, says so in a counter, and the requests go on."""
+    clock, sink = ManualClock(), Sink()
+    settings = settings_in(tmp_path, record="/dev/full")
+    daemon = Daemon.build(settings, clock=clock, environ={}, extra_sinks=[sink])
+    bench = Bench(settings, daemon, clock, sink)
+    bench.tell(life())
+    bench.read([reading(at * 100 * MS) for at in range(25)])
+    bench.at(2500 * MS)
+    snapshot = bench.at(2600 * MS)
+    assert snapshot.sidecar.rejected_records["record_stopped"] == 1
+    assert len(sink.requests) == 1
+    daemon.close(0.1)
+
+
+def test_what_is_open_at_the_end_is_settled(bench: Bench) -> None:
+    """Closing divides all that was measured; nothing waits for records that will not come."""
+    bench.tell([worlds.hello(capabilities=["progress"]), worlds.start(1), worlds.step(0, 0, SECOND, [1])])
+    bench.read([reading(at * 100 * MS) for at in range(25)])
+    bench.at(2500 * MS)
+    final = bench.daemon.close(0.1)
+    assert final.gpus[0].measured_joules == pytest.approx(720.0)
+    assert final.gpus[0].attributed_joules == pytest.approx(300.0)
