@@ -96,6 +96,14 @@ def test_back_off_starts_again_only_after_a_successful_read() -> None:
     assert pauses == [1, 2, 1]
 
 
+def test_empty_batches_do_not_end_the_back_off() -> None:
+    """A sensor that opens and is polled in vain before it is lost has not recovered."""
+    run = Run(lambda: ReplayedSensor([GPU], [[], []]))
+    run.steps(12)
+    pauses = [event.retry_seconds for event in run.events if isinstance(event, SensorDown)]
+    assert pauses == [1, 2, 4]
+
+
 def test_read_failures_add_up_over_openings() -> None:
     """Failures of a closed sensor stay in the sum, and a GPU without any shows 0."""
     openings: Iterator[list[list[GpuReading]]] = iter([[[], []], [[reading(1)], []]])

@@ -146,7 +146,7 @@ def test_one_failing_gpu_is_left_out_and_comes_back(bench: Bench, code: int) -> 
 
 
 def test_gpu_that_was_reattached_is_read_by_a_new_handle(bench: Bench) -> None:
-    """After a reset that kills the handle the sensor asks for a new one by UUID, not for the old one again."""
+    """After a reset that kills the handle the sensor asks for a new one by UUID."""
     bench.driver.reattach(A)
     assert list(bench.read()) == [B]
     assert list(bench.read(after_seconds=0.3)) == [A, B]
