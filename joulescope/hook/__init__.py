@@ -42,7 +42,7 @@ def _leave_patches(socket_path: str) -> None:
     from joulescope.hook.patching import PostImport, tolerant
     from joulescope.hook.tap import PATCHES
 
-    finder = PostImport()
+    finder = PostImport.installed()
     for module_name, patch in PATCHES.items():
         finder.when_loaded(module_name, tolerant(patch, socket_path, complain=_warn))
 

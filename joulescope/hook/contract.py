@@ -146,21 +146,21 @@ def absent_at_run_time(touch: Touch) -> bool:
 
 
 def _has(owner: type, name: str) -> bool:
-    """True if instances of ``owner`` have ``name``: a method, a declared field, or set by ``__init__``."""
+    """True if instances of ``owner`` have ``name``: a method, a declared field, or one that methods use."""
     for ancestor in owner.__mro__:
-        if name in vars(ancestor) or name in vars(ancestor).get("__annotations__", {}):
+        members = vars(ancestor)
+        if name in members or name in members.get("__annotations__", {}):
             return True
-        initializer = _unwrapped(vars(ancestor).get("__init__"))
-        code = getattr(initializer, "__code__", None)
-        if code is not None and name in code.co_names:
+        if any(name in _names_used(member) for member in members.values()):
             return True
     return name in getattr(owner, "__struct_fields__", ())
 
 
-def _unwrapped(function: object) -> object:
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function
+def _names_used(member: object) -> tuple[str, ...]:
+    """The attribute names in the code of a function, seen through decorators."""
+    while hasattr(member, "__wrapped__"):
+        member = member.__wrapped__
+    return getattr(getattr(member, "__code__", None), "co_names", ())
 
 
 def inspect_running() -> tuple[list[str], dict[str, list[str]]]:

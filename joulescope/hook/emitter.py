@@ -207,6 +207,8 @@ class Emitter:
 
     def _give_up(self, reason: str) -> None:
         """Stops for good after too many internal errors, with the one line that the log gets."""
+        if self._closed:
+            return
         log.warning("joulescope: switched off in this process after repeated internal errors (%s)", reason)
         self._closed = True
         self._limit = 0
@@ -253,13 +255,15 @@ class Emitter:
         """Connects if there is no connection; returns the record with which a new session begins."""
         if self._link.connected or not self._link.connect(now_ns):
             return []
+        try:
+            hello = self._hello()
+        except Exception as error:
+            self._link.drop(now_ns)
+            self.count_error(error)
+            return []
         self._arrears.new_session(first=self._sessions == 0)
         self._sessions += 1
-        try:
-            return [self._hello()]
-        except Exception:
-            self._link.drop(now_ns)
-            raise
+        return [hello]
 
     def _send(self, now_ns: int, greeting: list[AnyRecord], records: list[AnyRecord]) -> None:
         outgoing = greeting + self._arrears.settle(now_ns) + records

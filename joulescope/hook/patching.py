@@ -22,6 +22,11 @@ class PostImport(MetaPathFinder):
     def __init__(self) -> None:
         self._patches: dict[str, Patch] = {}
 
+    @classmethod
+    def installed(cls) -> PostImport:
+        """The finder that this process already has, or a new one: registering twice must not stack them."""
+        return next((finder for finder in sys.meta_path if isinstance(finder, cls)), None) or cls()
+
     def when_loaded(self, module_name: str, patch: Patch) -> None:
         """Calls ``patch`` with the module as soon as it is loaded, at most once."""
         module = sys.modules.get(module_name)
@@ -78,7 +83,7 @@ def _with_patch(spec: ModuleSpec, patch: Patch) -> ModuleSpec:
         return spec
 
     def exec_module(module: ModuleType) -> None:
-        del vars(loader)["exec_module"]
+        vars(loader).pop("exec_module", None)
         execute(module)
         patch(module)
 

@@ -26,6 +26,7 @@ from joulescope.hook.wire import Hello, Overhead
 WORKER_POLL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 0.2
 TAP_ATTRIBUTE = "_joulescope_tap"
+_ORIGINAL = "_joulescope_original"
 _PATCHED = "_joulescope_patched"
 
 _now = time.monotonic_ns
@@ -33,6 +34,8 @@ _now = time.monotonic_ns
 
 class SchedulerTap:
     """The hook's presence in one scheduler: its wrappers, its translator, its emitter.
+
+    It refers to the scheduler weakly, so that an engine that is dropped without a shutdown is freed.
 
     :param scheduler: a constructed ``vllm.v1.core.sched.scheduler.Scheduler`` of any subclass.
     :param vllm_config: the configuration the scheduler was constructed with.
@@ -42,7 +45,7 @@ class SchedulerTap:
     def __init__(self, scheduler: Any, vllm_config: Any, socket_path: str) -> None:
         self._scheduler = weakref.ref(scheduler)
         self._vllm_config = vllm_config
-        self._wrapped: dict[str, tuple[Any, Any]] = {}
+        self._wrapped: list[str] = []
         self._facts: Hello | None = None
         self._capabilities, _ = inspect_running()
         translator = SchedulerTranslator(
@@ -73,21 +76,25 @@ class SchedulerTap:
     def detach(self) -> None:
         """Puts the scheduler's own methods back; a wrapper that someone else has wrapped stays, idle."""
         scheduler = self._scheduler()
-        for name, (wrapper, original) in self._wrapped.items():
-            if scheduler is None or vars(scheduler).get(name) is not wrapper:
+        for name in self._wrapped:
+            wrapper = vars(scheduler).get(name) if scheduler is not None else None
+            if getattr(wrapper, TAP_ATTRIBUTE, None) is not self:
                 continue
+            original = getattr(wrapper, _ORIGINAL)
             if original is None:
                 delattr(scheduler, name)
             else:
                 setattr(scheduler, name, original)
-        self._wrapped = {}
+        self._wrapped = []
 
     def _wrap(self, name: str, wrap: Callable[[Any], Any]) -> None:
         scheduler = self._scheduler()
         inner = getattr(scheduler, name, None)
         if inner is not None:
             wrapper = functools.wraps(inner)(wrap(inner))
-            self._wrapped[name] = (wrapper, vars(scheduler).get(name))
+            setattr(wrapper, TAP_ATTRIBUTE, self)
+            setattr(wrapper, _ORIGINAL, vars(scheduler).get(name))
+            self._wrapped.append(name)
             setattr(scheduler, name, wrapper)
 
     def _wrap_shutdown(self, inner: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A plain listener at the far end of the socket: collects records by session, or misbehaves on demand."""
+"""The far end of the socket, for tests: a listener with threads, and one that reads only when asked."""
 
 from __future__ import annotations
 
@@ -38,24 +38,66 @@ def read_frames(buffer: bytearray, decoder: msgspec.msgpack.Decoder) -> list[Any
     return records
 
 
+def _bind(path: Path | str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(path))
+    server.listen(64)
+    return server
+
+
+class PatientListener:
+    """Accepts and reads when told to, without threads: what was sent before is there at once."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.peer: socket.socket | None = None
+        self._server = _bind(path)
+        self._server.setblocking(False)
+        self._decoder = msgspec.msgpack.Decoder(list[AnyRecord])
+        self._buffer = bytearray()
+
+    def accept(self) -> socket.socket:
+        """The next connection that waits; fails with ``BlockingIOError`` if there is none."""
+        self.peer, _ = self._server.accept()
+        self.peer.setblocking(False)
+        self._buffer.clear()
+        return self.peer
+
+    def read(self) -> list[AnyRecord]:
+        """All records that have arrived on the present connection, accepting one if there is none."""
+        if self.peer is None:
+            self.accept()
+        assert self.peer is not None
+        with contextlib.suppress(BlockingIOError):
+            while data := self.peer.recv(1 << 20):
+                self._buffer += data
+        return read_frames(self._buffer, self._decoder)
+
+    def hang_up(self) -> None:
+        """Breaks the connection and goes on listening."""
+        if self.peer is not None:
+            self.peer.close()
+            self.peer = None
+
+    def close(self) -> None:
+        """Breaks the connection, stops listening and removes the socket, as a killed process with its
+        directory does."""
+        self.hang_up()
+        self._server.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
 class Listener:
-    """Listens on a Unix stream socket until closed.
+    """Listens on a Unix stream socket, with a thread for each peer, until closed."""
 
-    :param garbage: bytes written back to every peer.
-    :param deaf: accept, but never read.
-    """
-
-    def __init__(self, path: Path | str, *, garbage: bytes = b"", deaf: bool = False) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self.sessions: list[Session] = []
-        self._garbage = garbage
-        self._deaf = deaf
         self._peers: list[socket.socket] = []
-        with contextlib.suppress(FileNotFoundError):
-            Path(self.path).unlink()
-        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._server.bind(self.path)
-        self._server.listen(64)
+        self._server = _bind(path)
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -96,10 +138,7 @@ class Listener:
             self._peers.append(peer)
             session = Session()
             self.sessions.append(session)
-            if self._garbage:
-                peer.sendall(self._garbage)
-            if not self._deaf:
-                threading.Thread(target=self._read, args=(peer, session), daemon=True).start()
+            threading.Thread(target=self._read, args=(peer, session), daemon=True).start()
 
     def _read(self, peer: socket.socket, session: Session) -> None:
         decoder = msgspec.msgpack.Decoder(list[AnyRecord])
