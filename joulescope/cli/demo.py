@@ -47,6 +47,9 @@ _COMPARISON_NOTE = (
 _RATES_NS = 5_000_000_000
 """Rates are taken over so long: joules are settled half a second at a time."""
 
+_MAX_COMPARED = 20_000
+"""Requests that are compared with the truth at the end, the latest."""
+
 _SETTLE_SECONDS = 0.25
 """Between the engine's last step and its goodbye: the GPU's counter ticks, the last records arrive."""
 
@@ -165,6 +168,8 @@ class _Demo:
     def _note_finished(self) -> None:
         for request in self._daemon.recent_requests():
             self._finished[request.request_id] = request
+        while len(self._finished) > _MAX_COMPARED:
+            del self._finished[next(iter(self._finished))]
 
 
 @contextmanager

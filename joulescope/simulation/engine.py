@@ -25,6 +25,9 @@ from joulescope.simulation.workload import PlannedRequest
 from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds
 
+MAX_WAITING = 10_000
+"""Requests that may queue; whoever comes later is turned away before the engine hears of it."""
+
 
 @dataclass(slots=True, eq=False)
 class _Flight:
@@ -65,6 +68,8 @@ class SimulatedEngine:
         self.gpu = gpu
         self.limits = EngineLimits() if limits is None else limits
         self.ledger = ledger
+        self.turned_away = 0
+        """Clients that came while the queue was full."""
         self._physics = StepPhysics(world)
         self._scheduler = Scheduler(self.limits)
         self._arrivals = iter(requests)
@@ -139,6 +144,9 @@ class SimulatedEngine:
         while self._next_arrival is not None and self._next_arrival.arrival_ns <= self._now_ns:
             plan = self._next_arrival
             self._next_arrival = next(self._arrivals, None)
+            if len(self._scheduler.waiting) >= MAX_WAITING:
+                self.turned_away += 1
+                continue
             self._handles += 1
             self._start(Request(handle=self._handles, plan=plan))
 

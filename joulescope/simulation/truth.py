@@ -88,7 +88,7 @@ def _subsets(count: int) -> tuple[Floats, Floats]:
 
 def _mean_over_orders(terms: StepTerms, turn: int) -> Floats:
     count = len(terms.own_joules)
-    orders = (_orders(count) + turn) % count
+    orders = (_orders(count) + turn % count) % count
     energy = terms.energy_joules(
         np.cumsum(terms.own_joules[orders], axis=1),
         np.cumsum(terms.linear_seconds[orders], axis=1),
@@ -98,8 +98,8 @@ def _mean_over_orders(terms: StepTerms, turn: int) -> Floats:
     return np.bincount(orders.ravel(), weights=added.ravel(), minlength=count) / len(orders)
 
 
-@lru_cache(maxsize=2048)
-def _orders(count: int) -> Ints:
+@lru_cache(maxsize=256)
+def _orders(count: int) -> NDArray[np.int32]:
     """Orders of arrival of ``count`` requests, a Latin hypercube; the same for everyone who asks.
 
     Each order comes with its reverse: whoever is early in one is late in the other, which cancels most
@@ -109,7 +109,7 @@ def _orders(count: int) -> Ints:
     rng = np.random.default_rng(count)
     strata = rng.permuted(np.tile(np.arange(rows), (count, 1)), axis=1).T
     arrival = (strata + rng.random((rows, count))) / rows
-    forward = np.argsort(arrival, axis=1).astype(np.int64)
+    forward = np.argsort(arrival, axis=1).astype(np.int32)
     return np.concatenate([forward, forward[:, ::-1]])
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 import pytest
 
 from joulescope.hook.wire import AnyRecord, Progress, RequestEnd, RequestStart, Step
+from joulescope.simulation import engine as engine_module
 from joulescope.simulation.engine import SimulatedEngine
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.scheduler import EngineLimits
@@ -250,3 +251,19 @@ def test_a_request_that_can_never_fit_is_refused() -> None:
     assert len(ends) == len(plans)
     assert {end.reason for end in ends} >= {"error", "stop"}
     assert all(end.output_tokens == 0 for end in ends if end.reason == "error")
+
+
+def test_an_overrun_engine_turns_clients_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More clients than can ever be served do not fill the memory: the queue is bounded, the rest counted."""
+    monkeypatch.setattr(engine_module, "MAX_WAITING", 20)
+    engine = SimulatedEngine(
+        H100_LLAMA_8B,
+        SimulatedGpu(H100, 0),
+        islice(Workload(500.0, 0, seed=1), 400),
+        start_ns=0,
+        limits=EngineLimits(max_num_seqs=4),
+    )
+    records = engine.advance(2 * SECOND)
+    assert max(step.waiting or 0 for step in records if isinstance(step, Step)) <= 20
+    starts = sum(isinstance(record, RequestStart) for record in records)
+    assert engine.turned_away == 400 - starts > 0
