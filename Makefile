@@ -41,7 +41,7 @@ bench: $(VENV)/.dev ## Run the benchmarks: make bench BENCH_ARGS="..."
 	$(BIN)/python benchmarks/sidecar.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/hook_overhead.py $(BENCH_ARGS)
 
-compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM wheels
+compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM releases
 	$(BIN)/python tools/compat.py $(COMPAT_ARGS)
 
 docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only looks
