@@ -28,9 +28,21 @@ def look_up(owner: Any, path: str, default: Any = None) -> Any:
     return owner
 
 
-def engine_hello(vllm_config: Any, scheduler: Any, capabilities: list[str]) -> Hello:
+def engine_identity(vllm_config: Any) -> tuple[str, int]:
+    """(instance, data-parallel index), by which workers are joined to their engine.
+
+    To be read while the engine is constructed: at the end of its start-up vLLM draws a new
+    ``instance_id``, while the workers keep the one they were started with.
+    """
+    instance_id = str(look_up(vllm_config, "instance_id", ""))
+    return instance_id, _data_parallel_index(look_up(vllm_config, "parallel_config"))
+
+
+def engine_hello(
+    vllm_config: Any, scheduler: Any, capabilities: list[str], identity: tuple[str, int]
+) -> Hello:
     """The greeting of an engine's session."""
-    return _hello("engine", capabilities, engine=engine_facts(vllm_config, scheduler))
+    return _hello("engine", capabilities, engine=engine_facts(vllm_config, scheduler, identity))
 
 
 def worker_hello(vllm_config: Any, worker: Any) -> Hello:
@@ -54,14 +66,15 @@ def _hello(
     )
 
 
-def engine_facts(vllm_config: Any, scheduler: Any) -> EngineFacts:
+def engine_facts(vllm_config: Any, scheduler: Any, identity: tuple[str, int]) -> EngineFacts:
     """Identity, shape, limits and cost of an engine; ``scheduler`` may be ``None`` if it is gone."""
+    instance_id, data_parallel_index = identity
     parallel = look_up(vllm_config, "parallel_config")
     limits = look_up(vllm_config, "scheduler_config")
     cache = look_up(vllm_config, "cache_config")
     return EngineFacts(
-        instance_id=str(look_up(vllm_config, "instance_id", "")),
-        data_parallel_index=_data_parallel_index(parallel),
+        instance_id=instance_id,
+        data_parallel_index=data_parallel_index,
         model=_name(look_up(vllm_config, "model_config.model", "")),
         served_model=_served_model(vllm_config),
         dtype=str(look_up(vllm_config, "model_config.dtype", "")).removeprefix("torch."),
@@ -136,12 +149,12 @@ def _model_metrics(vllm_config: Any) -> tuple[Any, Any]:
 
 def worker_facts(vllm_config: Any, worker: Any) -> WorkerFacts:
     """Ranks and device of a worker whose device is initialised."""
-    parallel = look_up(vllm_config, "parallel_config")
+    instance_id, data_parallel_index = engine_identity(vllm_config)
     device = getattr(worker, "device", None)
     gpu, gpu_name = _gpu_of(device)
     return WorkerFacts(
-        instance_id=str(look_up(vllm_config, "instance_id", "")),
-        data_parallel_index=_data_parallel_index(parallel),
+        instance_id=instance_id,
+        data_parallel_index=data_parallel_index,
         rank=int(getattr(worker, "rank", 0)),
         local_rank=int(getattr(worker, "local_rank", 0)),
         tensor_parallel_rank=_rank_in("get_tp_group"),

@@ -19,7 +19,7 @@ from typing import Any
 
 from joulescope.hook.contract import REQUIRED, inspect_running
 from joulescope.hook.emitter import Emitter, log
-from joulescope.hook.facts import engine_hello, worker_hello
+from joulescope.hook.facts import engine_hello, engine_identity, worker_hello
 from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, Gauges, SchedulerTranslator
 from joulescope.hook.wire import Hello, Overhead
 
@@ -47,6 +47,7 @@ class SchedulerTap:
         self._vllm_config = vllm_config
         self._wrapped: list[str] = []
         self._facts: Hello | None = None
+        self._identity = engine_identity(vllm_config)
         self._capabilities, _ = inspect_running()
         translator = SchedulerTranslator(
             find_request=self._find_request,
@@ -110,7 +111,8 @@ class SchedulerTap:
 
     def _hello(self) -> Hello:
         if self._facts is None:
-            self._facts = engine_hello(self._vllm_config, self._scheduler(), self._capabilities)
+            scheduler = self._scheduler()
+            self._facts = engine_hello(self._vllm_config, scheduler, self._capabilities, self._identity)
         return _as_of_now(self._facts)
 
     def _find_request(self, request_id: str) -> Any:

@@ -9,6 +9,7 @@ of its own that ``PYTHONPATH`` names, as an init container would do it; vLLM fin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -157,10 +158,8 @@ class VllmServer:
     def kill(self) -> None:
         """SIGKILL to the whole process group."""
         if self.process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.process.wait(20)
 
     def __enter__(self) -> VllmServer:
