@@ -58,6 +58,7 @@ MEANING = {
     "shutdown": "orderly end of a session",
     "dummy_batch": "dummy data-parallel batches",
     "workers": "devices of the workers",
+    "facts": "model, shape and identity of the engine",
     "model_metrics": "cost model from vLLM itself",
 }
 

@@ -2,7 +2,8 @@
 
 At start-up the hook looks the names up in the running vLLM (:func:`inspect_running`), so that the sidecar
 learns what this version provides; ``tools/compat.py`` looks the same names up in the sources of each
-supported wheel. A name that is not in this table must not be used by the hook.
+supported wheel. A name that is not in this table may only be used where its absence costs no more
+than a field of the hello.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ CORE_OUTPUTS = "vllm.v1.engine:EngineCoreOutputs"
 PREFILL_STATS = "vllm.v1.metrics.stats:PrefillStats"
 ENGINE_CORE = "vllm.v1.engine.core:EngineCore"
 WORKER_WRAPPER = "vllm.v1.worker.worker_base:WorkerWrapperBase"
+CONFIG = "vllm.config.vllm:VllmConfig"
+PARALLEL_CONFIG = "vllm.config.parallel:ParallelConfig"
 MODEL_METRICS = "vllm.v1.metrics.perf:ModelMetrics"
 EXECUTION_CONTEXT = "vllm.v1.metrics.perf:ExecutionContext"
 
@@ -100,6 +103,30 @@ CONTRACT: tuple[Touch, ...] = (
     *_fields(ENGINE_CORE, "dummy_batch", ("scheduler",)),
     Touch(WORKER_WRAPPER, "init_device", "workers", ()),
     *_fields(WORKER_WRAPPER, "workers", ("worker", "vllm_config")),
+    *_fields(
+        CONFIG,
+        "facts",
+        (
+            "instance_id",
+            "model_config",
+            "cache_config",
+            "parallel_config",
+            "scheduler_config",
+            "device_config",
+            "speculative_config",
+        ),
+    ),
+    *_fields(
+        PARALLEL_CONFIG,
+        "facts",
+        (
+            "data_parallel_index",
+            "data_parallel_size",
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "distributed_executor_backend",
+        ),
+    ),
     Touch(MODEL_METRICS, "__init__", "model_metrics", ("vllm_config",)),
     Touch(MODEL_METRICS, "get_num_flops", "model_metrics", ("ctx",)),
     Touch(MODEL_METRICS, "get_read_bytes", "model_metrics", ("ctx",)),

@@ -336,6 +336,27 @@ def test_speculation_traces_and_a_foreign_scheduler(hook_path: Path, model: Path
         assert rejected == account.recomputed
 
 
+def test_pipeline(hook_path: Path, model: Path, tmp_path: Path) -> None:
+    """With two pipeline stages two steps are under way at once; every account closes, and both workers
+    belong to the engine."""
+    server = start_server(tmp_path, model, hook_path, "--pipeline-parallel-size", "2")
+    with Listener(server.socket_path) as listener, server:
+        rig = Rig(server, Client(server.url), listener)
+        answers = send_mixed(rig.client)
+        grouped = by_answer(rig.settled())
+        for answer in answers:
+            (account,) = grouped[answer.id]
+            assert account.cached == answer.cached_tokens
+            check_identity(account)
+        steps = rig.session().of(Step)
+        assert any(now.schedule_start_ns < before.output_start_ns for before, now in pairwise(steps))
+        engine = rig.session().records[0]
+        workers = [hello for hello in listener.of(Hello) if hello.worker is not None]
+        assert {hello.worker.pipeline_parallel_rank for hello in workers} == {0, 1}
+        assert {hello.worker.instance_id for hello in workers} == {engine.engine.instance_id}
+        assert {hello.ppid for hello in workers} == {engine.pid}
+
+
 def test_off_without_a_socket(hook_path: Path, model: Path, tmp_path: Path) -> None:
     """Switched off by JOULESCOPE_DISABLED the hook leaves no word in the log and no connection."""
     server = start_server(tmp_path, model, hook_path)
