@@ -48,6 +48,7 @@ docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only lo
 	$(BIN)/python tools/generate_docs.py $(DOCS_ARGS)
 
 wheel: $(VENV)/.made ## Build the wheel into $(WHEEL_DIR)
+	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL_DIR) .
 
 clean: ## Remove what was built or cached; $(VENV) too
