@@ -11,7 +11,8 @@ DOCS_ARGS ?=
 WHEEL_DIR ?= dist
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Twice quiet: errors only. An editable install warns of itself at length.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 
