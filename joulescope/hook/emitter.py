@@ -40,6 +40,8 @@ from joulescope.hook.wire import (
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS = 0.2
 QUEUE_LIMIT = 8192
+PROGRESS = "progress"
+"""Capability for the hello of every sender that uses an emitter: its sessions carry progress records."""
 RECORDS_PER_FRAME = 256
 MAX_ERRORS = 10
 ERROR_MEMORY_NS = 60_000_000_000

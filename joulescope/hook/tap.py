@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from joulescope.hook.contract import REQUIRED, inspect_running
-from joulescope.hook.emitter import Emitter, log
+from joulescope.hook.emitter import PROGRESS, Emitter, log
 from joulescope.hook.facts import engine_hello, engine_identity, worker_hello
 from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, Gauges, SchedulerTranslator
 from joulescope.hook.wire import Hello, Overhead
@@ -48,7 +48,7 @@ class SchedulerTap:
         self._wrapped: list[str] = []
         self._facts: Hello | None = None
         self._identity = engine_identity(vllm_config)
-        self._capabilities, _ = inspect_running()
+        self._capabilities = [PROGRESS, *inspect_running()[0]]
         translator = SchedulerTranslator(
             find_request=self._find_request,
             gauges=self._gauges,

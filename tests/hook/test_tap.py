@@ -71,7 +71,7 @@ def test_scheduler_reports(module: ModuleType, listener: Listener) -> None:
     listener.wait_for(lambda: len(listener.of(Bye)) == 1)
     (hello,) = listener.of(Hello)
     assert (hello.role, hello.engine.instance_id, hello.engine.data_parallel_index) == ("engine", "i", 1)
-    assert "steps" in hello.capabilities
+    assert {"progress", "steps", "ends"} <= set(hello.capabilities)
     (start,), (step,), (end,) = listener.of(RequestStart), listener.of(Step), listener.of(RequestEnd)
     assert (start.external_id, end.reason, end.output_tokens) == ("a", "stop", 1)
     assert (step.waiting, step.running, step.kv_usage_ratio) == (0, 0, 0.25)

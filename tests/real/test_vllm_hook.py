@@ -167,7 +167,9 @@ def test_greeting(rig: Rig) -> None:
     parameters = 2 * (128 * 8 * 32 + 4 * 32 * 128 + 3 * 128 * 256) + 128 * 512
     assert facts.cost.weight_bytes == pytest.approx(2 * parameters, rel=0.05)
     assert facts.cost.kv_bytes_per_token == 2 * 2 * 2 * 32 * 2
-    assert {"steps", "ends", "cached_split", "drafts", "gauges", "dummy_batch"} <= set(hello.capabilities)
+    assert {"progress", "steps", "ends", "cached_split", "drafts", "gauges", "dummy_batch"} <= set(
+        hello.capabilities
+    )
     assert isinstance(gap, Gap)
     assert gap.reason == "disconnected"
     assert gap.dropped >= 6
@@ -340,6 +342,7 @@ def test_pipeline(hook_path: Path, model: Path, tmp_path: Path) -> None:
     """With two pipeline stages two steps are under way at once; every account closes, and both workers
     belong to the engine."""
     server = start_server(tmp_path, model, hook_path, "--pipeline-parallel-size", "2")
+    server.environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     with Listener(server.socket_path) as listener, server:
         rig = Rig(server, Client(server.url), listener)
         answers = send_mixed(rig.client)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -76,9 +78,20 @@ def _run(command: list[str]) -> None:
 
 
 def install_hook(target: Path) -> Path:
-    """Installs this repository, without dependencies, into ``target``; returns it for ``PYTHONPATH``."""
+    """Installs this repository, without dependencies, into ``target``; returns it for ``PYTHONPATH``.
+
+    It is built from a copy, for a build leaves files beside the sources that the next one would pick up.
+    """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _run([*command, "--target", str(target), str(REPOSITORY)])
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "source"
+        copy.mkdir()
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            if (REPOSITORY / name).exists():
+                shutil.copy(REPOSITORY / name, copy)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "joulescope", copy / "joulescope", ignore=ignored)
+        _run([*command, "--target", str(target), str(copy)])
     return target
 
 
