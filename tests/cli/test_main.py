@@ -56,14 +56,14 @@ def test_the_packages_looked_for_are_those_of_the_extra() -> None:
     """Every distribution of the extra `sidecar` is represented among the imports that are checked."""
     requirements = importlib.metadata.requires("joulescope-inference") or []
     wanted = {
-        re.split(r"[<>=!~\[; ]", requirement)[0].lower().replace("_", "-")
+        re.split(r"[<>=!~\[; ]", requirement)[0]
         for requirement in requirements
         if re.search(r"extra == .sidecar.", requirement)
     }
     assert wanted
-    provided = importlib.metadata.packages_distributions()
-    found = {name.lower().replace("_", "-") for package in EXTRA_PACKAGES for name in provided[package]}
-    assert wanted <= found
+    for distribution in wanted:
+        files = importlib.metadata.files(distribution) or []
+        assert {file.parts[0].removesuffix(".py") for file in files} & set(EXTRA_PACKAGES), distribution
 
 
 def test_every_command_file_is_listed_and_every_listed_file_is_a_command() -> None:
