@@ -74,12 +74,12 @@ class Part:
         kind: str,
         *,
         weights: float,
-        flops: tuple[float, float, float],
-        read: tuple[float, float],
-        most_weights: float | None = None,
+        flops: tuple[float, float, float] = (0, 0, 0),
+        read: tuple[float, float] = (0, 0),
+        weights_by_token: float | None = None,
     ) -> None:
         self.kind, self.weights, self.flops, self.read = kind, weights, flops, read
-        self.most_weights = weights if most_weights is None else most_weights
+        self.weights_by_token = weights if weights_by_token is None else weights_by_token
 
     def component_type(self) -> str:
         return self.kind
@@ -93,11 +93,7 @@ class Part:
     def get_read_bytes(self, step: tuple[int, int, bool], per_gpu: bool) -> float:
         assert not per_gpu
         tokens, context, _ = step
-        weights = (
-            min(self.weights * tokens, self.most_weights)
-            if self.most_weights > self.weights
-            else self.weights
-        )
+        weights = min(self.weights_by_token * tokens, self.weights)
         return weights + self.read[0] * tokens + self.read[1] * context
 
 
@@ -126,7 +122,7 @@ def test_probing_recovers_the_law() -> None:
 
 def test_probing_counts_all_experts() -> None:
     """A mixture of experts counts with all its weights, and with its share of them under data parallelism."""
-    experts = Part("ffn", weights=10, most_weights=4000, flops=(20, 0, 0), read=(9, 0))
+    experts = Part("ffn", weights=4000, weights_by_token=10, flops=(20, 0, 0), read=(9, 0))
     parts = [PARTS[0], experts, PARTS[2]]
     assert from_metrics(parts, step).weight_bytes == 100 + 4000 + 50
     assert from_metrics(parts, step, data_parallel=4).weight_bytes == 100 + 1000 + 50
@@ -168,7 +164,9 @@ def engine_config() -> SimpleNamespace:
             data_parallel_index=3, data_parallel_rank=0, tensor_parallel_size=4, pipeline_parallel_size=2,
             distributed_executor_backend="mp",
         ),
-        scheduler_config=SimpleNamespace(max_num_seqs=256, max_num_batched_tokens=8192, async_scheduling=True),
+        scheduler_config=SimpleNamespace(
+            max_num_seqs=256, max_num_batched_tokens=8192, async_scheduling=True
+        ),
         cache_config=SimpleNamespace(num_gpu_blocks=100, block_size=16, enable_prefix_caching=True),
         speculative_config=SimpleNamespace(method="eagle", num_speculative_tokens=3),
         device_config=SimpleNamespace(device_type="cuda"),
