@@ -142,6 +142,14 @@ class Emitter:
     def connected(self) -> bool:
         return self._link.connected
 
+    @property
+    def thread_cpu_ns(self) -> int:
+        """CPU time that the thread has used, nanoseconds; 0 if there is none."""
+        thread = self._thread
+        if thread is None or thread.ident is None or not thread.is_alive():
+            return 0
+        return time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident))
+
     # ------------------------------------------------------------------------- the producer's side
 
     def put(self, item: object) -> None:

@@ -63,10 +63,10 @@ class SchedulerTap:
     def attach(self) -> None:
         """Wraps the scheduler's methods and starts the thread. Raises nothing on the engine's later calls."""
         put = self.emitter.put
-        self._wrap("schedule", lambda inner: _wrap_schedule(inner, put))
-        self._wrap("update_from_output", lambda inner: _wrap_update(inner, put))
-        self._wrap("add_request", lambda inner: _wrap_add(inner, put))
-        self._wrap("_free_request", lambda inner: _wrap_free(inner, put))
+        self._wrap("schedule", lambda inner: wrap_schedule(inner, put))
+        self._wrap("update_from_output", lambda inner: wrap_update(inner, put))
+        self._wrap("add_request", lambda inner: wrap_add(inner, put))
+        self._wrap("_free_request", lambda inner: wrap_free(inner, put))
         self._wrap("shutdown", self._wrap_shutdown)
         scheduler = self._scheduler()
         setattr(scheduler, TAP_ATTRIBUTE, self)
@@ -132,7 +132,7 @@ class SchedulerTap:
         self.emitter.count_error(error)
 
 
-def _wrap_schedule(inner: Any, put: Callable[[object], None]) -> Any:
+def wrap_schedule(inner: Any, put: Callable[[object], None]) -> Any:
     def schedule(*args: Any, **kwargs: Any) -> Any:
         start_ns = _now()
         output = inner(*args, **kwargs)
@@ -142,7 +142,7 @@ def _wrap_schedule(inner: Any, put: Callable[[object], None]) -> Any:
     return schedule
 
 
-def _wrap_update(inner: Any, put: Callable[[object], None]) -> Any:
+def wrap_update(inner: Any, put: Callable[[object], None]) -> Any:
     def update_from_output(*args: Any, **kwargs: Any) -> Any:
         start_ns = _now()
         results = inner(*args, **kwargs)
@@ -153,7 +153,7 @@ def _wrap_update(inner: Any, put: Callable[[object], None]) -> Any:
     return update_from_output
 
 
-def _wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
+def wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
     """The statistics of the prefill are taken now: vLLM hands them out with the first token."""
 
     def add_request(request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -163,7 +163,7 @@ def _wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
     return add_request
 
 
-def _wrap_free(inner: Any, put: Callable[[object], None]) -> Any:
+def wrap_free(inner: Any, put: Callable[[object], None]) -> Any:
     def _free_request(request: Any, *args: Any, **kwargs: Any) -> Any:
         put((FREED, _now(), request))
         return inner(request, *args, **kwargs)

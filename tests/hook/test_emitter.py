@@ -268,8 +268,10 @@ def test_thread(path: Path) -> None:
         emitter = Emitter(str(path), lambda: Hello(time_ns=0), poll_seconds=0.001).start()
         emitter.put(start(1))
         listener.wait_for(lambda: len(listener.of(RequestStart)) == 1)
+        assert emitter.thread_cpu_ns > 0
         emitter.put(start(2))
         emitter.close(timeout_seconds=5)
+        assert emitter.thread_cpu_ns == 0
         listener.wait_for(lambda: len(listener.of(Bye)) == 1)
         assert [each.request for each in listener.of(RequestStart)] == [1, 2]
 
