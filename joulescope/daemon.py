@@ -23,7 +23,7 @@ from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
-from joulescope.model import FinishedRequest, Snapshot
+from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
@@ -44,6 +44,8 @@ CLOSE_SECONDS = 0.9
 """Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
 
 _MAX_EVENTS = 4096
+_MAX_ROUNDS = 64
+"""Reads of the sockets in one turn: a peer that never stops talking cannot keep the rest from its work."""
 
 
 class Daemon:
@@ -176,6 +178,8 @@ class Daemon:
         if self._otlp_metrics is not None:
             self._otlp_metrics.close(self._left(deadline_ns))
         self._undo.close()
+        for gpu in self._snapshot.gpus:
+            _logger.info("%s", balance_line(gpu))
         return self._snapshot
 
     def _left(self, deadline_ns: int) -> float:
@@ -228,17 +232,29 @@ class Daemon:
 
     def turn(self, wait_seconds: float) -> None:
         """Takes in what has arrived, settles what is ripe, hands out what has finished."""
-        if self._listener is not None:
-            for arrival in self._listener.poll(wait_seconds):
-                if arrival.records:
-                    self._pipeline.take(arrival.session, arrival.records)
-                if arrival.closed:
-                    self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
+        rounds = 1
+        while self._take_in(wait_seconds) and rounds < _MAX_ROUNDS:
+            wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
             self._handle(self._events.popleft())
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
         self._notice_recorder()
+
+    def _take_in(self, wait_seconds: float) -> bool:
+        """Handles what the sockets hold now; true if there may be more.
+
+        Settling before all is read would take an engine for silent whose records are waiting here.
+        """
+        arrived = False
+        if self._listener is not None:
+            for arrival in self._listener.poll(wait_seconds):
+                arrived = True
+                if arrival.records:
+                    self._pipeline.take(arrival.session, arrival.records)
+                if arrival.closed:
+                    self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
+        return arrived
 
     def _handle(self, event: SamplerEvent) -> None:
         if isinstance(event, Sampled):
@@ -281,6 +297,16 @@ class Daemon:
         self._pipeline.finish(self._clock.now_ns())
         self._hand_out()
         self.publish()
+
+
+def balance_line(gpu: GpuTotals) -> str:
+    """The account of one GPU in a line, joules to the microjoule."""
+    overhead_joules, lost_joules = sum(gpu.overhead_joules.values()), sum(gpu.unattributed_joules.values())
+    return (
+        f"{gpu.info.gpu}: measured {gpu.measured_joules:.6f} J = attributed {gpu.attributed_joules:.6f}"
+        f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
+        f" residual {gpu.residual_joules:.6f}"
+    )
 
 
 def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:

@@ -19,11 +19,6 @@ METHOD = "prior-shapley"
 
 METHOD_VERSION = "1"
 
-# Known reasons, so that exporters can start their counters at zero.
-UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped")
-OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption")
-WASTED_REASONS = ("abort", "rejected_draft", "preemption")
-PHASES = ("prefill", "decode")
 
 # --------------------------------------------------------------------------------------- vocabulary
 # The label values that exporters show from the first scrape on, at 0: a rate() over a series that

@@ -2,7 +2,7 @@
 
 Run with an interpreter that has ``transformers``, ``tokenizers`` and ``torch``::
 
-    python tiny_model.py DIRECTORY
+    python tiny_model.py DIRECTORY LAYERS
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def make_tokenizer(directory: Path) -> int:
     return tokenizer.get_vocab_size()
 
 
-def make_model(directory: Path) -> None:
+def make_model(directory: Path, layers: int) -> None:
     """Writes config, random weights (seed 0) and tokenizer into ``directory``."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -53,7 +53,7 @@ def make_model(directory: Path) -> None:
         vocab_size=vocabulary,
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=2048,
@@ -68,4 +68,4 @@ def make_model(directory: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    make_model(target)
+    make_model(target, int(sys.argv[2]))

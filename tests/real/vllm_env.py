@@ -95,12 +95,14 @@ def install_hook(target: Path) -> Path:
     return target
 
 
-def make_model(directory: Path) -> Path:
-    """A tiny random Llama, made by the interpreter that has transformers."""
+def make_model(directory: Path, layers: int = 2) -> Path:
+    """A tiny random Llama, made by the interpreter that has transformers; a layer costs about 0.2 ms."""
     if not (directory / "config.json").exists():
         script = Path(__file__).with_name("tiny_model.py")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        subprocess.run([str(vllm_python()), str(script), str(directory)], check=True, env=environment)
+        subprocess.run(
+            [str(vllm_python()), str(script), str(directory), str(layers)], check=True, env=environment
+        )
     return directory
 
 

@@ -1,0 +1,114 @@
+"""A real sidecar process: ``joulescope serve`` under real pynvml and a stand-in driver library."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from joulescope.export.snapshot_json import decode_snapshot
+from joulescope.model import Snapshot
+from tests.real.vllm_env import free_port
+
+PATIENCE_SECONDS = 60.0
+_BALANCE = re.compile(
+    r"(?P<gpu>GPU-\S+): measured (?P<measured>[\d.]+) J = attributed (?P<attributed>[\d.]+)"
+    r" \+ idle (?P<idle>[\d.]+) \+ overhead (?P<overhead>[\d.]+) \+ unattributed (?P<unattributed>[\d.]+),"
+    r" residual (?P<residual>[\d.]+)"
+)
+
+
+def wait_until(true: Callable[[], object], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
+    """Polls a condition of another process; says what it waited for if it never came."""
+    deadline = time.monotonic() + timeout_seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_seconds} s in vain for {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Sidecar:
+    """One process of ``joulescope``; ``folder`` takes its log, its request log and its trace."""
+
+    socket: Path
+    folder: Path
+    environment: Mapping[str, str]
+    name: str = "sidecar"
+    arguments: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def request_log(self) -> Path:
+        return self.folder / f"{self.name}.requests.jsonl"
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / f"{self.name}.trace.jsonl.gz"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> Sidecar:
+        command = [sys.executable, "-m", "joulescope.cli.main", "serve"]
+        command += ["--socket", str(self.socket), "--listen", f"127.0.0.1:{self.port}", "--gpus", "all"]
+        command += ["--request-log", str(self.request_log), "--record", str(self.trace), *self.arguments]
+        inherited = {**os.environ, **self.environment}
+        environment = {name: text for name, text in inherited.items() if not name.startswith("JOULESCOPE_")}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        wait_until(lambda: self.get("/-/ready") is not None, "the sidecar to be ready")
+        return self
+
+    def get(self, path: str) -> bytes | None:
+        """A page, or ``None`` if it cannot be had now."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the sidecar ended with {self.process.returncode}: {self.log.read_text()}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return bytes(answer.read())
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return None
+
+    def snapshot(self) -> Snapshot:
+        page = self.get("/api/snapshot")
+        assert page is not None
+        return decode_snapshot(page)
+
+    def requests(self) -> list[dict[str, Any]]:
+        if not self.request_log.exists():
+            return []
+        return [json.loads(line) for line in self.request_log.read_text().splitlines()]
+
+    def terminate(self) -> float:
+        """SIGTERM; returns the seconds that it took to end."""
+        assert self.process is not None
+        begin = time.monotonic()
+        self.process.terminate()
+        assert self.process.wait(30) == 0, self.log.read_text()
+        return time.monotonic() - begin
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None and self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def balance(self) -> dict[str, float]:
+        """The closing account of the one GPU, joules, as the log tells it."""
+        found = _BALANCE.search(self.log.read_text())
+        assert found is not None, self.log.read_text()
+        return {key: float(value) for key, value in found.groupdict().items() if key != "gpu"}
