@@ -70,11 +70,11 @@ class Bench:
         self.scheduler = self.engine.engine_core.engine_core.scheduler
         self.tap = getattr(self.scheduler, TAP_ATTRIBUTE)
         self.outer, self.inner = Probe(), Probe()
-        put = self.tap.emitter.put
+        inlet = self.tap.emitter.inlet
         own = {name: vars(self.scheduler)[name].__wrapped__ for name in ("schedule", "update_from_output")}
         hooks: dict[str, Call] = {
-            "schedule": lambda call: wrap_schedule(call, put),
-            "update_from_output": lambda call: wrap_update(call, put),
+            "schedule": lambda call: wrap_schedule(call, inlet),
+            "update_from_output": lambda call: wrap_update(call, inlet),
         }
         self._calls = {
             arm: {

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -79,6 +79,16 @@ class Passthrough:
         return None
 
 
+class Inlet(NamedTuple):
+    """What :meth:`Emitter.put` does, laid open for callers who cannot afford a call:
+    ``queue.append(item) if len(queue) < bound[0] else refuse(item)``. Valid for the emitter's whole life."""
+
+    queue: deque[object]
+    bound: list[int]
+    """One number: 0 while nothing may be queued without asking."""
+    refuse: Callable[[object], None]
+
+
 class Emitter:
     """Carries items from a thread that must not be disturbed to a socket that may not be there.
 
@@ -109,6 +119,7 @@ class Emitter:
         self._poll_seconds = poll_seconds
         self._heartbeat_ns = round(heartbeat_seconds * 1e9)
         self._queue_limit = queue_limit
+        self.inlet = Inlet(deque(), [queue_limit], self._refuse)
         self._now_ns = now_ns
         self._on_failure = on_failure
         self._encoder = msgspec.msgpack.Encoder()
@@ -118,8 +129,8 @@ class Emitter:
 
     def _reset(self) -> None:
         """The state of an emitter that has sent nothing: at birth, and in a forked child."""
-        self._queue: deque[object] = deque()
-        self._limit = self._queue_limit
+        self.inlet.queue.clear()
+        self.inlet.bound[0] = self._queue_limit
         self._overflow = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -154,10 +165,11 @@ class Emitter:
 
     def put(self, item: object) -> None:
         """Queues an item from any thread; costs an append. When the queue is full the item is lost."""
-        if len(self._queue) < self._limit:
-            self._queue.append(item)
+        queue, bound, refuse = self.inlet
+        if len(queue) < bound[0]:
+            queue.append(item)
         else:
-            self._refuse(item)
+            refuse(item)
 
     def start(self) -> Emitter:
         """Starts the thread; again is harmless. A process that cannot start threads loses the records."""
@@ -174,7 +186,7 @@ class Emitter:
         if self._closed:
             return
         self._closed = True
-        self._limit = 0
+        self.inlet.bound[0] = 0
         self._goodbye = reason
         self._stop.set()
         thread = self._thread
@@ -186,8 +198,8 @@ class Emitter:
     def _refuse(self, item: object) -> None:
         if self._asleep:
             self._asleep = False
-            self._limit = self._queue_limit
-            self._queue.append(item)
+            self.inlet.bound[0] = self._queue_limit
+            self.inlet.queue.append(item)
             self.start()
         elif not self._closed:
             self._overflow += 1
@@ -221,10 +233,10 @@ class Emitter:
             return
         log.warning("joulescope: switched off in this process after repeated internal errors (%s)", reason)
         self._closed = True
-        self._limit = 0
+        self.inlet.bound[0] = 0
         self._goodbye = "disabled"
         self._stop.set()
-        self._queue.clear()
+        self.inlet.queue.clear()
         if self._on_failure is not None:
             self._on_failure(reason)
 
@@ -253,7 +265,7 @@ class Emitter:
             return []
 
     def _drain(self) -> tuple[list[object], int]:
-        queue = self._queue
+        queue = self.inlet.queue
         items = [queue.popleft() for _ in range(len(queue))]
         overflowed, self._overflow = self._overflow, 0
         return items, overflowed
@@ -321,7 +333,7 @@ class Emitter:
         closed = self._closed
         self._link.abandon()
         self._reset()
-        self._limit = 0
+        self.inlet.bound[0] = 0
         self._closed = closed
         self._asleep = not closed
 

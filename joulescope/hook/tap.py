@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from joulescope.hook.contract import REQUIRED, inspect_running
-from joulescope.hook.emitter import PROGRESS, Emitter, log
+from joulescope.hook.emitter import PROGRESS, Emitter, Inlet, log
 from joulescope.hook.facts import engine_hello, engine_identity, worker_hello
 from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, Gauges, SchedulerTranslator
 from joulescope.hook.wire import Hello, Overhead
@@ -28,8 +28,6 @@ SHUTDOWN_SECONDS = 0.2
 TAP_ATTRIBUTE = "_joulescope_tap"
 _ORIGINAL = "_joulescope_original"
 _PATCHED = "_joulescope_patched"
-
-_now = time.monotonic_ns
 
 
 class SchedulerTap:
@@ -62,9 +60,9 @@ class SchedulerTap:
 
     def attach(self) -> None:
         """Wraps the scheduler's methods and starts the thread. Raises nothing on the engine's later calls."""
-        put = self.emitter.put
-        self._wrap("schedule", lambda inner: wrap_schedule(inner, put))
-        self._wrap("update_from_output", lambda inner: wrap_update(inner, put))
+        put, inlet = self.emitter.put, self.emitter.inlet
+        self._wrap("schedule", lambda inner: wrap_schedule(inner, inlet))
+        self._wrap("update_from_output", lambda inner: wrap_update(inner, inlet))
         self._wrap("add_request", lambda inner: wrap_add(inner, put))
         self._wrap("_free_request", lambda inner: wrap_free(inner, put))
         self._wrap("shutdown", self._wrap_shutdown)
@@ -132,22 +130,36 @@ class SchedulerTap:
         self.emitter.count_error(error)
 
 
-def wrap_schedule(inner: Any, put: Callable[[object], None]) -> Any:
+def wrap_schedule(inner: Any, inlet: Inlet) -> Any:
+    """Like the next one written out in full: a call of ``put`` would cost the engine as much again."""
+    (queue, bound, refuse), now = inlet, time.monotonic_ns
+    append = queue.append
+
     def schedule(*args: Any, **kwargs: Any) -> Any:
-        start_ns = _now()
+        start_ns = now()
         output = inner(*args, **kwargs)
-        put((SCHEDULED, start_ns, _now(), output))
+        item = (SCHEDULED, start_ns, now(), output)
+        if len(queue) < bound[0]:
+            append(item)
+        else:
+            refuse(item)
         return output
 
     return schedule
 
 
-def wrap_update(inner: Any, put: Callable[[object], None]) -> Any:
-    def update_from_output(*args: Any, **kwargs: Any) -> Any:
-        start_ns = _now()
-        results = inner(*args, **kwargs)
-        output = args[0] if args else kwargs.get("scheduler_output")
-        put((UPDATED, start_ns, _now(), output, results))
+def wrap_update(inner: Any, inlet: Inlet) -> Any:
+    (queue, bound, refuse), now = inlet, time.monotonic_ns
+    append = queue.append
+
+    def update_from_output(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        start_ns = now()
+        results = inner(scheduler_output, *args, **kwargs)
+        item = (UPDATED, start_ns, now(), scheduler_output, results)
+        if len(queue) < bound[0]:
+            append(item)
+        else:
+            refuse(item)
         return results
 
     return update_from_output
@@ -157,7 +169,7 @@ def wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
     """The statistics of the prefill are taken now: vLLM hands them out with the first token."""
 
     def add_request(request: Any, *args: Any, **kwargs: Any) -> Any:
-        put((ADDED, _now(), request, getattr(request, "prefill_stats", None)))
+        put((ADDED, time.monotonic_ns(), request, getattr(request, "prefill_stats", None)))
         return inner(request, *args, **kwargs)
 
     return add_request
@@ -165,7 +177,7 @@ def wrap_add(inner: Any, put: Callable[[object], None]) -> Any:
 
 def wrap_free(inner: Any, put: Callable[[object], None]) -> Any:
     def _free_request(request: Any, *args: Any, **kwargs: Any) -> Any:
-        put((FREED, _now(), request))
+        put((FREED, time.monotonic_ns(), request))
         return inner(request, *args, **kwargs)
 
     return _free_request
@@ -227,11 +239,11 @@ def patch_engine_core(module: ModuleType, _socket_path: str) -> None:
 
     @functools.wraps(inner)
     def execute_dummy_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        start_ns = _now()
+        start_ns = time.monotonic_ns()
         result = inner(self, *args, **kwargs)
         tap = getattr(getattr(self, "scheduler", None), TAP_ATTRIBUTE, None)
         if tap is not None:
-            tap.emitter.put(Overhead(start_ns=start_ns, end_ns=_now(), reason="dummy_batch"))
+            tap.emitter.put(Overhead(start_ns=start_ns, end_ns=time.monotonic_ns(), reason="dummy_batch"))
         return result
 
     setattr(execute_dummy_batch, _PATCHED, True)
