@@ -22,7 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -79,6 +79,11 @@ class Passthrough:
         return None
 
 
+def _plain(value: Any) -> Any:
+    """Numbers that some version of vLLM keeps as numpy or torch scalars. Raises for anything else."""
+    return value.item()
+
+
 class Inlet(NamedTuple):
     """What :meth:`Emitter.put` does, laid open for callers who cannot afford a call:
     ``queue.append(item) if len(queue) < bound[0] else refuse(item)``. Valid for the emitter's whole life."""
@@ -122,7 +127,7 @@ class Emitter:
         self.inlet = Inlet(deque(), [queue_limit], self._refuse)
         self._now_ns = now_ns
         self._on_failure = on_failure
-        self._encoder = msgspec.msgpack.Encoder()
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
         self._link = Link(path, max_buffer_bytes=max_buffer_bytes)
         self._reset()
         _alive.add(self)
@@ -279,6 +284,7 @@ class Emitter:
             return []
         try:
             hello = self._hello()
+            self._encoder.encode(hello)  # a session must not begin without it
         except Exception as error:
             self._link.drop(now_ns)
             self.count_error(error)
@@ -298,12 +304,28 @@ class Emitter:
         outgoing += self._farewell
         for first in range(0, len(outgoing), RECORDS_PER_FRAME):
             part = outgoing[first : first + RECORDS_PER_FRAME]
-            if not self._link.send(encode_frame(part, self._encoder), len(part), now_ns):
+            if not self._link.send(self._encode(part), len(part), now_ns):
                 reason = OVERLOAD if self._link.connected else DISCONNECTED
                 self._arrears.lose_records(outgoing[first:], reason)
                 return
         self._last_sent_ns = now_ns
         self._arrears.offered_ns = progress.time_ns
+
+    def _encode(self, part: list[AnyRecord]) -> bytes:
+        try:
+            return encode_frame(part, self._encoder)
+        except Exception as error:
+            self.count_error(error)
+        sound = [record for record in part if self._is_sound(record)]
+        self._arrears.lose(len(part) - len(sound), INTERNAL_ERROR)
+        return encode_frame(sound, self._encoder)
+
+    def _is_sound(self, record: AnyRecord) -> bool:
+        try:
+            self._encoder.encode(record)
+        except Exception:
+            return False
+        return True
 
     def _notice_delivery(self) -> None:
         if self._link.connected:

@@ -226,6 +226,7 @@ def patch_worker(module: ModuleType, socket_path: str) -> None:
             heartbeat_seconds=WORKER_POLL_SECONDS,
         )
         setattr(wrapper, TAP_ATTRIBUTE, emitter.start())
+        weakref.finalize(wrapper, emitter.close, 0.0).atexit = False
 
     _after(module.WorkerWrapperBase, "init_device", announce)
 

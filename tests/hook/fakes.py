@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, SchedulerTranslator
+from joulescope.hook.wire import AnyRecord, Step
+
 
 class FinishReason(enum.IntEnum):
     STOP = 0
@@ -140,3 +143,53 @@ class OverridingScheduler(Scheduler):
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         return super().schedule(throttle_prefills)
+
+
+class Engine:
+    """Speaks to a translator as the wrappers do, with a clock that ticks one nanosecond a call."""
+
+    def __init__(self, **options: Any) -> None:
+        self.known: dict[str, Request] = {}
+        self.errors: list[Exception] = []
+        self.now_ns = 0
+        self.translator = SchedulerTranslator(
+            find_request=self.known.get,
+            gauges=lambda: (3, 2, 0.5),
+            complain=self.errors.append,
+            now_ns=self.tick,
+            **options,
+        )
+        self.items: list[object] = []
+
+    def tick(self) -> int:
+        self.now_ns += 1
+        return self.now_ns
+
+    def add(self, request: Request) -> Request:
+        self.known[request.request_id] = request
+        self.items.append((ADDED, self.tick(), request, request.prefill_stats))
+        return request
+
+    def free(self, request: Request, reason: FinishReason = FinishReason.STOP) -> None:
+        self.known.pop(request.request_id, None)
+        request.reason = reason
+        self.items.append((FREED, self.tick(), request))
+
+    def schedule(self, output: SchedulerOutput) -> SchedulerOutput:
+        self.items.append((SCHEDULED, self.tick(), self.tick(), output))
+        return output
+
+    def update(self, output: SchedulerOutput, results: Any = None) -> None:
+        self.items.append((UPDATED, self.tick(), self.tick(), output, results))
+
+    def run(self, output: SchedulerOutput, **tokens: int) -> None:
+        self.update(self.schedule(output), output_of(**tokens))
+
+    def records(self, overflowed: int = 0) -> list[AnyRecord]:
+        items, self.items = self.items, []
+        return self.translator.translate(items, overflowed)
+
+    def steps(self) -> list[Step]:
+        records = self.records()
+        assert self.errors == []
+        return [record for record in records if isinstance(record, Step)]

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from joulescope.clock import ManualClock
@@ -339,6 +340,28 @@ def test_internal_errors_switch_off(
     assert len(caplog.records) == 1
     gaps = [each for each in listener.read() if isinstance(each, Gap)]
     assert gaps[0].reason == "internal_error"
+
+
+def test_numbers_of_other_libraries(listener: PatientListener, make: MakeEmitter, clock: ManualClock) -> None:
+    """A count that vLLM keeps as a numpy scalar arrives as a plain number."""
+    record = start(1)
+    record.prompt_tokens = np.int64(7)  # type: ignore[assignment]
+    turn(make(), clock, record)
+    assert listener.read()[1].prompt_tokens == 7
+
+
+def test_record_that_cannot_be_encoded(
+    listener: PatientListener, make: MakeEmitter, clock: ManualClock
+) -> None:
+    """A record with something foreign in it is left out and admitted; those around it arrive."""
+    bad = start(2)
+    bad.request_id = object()  # type: ignore[assignment]
+    emitter = make()
+    turn(emitter, clock, start(1), bad, start(3))
+    assert [each.request for each in listener.read() if isinstance(each, RequestStart)] == [1, 3]
+    turn(emitter, clock)
+    (gap, progress) = listener.read()
+    assert (gap.dropped, gap.reason, progress.dropped) == (1, "internal_error", 1)
 
 
 def test_rare_errors_are_survived(make: MakeEmitter, clock: ManualClock) -> None:
