@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH ?= sidecar hook_overhead
 BENCH_ARGS ?=
 COMPAT_ARGS ?=
 DOCS_ARGS ?=
@@ -38,9 +39,8 @@ lint: $(VENV)/.dev layers ## Check style, types, layers and the Dockerfile
 layers: $(VENV)/.dev ## Check which room imports which, and the sizes of modules and functions
 	$(BIN)/python tools/layers.py
 
-bench: $(VENV)/.dev ## Run the benchmarks: make bench BENCH_ARGS="..."
-	$(BIN)/python benchmarks/sidecar.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/hook_overhead.py $(BENCH_ARGS)
+bench: $(VENV)/.dev ## Run the benchmarks, about 20 minutes: make bench BENCH=sidecar BENCH_ARGS="--part replay"
+	for each in $(BENCH); do $(BIN)/python benchmarks/$$each.py $(BENCH_ARGS) || exit 1; done
 
 compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM releases
 	$(BIN)/python tools/compat.py $(COMPAT_ARGS)
