@@ -34,7 +34,8 @@ from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 _logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.1
-"""Longest wait of the accounting loop: settling is at most this late."""
+"""Pause between two turns of the accounting loop. Waking for each record would cost twice the CPU, and
+the joules of a step are known half a second later anyway."""
 
 SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
 """Exporters see figures at most this old."""
@@ -167,8 +168,6 @@ class Daemon:
         if self._sampler is not None:
             self._sampler.stop(0.25 * timeout_seconds)
         self._stopping.set()
-        if self._listener is not None:
-            self._listener.wake()
         if self._thread is None:
             self._finish()
         else:
@@ -212,11 +211,12 @@ class Daemon:
     def _run(self) -> None:
         published_ns = 0
         while not self._stopping.is_set():
-            self._guarded_turn(TURN_SECONDS)
+            self._guarded_turn(0.0)
             now_ns = self._clock.now_ns()
             if now_ns - published_ns >= SNAPSHOT_NS:
                 published_ns = now_ns
                 self.publish()
+            self._stopping.wait(TURN_SECONDS)
         self._guarded_turn(0.0)
         self._finish()
 
@@ -228,7 +228,6 @@ class Daemon:
             self._errors["internal_error"] += 1
             if self._errors["internal_error"] <= 10:
                 _logger.exception("internal error while accounting; please report it")
-            self._stopping.wait(wait_seconds)
 
     def turn(self, wait_seconds: float) -> None:
         """Takes in what has arrived, settles what is ripe, hands out what has finished."""

@@ -5,51 +5,83 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.division import StepShare
+from joulescope.attribution.division import EngineShare
+from joulescope.attribution.engine import Special
 from joulescope.attribution.ledger import Posting
 
 _Uj = NDArray[np.int64]
 
 
-def charge(share: StepShare, posting: Posting, gpu: str, recompute_to: str) -> None:
-    """Charges the requests of one step.
+def charge(share: EngineShare, posting: Posting, gpu: str, recompute_to: str) -> None:
+    """Charges the requests of one engine for its steps in an interval.
 
     Args:
-        share: what :func:`joulescope.attribution.division.divide` gave to the step.
+        share: what :func:`joulescope.attribution.division.divide` gave to the engine's steps.
         posting: the interval's posting; recompute after preemption moves there from attributed to
             overhead when ``recompute_to`` is ``overhead`` (the system chose the victim), and stays with
             the victim when it is ``request``. It is counted as wasted in both cases.
     """
-    step, table, tally = share.step, share.engine.requests, share.engine.tally
-    slots, paid_uj = step.slots, share.request_uj
-    recomputed_uj = _part(paid_uj, step.recomputed_ratio)
-    prefill_uj = _part(paid_uj, step.prefill_ratio)
-    if recomputed_uj is not None:
-        tally.wasted_uj["preemption"] += int(recomputed_uj.sum())
-        if recompute_to == "overhead":
-            paid_uj = paid_uj - recomputed_uj
-            posting.attributed_uj -= int(recomputed_uj.sum())
-            posting.overhead_uj["preemption"] += int(recomputed_uj.sum())
-        else:
-            table.wasted_uj[slots] += recomputed_uj
-            prefill_uj = recomputed_uj if prefill_uj is None else prefill_uj + recomputed_uj
-    total_uj, prefill_total_uj = int(paid_uj.sum()), 0
-    if prefill_uj is not None:
-        prefill_uj = np.minimum(prefill_uj, paid_uj)
-        prefill_total_uj = int(prefill_uj.sum())
-        table.prefill_uj[slots] += prefill_uj
-    rejected_uj = _part(paid_uj, step.rejected_ratio)
-    if rejected_uj is not None:
-        tally.wasted_uj["rejected_draft"] += int(rejected_uj.sum())
-        table.wasted_uj[slots] += rejected_uj
-    marginal_uj = paid_uj * step.marginal_ratio
-    table.attributed_uj[slots] += paid_uj
-    table.marginal_uj[slots] += marginal_uj
+    table, tally = share.engine.requests, share.engine.tally
+    slots = np.concatenate([step.slots for step, _ in share.steps])
+    paid_uj = share.request_uj
+    special = _gather(share)
+    prefill_uj = 0
+    if special is not None:
+        prefill_uj = _charge_special(share, special, slots, paid_uj, posting, recompute_to)
+    marginal_uj = paid_uj * np.concatenate([step.marginal_ratio for step, _ in share.steps])
+    np.add.at(table.attributed_uj, slots, paid_uj)
+    np.add.at(table.marginal_uj, slots, marginal_uj)
     table.measured[slots] = True
     tally.marginal_uj += float(marginal_uj.sum())
-    tally.attributed_uj[gpu, "prefill"] += prefill_total_uj
-    tally.attributed_uj[gpu, "decode"] += total_uj - prefill_total_uj
+    tally.attributed_uj[gpu, "prefill"] += prefill_uj
+    tally.attributed_uj[gpu, "decode"] += int(paid_uj.sum()) - prefill_uj
 
 
-def _part(paid_uj: _Uj, ratio: NDArray[np.float64] | None) -> _Uj | None:
-    return None if ratio is None else np.rint(paid_uj * ratio).astype(np.int64)
+def _charge_special(
+    share: EngineShare, special: Special, slots: _Uj, paid_uj: _Uj, posting: Posting, recompute_to: str
+) -> int:
+    """Takes recompute out of ``paid_uj`` (in place) if the system pays; returns what went to prefill."""
+    table, tally = share.engine.requests, share.engine.tally
+    rows = special.rows
+    slots, owed_uj = slots[rows], paid_uj[rows]
+    recomputed_uj = _part(owed_uj, special.recomputed_ratio)
+    prefill_uj = _part(owed_uj, special.prefill_ratio)
+    recomputed_total_uj = int(recomputed_uj.sum())
+    tally.wasted_uj["preemption"] += recomputed_total_uj
+    if recompute_to == "overhead":
+        owed_uj -= recomputed_uj
+        paid_uj[rows] = owed_uj
+        posting.attributed_uj -= recomputed_total_uj
+        if recomputed_total_uj:
+            posting.overhead_uj["preemption"] += recomputed_total_uj
+    else:
+        np.add.at(table.wasted_uj, slots, recomputed_uj)
+        prefill_uj += recomputed_uj
+    prefill_uj = np.minimum(prefill_uj, owed_uj)
+    rejected_uj = _part(owed_uj, special.rejected_ratio)
+    tally.wasted_uj["rejected_draft"] += int(rejected_uj.sum())
+    np.add.at(table.prefill_uj, slots, prefill_uj)
+    np.add.at(table.wasted_uj, slots, rejected_uj)
+    return int(prefill_uj.sum())
+
+
+def _gather(share: EngineShare) -> Special | None:
+    """The special requests of all steps as one, rows counted through."""
+    found: list[tuple[int, Special]] = []
+    at = 0
+    for step, _ in share.steps:
+        if step.special is not None:
+            found.append((at, step.special))
+        at += len(step.slots)
+    if not found:
+        return None
+    return Special(
+        rows=np.concatenate([special.rows + at for at, special in found]),
+        prefill_ratio=np.concatenate([special.prefill_ratio for _, special in found]),
+        recomputed_ratio=np.concatenate([special.recomputed_ratio for _, special in found]),
+        rejected_ratio=np.concatenate([special.rejected_ratio for _, special in found]),
+    )
+
+
+def _part(paid_uj: _Uj, ratio: NDArray[np.float64]) -> _Uj:
+    return np.rint(paid_uj * ratio).astype(np.int64)

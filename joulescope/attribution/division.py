@@ -27,13 +27,16 @@ _CLEAN = 0.9  # part of an interval that must be busy for it to teach the busy p
 
 
 @dataclass(slots=True)
-class StepShare:
-    """The part of a step that lies in the interval, and the microjoules of each of its requests."""
+class EngineShare:
+    """What one engine's steps got of an interval, one entry per request and step, in order."""
 
     engine: Engine
-    step: LoggedStep
-    fraction: float
+    steps: list[tuple[LoggedStep, float]]
+    """Each step that overlaps the interval, with the part of it that does."""
     request_uj: NDArray[np.int64]
+
+    def modelled_joules(self) -> float:
+        return sum(step.total_joules * part for step, part in self.steps)
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ def divide(
     engines: Sequence[Engine],
     silent: Sequence[Engine] = (),
     otherwise: str = "no_engine",
-) -> tuple[Posting, list[StepShare]]:
+) -> tuple[Posting, list[EngineShare]]:
     """Divides an interval among the steps of the engines that run on this GPU.
 
     Args:
@@ -75,8 +78,9 @@ def divide(
             waited for no longer.
         otherwise: reason for time in which no engine is known to hold the GPU.
     """
-    found = [(engine, step, part) for engine in engines for step, part in steps_within(engine, interval)]
-    stretches = _classify(interval, gpu, engines, silent, [step for _, step, _ in found], otherwise)
+    found = [(engine, steps_within(engine, interval)) for engine in engines]
+    ran = [step for _, steps in found for step, _ in steps]
+    stretches = _classify(interval, gpu, engines, silent, ran, otherwise)
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)
     rest_uj = interval.energy_uj - posting.idle_uj
@@ -141,34 +145,39 @@ def _idle_uj(interval: EnergyInterval, gpu: GpuState, stretches: Stretches) -> i
 def _divide_rest(
     rest_uj: int,
     gpu: GpuState,
-    found: list[tuple[Engine, LoggedStep, float]],
+    found: list[tuple[Engine, list[tuple[LoggedStep, float]]]],
     stretches: Stretches,
     posting: Posting,
-) -> list[StepShare]:
+) -> list[EngineShare]:
     """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
-    busy_watts = gpu.busy.watts
     books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
     books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
-    columns = [step.weight_joules * (part * gpu.scale_of(e.info.engine).watts) for e, step, part in found]
-    columns.append(np.array([busy_watts * ns / 1e9 for _, _, ns in books]))
-    if not found and not books:
+    columns = [_weights(steps, gpu.scale_of(engine.info.engine).watts) for engine, steps in found]
+    columns.append(np.array([gpu.busy.watts * ns / 1e9 for _, _, ns in books]))
+    weights = np.concatenate(columns)
+    if not len(weights):
         posting.idle_uj += rest_uj
         return []
-    parts = apportion(rest_uj, np.concatenate(columns))
-    shares: list[StepShare] = []
+    parts = apportion(rest_uj, weights)
+    shares: list[EngineShare] = []
     at = 0
-    for engine, step, part in found:
-        after = at + len(step.slots)
-        shares.append(StepShare(engine, step, part, parts[at:after]))
-        at = after
+    for (engine, steps), column in zip(found, columns, strict=False):
+        shares.append(EngineShare(engine, steps, parts[at : at + len(column)]))
+        at += len(column)
     posting.attributed_uj = int(parts[:at].sum())
     for (book, reason, _), part_uj in zip(books, parts[at:].tolist(), strict=True):
         book[reason] += part_uj
-    return shares
+    return [share for share in shares if share.steps]
+
+
+def _weights(steps: list[tuple[LoggedStep, float]], scale: float) -> NDArray[np.float64]:
+    """Modelled joules of every request and step; most steps lie in the interval as a whole."""
+    columns = [step.weight_joules if part == 1.0 else step.weight_joules * part for step, part in steps]
+    return np.concatenate(columns) * scale if columns else np.empty(0)
 
 
 def _learn(
-    interval: EnergyInterval, gpu: GpuState, stretches: Stretches, posting: Posting, shares: list[StepShare]
+    interval: EnergyInterval, gpu: GpuState, stretches: Stretches, posting: Posting, shares: list[EngineShare]
 ) -> None:
     """Clean intervals teach the levels that divide the mixed ones."""
     total_ns = interval.end_ns - interval.start_ns
@@ -178,7 +187,6 @@ def _learn(
     if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _CLEAN * total_ns:
         return
     gpu.busy.learn(posting.attributed_uj * 1e3 / stretches.busy_ns)
-    engines = {share.engine.info.engine for share in shares}
-    modelled_joules = sum(share.step.total_joules * share.fraction for share in shares)
-    if len(engines) == 1 and modelled_joules > 0:
-        gpu.scale_of(engines.pop()).learn(posting.attributed_uj / 1e6 / modelled_joules)
+    if len(shares) == 1 and (modelled_joules := shares[0].modelled_joules()) > 0:
+        scale = gpu.scale_of(shares[0].engine.info.engine)
+        scale.learn(posting.attributed_uj / 1e6 / modelled_joules)

@@ -20,6 +20,19 @@ FOREVER_NS = 2**62
 
 
 @dataclass(slots=True, eq=False)
+class Special:
+    """Requests of a step with more than plain decode: which rows, and what part of their tokens."""
+
+    rows: NDArray[np.int64]
+    prefill_ratio: NDArray[np.float64]
+    """First-time prefill."""
+    recomputed_ratio: NDArray[np.float64]
+    """Computed again after a preemption."""
+    rejected_ratio: NDArray[np.float64]
+    """Speculative tokens that were not accepted."""
+
+
+@dataclass(slots=True, eq=False)
 class LoggedStep:
     """A step on the clock, with what is needed to divide its joules. Columns are per request."""
 
@@ -32,10 +45,8 @@ class LoggedStep:
     total_joules: float
     marginal_ratio: NDArray[np.float64]
     """Part of a request's weight that would be saved without it."""
-    prefill_ratio: NDArray[np.float64] | None
-    """Part of a request's tokens that is first-time prefill; ``None`` if there is none at all."""
-    recomputed_ratio: NDArray[np.float64] | None
-    rejected_ratio: NDArray[np.float64] | None
+    special: Special | None
+    """The requests of the step that did not just decode; ``None`` if all did."""
     measured_ns: int = 0
     """GPU time of this step that lay inside measured intervals, summed over GPUs."""
 
@@ -191,8 +202,6 @@ class Engine:
             self.info.cost, step.context, step.scheduled, step.sampled, (end_ns - start_ns) / 1e9
         )
         weights = cost.shapley_joules()
-        prefill, recomputed = self._phases(step, slots)
-        rejected = self._rejected(step, slots)
         self.steps.append(
             LoggedStep(
                 number=step.step,
@@ -202,9 +211,7 @@ class Engine:
                 weight_joules=weights,
                 total_joules=float(weights.sum()),
                 marginal_ratio=np.divide(cost.own_joules, weights, where=weights > 0, out=cost.own_joules),
-                prefill_ratio=prefill,
-                recomputed_ratio=recomputed,
-                rejected_ratio=rejected,
+                special=self._special(step, slots),
             )
         )
         self._count_tokens(step, slots)
@@ -238,44 +245,53 @@ class Engine:
                 self.tally.tokens["cached_local"] += local
                 self.tally.tokens["cached_external"] += external
 
-    def _phases(
-        self, step: StepDone, slots: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Prefill and recomputed parts of each request's tokens, and their counts."""
-        table = self.requests
+    def _special(self, step: StepDone, slots: NDArray[np.int64]) -> Special | None:
+        """Counts the computed tokens by kind, and finds the requests that did not just decode."""
+        until = self.requests.prefill_until[slots]
+        is_special = step.context < until
         total = int(step.scheduled.sum())
-        until = table.prefill_until[slots]
-        if not (step.context < until).any():
+        if step.drafted:
+            is_special |= np.array([handle in step.drafted for handle in step.request])
+        rows = np.flatnonzero(is_special)
+        if not len(rows):
             self.tally.tokens["decode"] += total
-            return None, None
-        after = step.context + step.scheduled
-        recompute_until = table.recompute_until[slots]
-        recomputed = np.clip(np.minimum(after, recompute_until) - step.context, 0, None)
-        below_prompt = np.minimum(after, table.prompt_tokens[slots])
-        prefill = np.clip(below_prompt - np.maximum(step.context, recompute_until), 0, None)
-        table.recomputed_tokens[slots] += recomputed
-        prefill_count, recomputed_count = int(prefill.sum()), int(recomputed.sum())
-        self.tally.tokens["prefill"] += prefill_count
-        self.tally.tokens["recomputed"] += recomputed_count
-        self.tally.tokens["decode"] += total - prefill_count - recomputed_count
-        divisor = np.maximum(step.scheduled, 1)
-        return (
-            prefill / divisor if prefill_count else None,
-            recomputed / divisor if recomputed_count else None,
-        )
-
-    def _rejected(self, step: StepDone, slots: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        if not step.drafted:
             return None
-        drafted = np.array([step.drafted.get(handle, 0) for handle in step.request], dtype=np.int64)
-        accepted = np.minimum(np.maximum(step.sampled - 1, 0), drafted)
-        rejected = np.minimum(drafted - accepted, step.scheduled)
-        rejected[step.context < self.requests.prefill_until[slots]] = 0  # drafts follow a whole prompt
+        scheduled, slots = step.scheduled[rows], slots[rows]
+        prefill, recomputed = self._phases(step.context[rows], scheduled, slots)
+        rejected = self._rejected(step, rows, slots)
+        counts = {"prefill": prefill, "recomputed": recomputed, "rejected": rejected}
+        for kind, tokens in counts.items():
+            self.tally.tokens[kind] += int(tokens.sum())
+            total -= int(tokens.sum())
+        self.tally.tokens["decode"] += total
+        divisor = np.maximum(scheduled, 1)
+        return Special(rows, prefill / divisor, recomputed / divisor, rejected / divisor)
+
+    def _phases(
+        self, context: NDArray[np.int64], scheduled: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of first-time prefill and of recompute, by request."""
+        table = self.requests
+        after = context + scheduled
+        recompute_until = table.recompute_until[slots]
+        recomputed = np.maximum(np.minimum(after, recompute_until) - context, 0)
+        below_prompt = np.minimum(after, table.prompt_tokens[slots])
+        prefill = np.maximum(below_prompt - np.maximum(context, recompute_until), 0)
+        table.recomputed_tokens[slots] += recomputed
+        return prefill, recomputed
+
+    def _rejected(
+        self, step: StepDone, rows: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Drafted tokens that were not accepted; drafts follow a whole prompt, so prefill has none."""
+        handles = [step.request[row] for row in rows]
+        drafted = np.array([step.drafted.get(handle, 0) for handle in handles], dtype=np.int64)
+        drafted[step.context[rows] < self.requests.prefill_until[slots]] = 0
+        drafted = np.minimum(drafted, step.scheduled[rows])
+        accepted = np.minimum(np.maximum(step.sampled[rows] - 1, 0), drafted)
         self.requests.drafted_tokens[slots] += drafted
         self.requests.accepted_tokens[slots] += accepted
-        self.tally.tokens["rejected"] += int(rejected.sum())
-        self.tally.tokens["decode"] -= int(rejected.sum())
-        return rejected / np.maximum(step.scheduled, 1)
+        return drafted - accepted
 
     def _count_tokens(self, step: StepDone, slots: NDArray[np.int64]) -> None:
         table = self.requests

@@ -39,7 +39,7 @@ class _Connection:
 
 
 class Listener:
-    """Owns the socket file. Used from one thread, except :meth:`wake`.
+    """Owns the socket file. Used from one thread.
 
     Args:
         path: where hooks look for it; the folder is made if it is missing.
@@ -54,17 +54,11 @@ class Listener:
         self.path = path
         self.refused: Counter[str] = Counter()
         self._next_session = first_session
-        self._selector = selectors.DefaultSelector()
         self._connections: dict[int, _Connection] = {}
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            self._server = _bind(path, mode)
-        except ConfigError:
-            self._close_wakers()
-            raise
+        self._server = _bind(path, mode)
+        self._selector = selectors.DefaultSelector()
         self._identity = os.stat(path).st_ino
         self._selector.register(self._server, selectors.EVENT_READ, None)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
 
     def rejected(self) -> Counter[str]:
         """Frames and records refused on connections that are still open, and connections refused."""
@@ -78,16 +72,8 @@ class Listener:
         for key, _ in self._selector.select(timeout_seconds):
             if key.fileobj is self._server:
                 self._accept()
-            elif key.fileobj == self._wake_read:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
             else:
                 yield from self._read(key.data)
-
-    def wake(self) -> None:
-        """Lets a waiting :meth:`poll` return; from any thread or signal handler."""
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"x")
 
     def close(self) -> None:
         """Closes all connections and removes the socket file if it is still ours."""
@@ -98,12 +84,6 @@ class Listener:
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_ino == self._identity:
                 os.unlink(self.path)
-        self._close_wakers()
-
-    def _close_wakers(self) -> None:
-        for descriptor in (self._wake_read, self._wake_write):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
 
     def _accept(self) -> None:
         try:

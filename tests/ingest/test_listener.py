@@ -113,9 +113,3 @@ def test_paths_that_cannot_be_are_named(tmp_path: Path) -> None:
         Listener(plain)
     with pytest.raises(ConfigError, match="cannot listen"):
         Listener(plain / "js.sock")
-
-
-def test_wake_ends_a_wait_at_once(listener: Listener) -> None:
-    """A signal handler can end a long poll."""
-    listener.wake()
-    assert list(listener.poll(60.0)) == []

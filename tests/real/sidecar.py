@@ -46,6 +46,8 @@ class Sidecar:
     environment: Mapping[str, str]
     name: str = "sidecar"
     arguments: tuple[str, ...] = ()
+    own_files: bool = True
+    """Whether it writes a request log and a trace."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +66,9 @@ class Sidecar:
     def start(self) -> Sidecar:
         command = [sys.executable, "-m", "joulescope.cli.main", "serve"]
         command += ["--socket", str(self.socket), "--listen", f"127.0.0.1:{self.port}", "--gpus", "all"]
-        command += ["--request-log", str(self.request_log), "--record", str(self.trace), *self.arguments]
+        if self.own_files:
+            command += ["--request-log", str(self.request_log), "--record", str(self.trace)]
+        command += self.arguments
         inherited = {**os.environ, **self.environment}
         environment = {name: text for name, text in inherited.items() if not name.startswith("JOULESCOPE_")}
         with self.log.open("wb") as log:
