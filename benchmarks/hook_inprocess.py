@@ -114,11 +114,19 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
 
+def quartiles_of_change(values: list[float], base: list[float]) -> list[float]:
+    """Lower quartile, median and upper quartile of the paired differences, percent."""
+    changes = [100 * (value / each - 1) for value, each in zip(values, base, strict=True)]
+    return [round(change, 2) for change in statistics.quantiles(changes, n=4)]
+
+
 def measure(bench: Bench, blocks: int, seed: int) -> dict[str, Any]:
     """Lets the arms take turns and gathers microseconds a step for each."""
     order = random.Random(seed)
     costs: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    busy_ns, step_seconds = 0, []
+    busy_ns = 0
+    step_seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    block_seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(blocks):
         for arm in order.sample(ARMS, len(ARMS)):
             bench.switch(arm)
@@ -126,9 +134,10 @@ def measure(bench: Bench, blocks: int, seed: int) -> dict[str, Any]:
             for number in range(BLOCK_STEPS):
                 start = time.perf_counter()
                 cost_ns = bench.step_ns()
-                step_seconds.append(time.perf_counter() - start)
                 if number >= WARM_STEPS:
+                    step_seconds[arm].append(time.perf_counter() - start)
                     costs[arm].append(cost_ns / 1000)
+            block_seconds[arm].append(statistics.median(step_seconds[arm][WARM_STEPS - BLOCK_STEPS :]))
             if arm == "hook":
                 busy_ns += bench.tap.emitter.thread_cpu_ns - before_ns
     return {
@@ -138,7 +147,10 @@ def measure(bench: Bench, blocks: int, seed: int) -> dict[str, Any]:
         },
         "hook_net_p50_us": round(statistics.median(costs["hook"]) - statistics.median(costs["bare"]), 2),
         "thread_us_per_step": round(busy_ns / 1000 / (blocks * BLOCK_STEPS), 1),
-        "step_ms": round(1000 * statistics.median(step_seconds), 3),
+        "step_ms": round(1000 * statistics.median(step_seconds["bare"]), 3),
+        "step_change_percent": {
+            arm: quartiles_of_change(block_seconds[arm], block_seconds["bare"]) for arm in ("empty", "hook")
+        },
         "steps_per_arm": len(costs["hook"]),
         "dropped": bench.tap.emitter.dropped,
     }

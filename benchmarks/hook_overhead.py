@@ -34,6 +34,8 @@ from tests.real.vllm_env import VllmServer, install_hook, make_model, vllm_pytho
 RESULTS = Path(__file__).with_name("results")
 SIZES = (32, 256, 1024)
 GOAL_US = {256: 5.0, 1024: 10.0}
+CALM_SECONDS = 2.0
+TOKENS_PER_ROUND = 48_000
 SERVERS = ("off", "off again", "on")
 """Two servers without the hook: their difference is the noise that the third has to be seen against."""
 
@@ -105,15 +107,17 @@ def run_inprocess(directory: Path, model: Path, hook: Path, sizes: list[int], bl
 def inprocess_line(report: dict[str, Any]) -> str:
     """The result in one table."""
     lines = [
-        "| streams | hook p50 (p99) µs | empty wrapper | probes | net p50 µs | goal | thread µs | step ms |",
-        "|---|---|---|---|---|---|---|---|",
+        "| streams | hook p50 (p99) µs | empty wrapper | probes | net µs | goal | thread µs | step ms | change |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in report["results"]:
         arms = each["arms"]
         cells = [f"{arms[arm]['p50_us']} ({arms[arm]['p99_us']})" for arm in ("hook", "empty", "bare")]
         goal = GOAL_US.get(each["streams"])
         cells += [str(each["hook_net_p50_us"]), "–" if goal is None else f"≤ {goal:g}"]
+        low, middle, high = each["step_change_percent"]["hook"]
         cells += [str(each["thread_us_per_step"]), str(each["step_ms"])]
+        cells.append(f"{middle:+} % ({low:+} .. {high:+})")
         lines.append(f"| {each['streams']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -163,8 +167,14 @@ def measure_throughput(clients: dict[str, Client], streams: int, rounds: int) ->
     return {"summary": summary, "tokens_per_second": measured}
 
 
-def tokens_per_second(client: Client, streams: int, max_tokens: int = 96) -> float:
-    """One request with ``streams`` prompts: the client costs next to nothing while the server works."""
+def tokens_per_second(client: Client, streams: int) -> float:
+    """One request with ``streams`` prompts: the client costs next to nothing while the server works.
+
+    Before it the machine gets time to calm down: the server that had the last turn keeps a core busy for a
+    second after its last step, waiting for the next.
+    """
+    time.sleep(CALM_SECONDS)
+    max_tokens = TOKENS_PER_ROUND // streams
     prompts = [f"Stream {number} of many" for number in range(streams)]
     body = {"prompt": prompts, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
     start = time.perf_counter()

@@ -94,6 +94,7 @@ class SchedulerTranslator:
         self._now_ns = now_ns
         self._last_handle = 0
         self._last_step = 0
+        self._latest: tuple[list[str], list[int]] | None = None
         self._open: dict[str, int] = {}
         self._unadmitted: dict[str, Any] = {}
         self._encoder_sizes: dict[str, list[int]] = {}
@@ -194,6 +195,7 @@ class SchedulerTranslator:
         )
 
     def _forget(self, request_id: str) -> int | None:
+        self._latest = None
         self._unadmitted.pop(request_id, None)
         self._encoder_sizes.pop(request_id, None)
         self._doubtful.discard(request_id)
@@ -256,6 +258,12 @@ class SchedulerTranslator:
             self._lose_step(records, next(iter(self._pending)), start_ns)
 
     def _handles(self, records: list[AnyRecord], ids: list[str], time_ns: int) -> list[int]:
+        """Handles for ids; while nobody comes or goes they are those of the step before."""
+        if self._latest is None or self._latest[0] != ids:
+            self._latest = ids, self._look_up(records, ids, time_ns)
+        return self._latest[1]
+
+    def _look_up(self, records: list[AnyRecord], ids: list[str], time_ns: int) -> list[int]:
         try:
             return list(map(self._open.__getitem__, ids))
         except KeyError:
@@ -339,8 +347,10 @@ def _sampled(ids: list[str], results: Any) -> list[int]:
     outputs: list[Any] = []
     for part in (results or {}).values():
         outputs += part.outputs
-    came_out = dict(zip(map(_request_id_of, outputs), map(len, map(_new_tokens_of, outputs)), strict=True))
-    sampled = [came_out.get(each, 0) for each in ids]
+    output_ids, sampled = list(map(_request_id_of, outputs)), list(map(len, map(_new_tokens_of, outputs)))
+    if output_ids != ids:
+        came_out = dict(zip(output_ids, sampled, strict=True))
+        sampled = [came_out.get(each, 0) for each in ids]
     return [] if sampled.count(1) == len(sampled) else sampled
 
 

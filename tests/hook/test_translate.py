@@ -149,9 +149,14 @@ def test_streaming_session_continues(engine: Engine) -> None:
 
 def test_id_used_again(engine: Engine) -> None:
     """An id that comes back after its request has ended is a request of its own."""
-    engine.free(engine.add(Request("a")))
+    request = engine.add(Request("a"))
+    engine.run(step_of(new={"a": (0, 10)}), a=1)
+    engine.free(request)
     engine.add(Request("a"))
-    assert [each.request for each in of(RequestStart, engine.records())] == [1, 2]
+    engine.run(step_of(new={"a": (0, 10)}), a=1)
+    records = engine.records()
+    assert [each.request for each in of(RequestStart, records)] == [1, 2]
+    assert [each.request for each in of(Step, records)] == [[1], [2]]
 
 
 def test_unheard_request(engine: Engine) -> None:
