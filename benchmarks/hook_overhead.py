@@ -107,7 +107,7 @@ def run_inprocess(directory: Path, model: Path, hook: Path, sizes: list[int], bl
 def inprocess_line(report: dict[str, Any]) -> str:
     """The result in one table."""
     lines = [
-        "| streams | hook p50 (p99) µs | empty wrapper | probes | net µs | goal | thread µs | step ms | change |",
+        "| streams | hook p50 (p99) µs | empty | probes | net | goal | thread µs | step ms | change |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in report["results"]:
