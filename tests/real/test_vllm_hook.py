@@ -250,14 +250,21 @@ COUNTERS = (
 
 
 def check_counters(rig: Rig, new: dict[int, Account], before: dict[str, float]) -> None:
+    """vLLM counts in the API server, which does not hear all of a request that was just aborted: its last
+    tokens, and its preemptions since the last token, are missing there."""
     grown = {name: rig.client.counter(name) - before[name] for name in COUNTERS}
-    assert grown["vllm:generation_tokens_total"] == sum(account.sampled for account in new.values())
-    prefilled = [account for account in new.values() if account.sampled]
-    assert grown["vllm:prompt_tokens_total"] == sum(each.start.prompt_tokens for each in prefilled)
+    everyone = list(new.values())
+    kept = [account for account in everyone if account.end and account.end.reason != "abort"]
+    generated = sum(account.sampled for account in everyone)
+    aborted = len(everyone) - len(kept)
+    assert generated - 2 * aborted <= grown["vllm:generation_tokens_total"] <= generated
+    prompts_of_all, prompts_of_kept = (sum(e.start.prompt_tokens for e in each) for each in (everyone, kept))
+    assert prompts_of_kept <= grown["vllm:prompt_tokens_total"] <= prompts_of_all
     preempted = sum(len(step.preempted) for step in rig.session().of(Step))
-    assert grown["vllm:num_preemptions_total"] == preempted > 0
-    assert preempted == sum(account.end.preemptions or 0 for account in new.values() if account.end)
-    assert sum(account.recomputed for account in new.values()) > 0
+    of_all, of_kept = (sum(e.end.preemptions or 0 for e in each if e.end) for each in (everyone, kept))
+    assert preempted == of_all > 0
+    assert of_kept <= grown["vllm:num_preemptions_total"] <= of_all
+    assert sum(account.recomputed for account in everyone) > 0
 
 
 def test_several_answers_to_one_request(rig: Rig) -> None:
