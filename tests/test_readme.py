@@ -43,6 +43,7 @@ RUN_HERE = {
     "make help": "test_make_help_lists_what_the_readme_uses",
     "joulescope serve --socket /run/joulescope/joulescope.sock": "test_serve_answers_as_the_readme_says",
     "curl -s http://localhost:5685/metrics": "test_serve_answers_as_the_readme_says",
+    "joulescope top --url http://localhost:5685": "test_serve_answers_as_the_readme_says",
     "joulescope config show": "test_quick_commands_work",
     "joulescope config example": "test_quick_commands_work",
     "joulescope record run.jsonl.gz": "test_record_then_replay_then_parse",
@@ -141,6 +142,7 @@ def test_quick_commands_work(command: str, tmp_path: Path) -> None:
 def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:
     """The sidecar serves the pages that the README names, and ends with 0 on SIGTERM."""
     (serve,) = (each for each in _commands() if each.startswith("joulescope serve"))
+    (top,) = (each for each in _commands() if each.startswith("joulescope top"))
     (curl,) = (each for each in _commands() if each.startswith("curl"))
     socket_path = tmp_path / "j.sock"
     port = _free_port()
@@ -152,6 +154,7 @@ def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:
             assert f"`{page}`" in README or page == "/"
             with urllib.request.urlopen(base + page, timeout=PATIENCE_SECONDS) as answer:
                 assert answer.status == 200
+        assert _run(f"{top.replace('localhost:5685', f'127.0.0.1:{port}')} --count 1", tmp_path).stdout
 
 
 def test_record_then_replay_then_parse(tmp_path: Path) -> None:
