@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-METHOD = "prior-shapley"
+METHOD = "fitted-shapley"
 """Name of the rule by which joules are divided; it stands in every export."""
 
 METHOD_VERSION = "1"

@@ -10,6 +10,7 @@ from joulescope.attribution.cost import CostModel
 from joulescope.attribution.division import divide
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
 from joulescope.model import (
     EnergyInterval,
@@ -51,11 +52,11 @@ class Accountant:
     decided before :meth:`settle` says what time it is.
     """
 
-    def __init__(self, policy: Policy | None = None, model: CostModel | None = None) -> None:
+    def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
         self.late_intervals = 0
         self.wall_offset_ns = 0
-        self._model = model or CostModel()
+        self._models: dict[str, CostModel] = {}
         self._gpus: dict[str, GpuState] = {}
         self._engines: list[Engine] = []
         self._tallies: dict[str, EngineTally] = {}
@@ -71,6 +72,7 @@ class Accountant:
             self._gpus[info.gpu] = GpuState(info)
         else:
             state.info = info
+        self._expect()
 
     def interval(self, interval: EnergyInterval) -> None:
         """Measured joules of a known GPU; intervals that begin before the last one ended are refused."""
@@ -104,7 +106,24 @@ class Accountant:
         if tally is None:
             tally = self._tallies[info.engine] = EngineTally(info, wall_offset_ns=self.wall_offset_ns)
         tally.info = info
-        self._engines.append(Engine(info, time_ns, tally, self._model, self.policy.max_open_requests))
+        model = self._models[info.engine] = self._model_of(info)
+        self._engines.append(Engine(info, time_ns, tally, model, self.policy.max_open_requests))
+        self._expect()
+
+    def _model_of(self, info: EngineInfo) -> CostModel:
+        """What an engine of this label has taught already, if its model costs the same."""
+        gpu_count = max(len(info.gpus), info.tensor_parallel * info.pipeline_parallel)
+        known = self._models.get(info.engine)
+        if known is not None and known.describes(info.cost, gpu_count):
+            return known
+        return CostModel(info.cost, gpu_count, expectation_of("", None))
+
+    def _expect(self) -> None:
+        """Tells the models that have learned nothing yet what GPU they are about."""
+        for engine in self._engines:
+            gpus = self._gpus_of(engine)
+            if gpus and not engine.model.has_learned:
+                engine.model.expect(expectation_of(gpus[0].info.name, gpus[0].info.power_limit_watts))
 
     def _former(self, info: EngineInfo) -> Engine | None:
         """The engine that this one is, back from a broken connection."""
@@ -120,6 +139,7 @@ class Accountant:
     def engine_gpus(self, engine: str, gpus: Sequence[str]) -> None:
         for found in self._live(engine):
             found.set_gpus(tuple(gpus))
+        self._expect()
 
     def engine_down(self, engine: str, time_ns: int, reason: str) -> None:
         for found in self._live(engine):

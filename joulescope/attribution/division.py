@@ -35,9 +35,6 @@ class EngineShare:
     """Each step that overlaps the interval, with the part of it that does."""
     request_uj: NDArray[np.int64]
 
-    def modelled_joules(self) -> float:
-        return sum(step.total_joules * part for step, part in self.steps)
-
 
 @dataclass(slots=True)
 class Stretches:
@@ -152,7 +149,7 @@ def _divide_rest(
     """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
     books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
     books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
-    columns = [_weights(steps, gpu.scale_of(engine.info.engine).watts) for engine, steps in found]
+    columns = [_weights(steps) for _, steps in found]
     columns.append(np.array([gpu.busy.watts * ns / 1e9 for _, _, ns in books]))
     weights = np.concatenate(columns)
     if not len(weights):
@@ -170,10 +167,10 @@ def _divide_rest(
     return [share for share in shares if share.steps]
 
 
-def _weights(steps: list[tuple[LoggedStep, float]], scale: float) -> NDArray[np.float64]:
+def _weights(steps: list[tuple[LoggedStep, float]]) -> NDArray[np.float64]:
     """Modelled joules of every request and step; most steps lie in the interval as a whole."""
     columns = [step.weight_joules if part == 1.0 else step.weight_joules * part for step, part in steps]
-    return np.concatenate(columns) * scale if columns else np.empty(0)
+    return np.concatenate(columns) if columns else np.empty(0)
 
 
 def _learn(
@@ -186,7 +183,8 @@ def _learn(
         return
     if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _CLEAN * total_ns:
         return
-    gpu.busy.learn(posting.attributed_uj * 1e3 / stretches.busy_ns)
-    if len(shares) == 1 and (modelled_joules := shares[0].modelled_joules()) > 0:
-        scale = gpu.scale_of(shares[0].engine.info.engine)
-        scale.learn(posting.attributed_uj / 1e6 / modelled_joules)
+    busy_joules = posting.attributed_uj / 1e6
+    gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
+    if len(shares) == 1:
+        steps = [(step.totals, part) for step, part in shares[0].steps]
+        shares[0].engine.model.learn_energy(steps, busy_joules, stretches.idle_ns / 1e9)

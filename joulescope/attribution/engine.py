@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import CostModel
+from joulescope.attribution.cost import CostModel, StepTotals
 from joulescope.attribution.endings import Endings
 from joulescope.attribution.requests import RequestTable
 from joulescope.attribution.spans import Span
@@ -42,9 +42,9 @@ class LoggedStep:
     slots: NDArray[np.int64]
     weight_joules: NDArray[np.float64]
     """Modelled Shapley value of each request."""
-    total_joules: float
     marginal_ratio: NDArray[np.float64]
     """Part of a request's weight that would be saved without it."""
+    totals: StepTotals
     special: Special | None
     """The requests of the step that did not just decode; ``None`` if all did."""
     measured_ns: int = 0
@@ -75,7 +75,7 @@ class Engine:
         self.forgotten_ns = 0
         """Up to here steps were dropped from the clock: what they cost can no longer be told."""
         self._dropped = 0
-        self._model = model
+        self.model = model
         self._max_open_requests = max_open_requests
         self._last_output_ns = up_ns
         self._complete_until_ns = up_ns
@@ -198,10 +198,8 @@ class Engine:
         start_ns = max(self._last_output_ns, step.schedule_end_ns)
         end_ns = max(step.output_start_ns, start_ns + 1)
         self._note_exceptions(step)
-        cost = self._model.step_cost(
-            self.info.cost, step.context, step.scheduled, step.sampled, (end_ns - start_ns) / 1e9
-        )
-        weights = cost.shapley_joules()
+        cost = self.model.step_cost(step.context, step.scheduled, step.sampled, (end_ns - start_ns) / 1e9)
+        weights, saved = cost.shapley_joules, cost.saved_joules
         self.steps.append(
             LoggedStep(
                 number=step.step,
@@ -209,8 +207,8 @@ class Engine:
                 end_ns=end_ns,
                 slots=slots,
                 weight_joules=weights,
-                total_joules=float(weights.sum()),
-                marginal_ratio=np.divide(cost.own_joules, weights, where=weights > 0, out=cost.own_joules),
+                marginal_ratio=np.divide(saved, weights, where=weights > 0, out=saved),
+                totals=cost.totals,
                 special=self._special(step, slots),
             )
         )
@@ -310,12 +308,15 @@ class Engine:
         self.gaps = [gap for gap in self.gaps if gap[1] > settled_ns]
         self.overheads = [stretch for stretch in self.overheads if stretch[1] > settled_ns]
         steps = self.steps
+        told: list[StepTotals] = []
         while steps and steps[0].end_ns <= settled_ns:
             step = steps.popleft()
+            told.append(step.totals)
             self.forgotten_ns = step.end_ns
             length_ns = (step.end_ns - step.start_ns) * max(gpu_count, 1)
             if step.measured_ns < length_ns - length_ns // 1000:
                 self.requests.complete[step.slots] = False
+        self.model.learn_times(told)
 
 
 def _unknown(engine: str, handle: int, time_ns: int) -> RequestStarted:

@@ -43,11 +43,6 @@ class GpuState:
         limit_watts = self.info.power_limit_watts or _UNKNOWN_LIMIT_WATTS
         self.idle = PowerLevel(_IDLE_PART_OF_LIMIT * limit_watts)
         self.busy = PowerLevel(_BUSY_PART_OF_LIMIT * limit_watts)
-        self.scale: dict[str, PowerLevel] = {}
-        """Measured over modelled joules of each engine's steps, learned from clean intervals."""
-
-    def scale_of(self, engine: str) -> PowerLevel:
-        return self.scale.setdefault(engine, PowerLevel(1.0))
 
     def worker_up(self, time_ns: int) -> None:
         self.workers[time_ns] = None

@@ -1,0 +1,69 @@
+"""Learning: from a prior to the truth, no further than the data carry, and on when the truth changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from joulescope.attribution.learn import PriorRegression
+
+PRIOR = np.array([1.0, 10.0, 100.0])
+TRUTH = np.array([1.7, 6.0, 140.0])
+
+
+def rows(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.5, 1.5, (count, 3)) / PRIOR
+
+
+def feed(fit: PriorRegression, truth: np.ndarray, count: int, seed: int = 0) -> None:
+    for row in rows(count, seed):
+        fit.learn(row[None, :], np.array([row @ truth]), np.array([0.02]))
+
+
+def test_it_begins_with_the_prior() -> None:
+    """Before any observation the prior is the answer, with the prior's uncertainty."""
+    fit = PriorRegression(PRIOR, 0.5, 0.99)
+    assert fit.coefficients == pytest.approx(PRIOR)
+    assert fit.relative_std(np.array([1.0, 0.0, 0.0])) == pytest.approx(0.5)
+
+
+def test_it_finds_the_truth() -> None:
+    """Varied observations carry it from the prior to the true coefficients."""
+    fit = PriorRegression(PRIOR, 1.0, 0.999)
+    feed(fit, TRUTH, 500)
+    assert fit.coefficients == pytest.approx(TRUTH, rel=0.02)
+    assert fit.relative_std(np.array([1.0, 0.0, 0.0])) < 0.05
+
+
+def test_what_the_data_cannot_tell_apart_keeps_the_priors_proportions() -> None:
+    """Two features that always rise together: their sum is learned, their ratio stays."""
+    fit = PriorRegression(PRIOR, 0.5, 0.99)
+    row = np.array([1.0, 0.1, 0.0])
+    for _ in range(300):
+        fit.learn(row[None, :], np.array([3.0]), np.array([0.02]))
+    assert fit.coefficients[0] == pytest.approx(fit.coefficients[1] / 10.0, rel=1e-6)
+    assert row @ fit.coefficients == pytest.approx(3.0, rel=0.01)
+
+
+def test_a_change_is_followed() -> None:
+    """After a change of regime the old data fades and the new truth is found."""
+    fit = PriorRegression(PRIOR, 1.0, 0.98)
+    feed(fit, PRIOR, 300)
+    feed(fit, TRUTH, 600, seed=1)
+    assert fit.coefficients == pytest.approx(TRUTH, rel=0.05)
+
+
+def test_an_outlier_moves_little() -> None:
+    """One absurd observation among good ones is nearly ignored."""
+    fit = PriorRegression(PRIOR, 1.0, 0.999)
+    feed(fit, TRUTH, 300)
+    before = fit.coefficients.copy()
+    fit.learn(rows(1, 9), np.array([500.0]), np.array([0.02]))
+    assert fit.coefficients == pytest.approx(before, rel=0.05)
+
+
+def test_no_coefficient_becomes_negative() -> None:
+    """Physical costs are not negative, whatever the noise says."""
+    fit = PriorRegression(PRIOR, 1.0, 0.999)
+    feed(fit, np.array([2.0, -5.0, 120.0]), 300)
+    assert (fit.coefficients > 0).all()
