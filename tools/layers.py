@@ -52,13 +52,11 @@ ROOMS: dict[str, Room] = {
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
-    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client psutil starlette uvicorn"),
+    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(f"{VALUES} hook.wire ingest sampling attribution", packages="numpy"),
     "replay": _room(f"{VALUES} hook.wire ingest sampling attribution pipeline"),
-    "daemon": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline", packages="psutil"
-    ),
+    "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
     "cli": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay daemon",

@@ -174,7 +174,11 @@ class Engine:
 
     def finished(self, settled_ns: int) -> Iterator[FinishedRequest]:
         """Takes out the requests whose joules are all accounted, given what is settled."""
-        for end in self._endings.settled(settled_ns):
+        for end in list(self._endings.settled(settled_ns)):
+            last_step_ns = int(self.requests.last_step_ns[self.requests.slot_of[end.request]])
+            if last_step_ns > settled_ns:  # it was computed beyond the step that was said to be its last
+                self._endings.await_energy(end, last_step_ns)
+                continue
             done = self.requests.finish(self.requests.slot_of[end.request], end, self.info)
             self.tally.finished(done)
             yield done
@@ -212,7 +216,7 @@ class Engine:
                 special=self._special(step, slots),
             )
         )
-        self._count_tokens(step, slots)
+        self._count_tokens(step, slots, end_ns)
         self._last_output_ns = end_ns
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
         self._pending_since_ns = None if not self.sends_progress else self._pending_since_ns
@@ -291,7 +295,7 @@ class Engine:
         self.requests.accepted_tokens[slots] += accepted
         return drafted - accepted
 
-    def _count_tokens(self, step: StepDone, slots: NDArray[np.int64]) -> None:
+    def _count_tokens(self, step: StepDone, slots: NDArray[np.int64], end_ns: int) -> None:
         table = self.requests
         generated = table.generated_tokens[slots]
         if not generated.all():
@@ -301,6 +305,7 @@ class Engine:
         table.scheduled_tokens[slots] += step.scheduled
         table.computed_until[slots] = np.maximum(table.computed_until[slots], step.context + step.scheduled)
         table.steps[slots] += 1
+        table.last_step_ns[slots] = end_ns
         self.tally.tokens["generated"] += int(step.sampled.sum())
 
     def forget(self, settled_ns: int, gpu_count: int) -> None:

@@ -24,6 +24,7 @@ _INT_COLUMNS = (
     "preemptions",
     "steps",
     "first_token_ns",
+    "last_step_ns",
     "attributed_uj",
     "prefill_uj",
     "wasted_uj",
@@ -35,7 +36,8 @@ class RequestTable:
     """Slots for open requests; a slot is used again once its request is finished.
 
     ``prefill_until`` is the highest of ``prompt_tokens`` and ``recompute_until``: a scheduled token below
-    it is not plain decode. ``recompute_until`` is how far a preempted request had come.
+    it is not plain decode. ``recompute_until`` is how far a preempted request had come. ``last_step_ns`` is
+    the end of the last step that computed it: until then its account cannot be closed.
     """
 
     prompt_tokens: _Ints
@@ -51,6 +53,7 @@ class RequestTable:
     preemptions: _Ints
     steps: _Ints
     first_token_ns: _Ints
+    last_step_ns: _Ints
     attributed_uj: _Ints
     prefill_uj: _Ints
     wasted_uj: _Ints

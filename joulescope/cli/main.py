@@ -21,7 +21,6 @@ EXTRA_PACKAGES = (
     "numpy",
     "opentelemetry",
     "prometheus_client",
-    "psutil",
     "pynvml",
     "rich",
     "starlette",

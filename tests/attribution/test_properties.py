@@ -159,7 +159,7 @@ def worlds(draw: st.DrawFn) -> list[object]:
             world.append(GpuReading(gpu=GPUS[0], time_ns=at, energy_joules=joules, power_watts=240.0))
     world += draw(st.lists(st.one_of(instants, instants, readings, engine_records), max_size=8))
     world.sort(key=moment)
-    for _ in range(draw(st.integers(0, 6))):  # late by some places, or told twice
+    for _ in range(draw(st.integers(0, 6 if world else 0))):  # late by some places, or told twice
         item = world[draw(st.integers(0, len(world) - 1))]
         world.insert(draw(st.integers(0, len(world))), item)
     return world

@@ -281,3 +281,15 @@ def test_an_engine_that_reconnects_goes_on_with_its_requests() -> None:
     assert finished["r1"].attributed_joules == pytest.approx(200.0, rel=0.05)
     assert not finished["r1"].complete
     assert gpu.unattributed_joules["records_lost"] == pytest.approx(100.0, rel=0.1)
+
+
+def test_a_request_that_runs_on_after_its_last_step_is_charged_whole() -> None:
+    """A peer that names the wrong final step cannot make joules vanish: the account waits for the real one."""
+    steps = [step(n, 325 * MS + n * 100 * MS, 425 * MS + n * 100 * MS, [1], sampled=[0]) for n in range(1, 6)]
+    told = [hello(), start(1), step(0, 0, 325 * MS, [1]), end(1, 325 * MS, 0)]
+    records = worlds.by_time(told, steps, worlds.samples(2 * SECOND, 240.0))
+    finished, gpu, _ = account(records)
+    assert sum(request.attributed_joules or 0 for request in finished.values()) == pytest.approx(
+        gpu.attributed_joules, abs=1e-9
+    )
+    assert finished["r1"].steps == 6

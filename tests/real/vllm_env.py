@@ -1,6 +1,6 @@
 """An environment with real vLLM for the CPU, and a real OpenAI server in it with joulescope's hook.
 
-The environment: ``JOULESCOPE_VLLM_PYTHON`` names an interpreter that has vLLM; otherwise one is made with
+The environment: ``VLLM_PYTHON`` names an interpreter that has vLLM; otherwise one is made with
 venv and pip below ``~/.cache/joulescope`` (about 3.4 GB, two minutes) and kept for the next time.
 
 The hook is not installed there. It is installed with ``pip install --no-deps --target`` into a directory
@@ -34,7 +34,7 @@ START_SECONDS = 240.0
 
 def vllm_python() -> Path:
     """The interpreter of an environment with vLLM; makes the environment if there is none."""
-    named = os.environ.get("JOULESCOPE_VLLM_PYTHON")
+    named = os.environ.get("VLLM_PYTHON")
     if named:
         return Path(named)
     home = CACHE / f"vllm-{VLLM_VERSION.rpartition('.')[0]}"
