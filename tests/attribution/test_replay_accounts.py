@@ -284,7 +284,7 @@ def test_an_engine_that_reconnects_goes_on_with_its_requests() -> None:
 
 
 def test_a_request_that_runs_on_after_its_last_step_is_charged_whole() -> None:
-    """A peer that names the wrong final step cannot make joules vanish: the account waits for the real one."""
+    """A peer that names the wrong final step makes no joules vanish: the account waits for the true one."""
     steps = [step(n, 325 * MS + n * 100 * MS, 425 * MS + n * 100 * MS, [1], sampled=[0]) for n in range(1, 6)]
     told = [hello(), start(1), step(0, 0, 325 * MS, [1]), end(1, 325 * MS, 0)]
     records = worlds.by_time(told, steps, worlds.samples(2 * SECOND, 240.0))
