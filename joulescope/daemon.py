@@ -238,7 +238,7 @@ class Daemon:
             self._handle(self._events.popleft())
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
-        self._notice_recorder()
+        self._notice_failures()
 
     def _take_in(self, wait_seconds: float) -> bool:
         """Handles what the sockets hold now; true if there may be more.
@@ -275,11 +275,18 @@ class Daemon:
             for sink in self._sinks:
                 sink.export(finished)
 
-    def _notice_recorder(self) -> None:
+    def _notice_failures(self) -> None:
+        """Says once, in log and counter, that a part has stopped for good while the rest goes on."""
         error = self._pipeline.record_error
         if error is not None and not self._errors["record_stopped"]:
             self._errors["record_stopped"] += 1
             _logger.error("recording stopped, accounting goes on: %s", error)
+        failure = None if self._sampler is None else self._sampler.failure
+        if failure is not None and not self._errors["sampler_stopped"]:
+            self._errors["sampler_stopped"] += 1
+            self.sensor_error = f"the sampler stopped: {failure!r}; please report it, and restart"
+            self._pipeline.sensor_down()
+            _logger.error("%s", self.sensor_error)
 
     def publish(self) -> None:
         """Makes the accounts as they stand the snapshot that everybody reads."""

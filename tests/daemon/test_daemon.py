@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulescope.clock import ManualClock
+from joulescope.clock import ManualClock, SystemClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.errors import ConfigError, SensorLost
@@ -190,3 +191,28 @@ def test_what_is_open_at_the_end_is_settled(bench: Bench) -> None:
     final = bench.daemon.close(0.1)
     assert final.gpus[0].measured_joules == pytest.approx(720.0)
     assert final.gpus[0].attributed_joules == pytest.approx(300.0)
+
+
+def test_a_sampler_that_dies_is_noticed(tmp_path: Path) -> None:
+    """A bug in a sensor ends its thread, not the sidecar: readiness and a counter say so."""
+
+    class Broken:
+        def gpus(self) -> Sequence[GpuInfo]:
+            return [GpuInfo(GPU)]
+
+        def read(self) -> Sequence[GpuReading]:
+            raise ZeroDivisionError
+
+        def read_failures(self) -> dict[str, int]:
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    daemon = Daemon(settings_in(tmp_path, sample_hz=1000.0), open_sensor=Broken, clock=SystemClock())
+    daemon.start()
+    deadline_ns = time.monotonic_ns() + 20 * SECOND
+    while "sampler stopped" not in daemon.ready()[1] and time.monotonic_ns() < deadline_ns:
+        time.sleep(0.01)
+    assert "ZeroDivisionError" in daemon.ready()[1]
+    assert daemon.close().sidecar.rejected_records["sampler_stopped"] == 1
