@@ -44,9 +44,9 @@ class Replay:
         pipeline = Pipeline(self.policy, self.scope, window_ns=self.window_ns, wall=self.wall)
         now_ns = settled_ns = 0
         if first is not None:
-            now_ns = settled_ns = self._feed(pipeline, first)
+            now_ns = settled_ns = self.feed(pipeline, first)
         for record in iterator:
-            time_ns = self._feed(pipeline, record)
+            time_ns = self.feed(pipeline, record)
             now_ns = max(now_ns, time_ns)
             if now_ns - settled_ns >= _SETTLE_EVERY_NS:
                 settled_ns = now_ns
@@ -59,7 +59,7 @@ class Replay:
         self.snapshot = pipeline.snapshot(now_ns)
         self.open_requests = sum(engine.requests_open for engine in self.snapshot.engines)
 
-    def _feed(self, pipeline: Pipeline, record: wire.AnyRecord) -> int:
+    def feed(self, pipeline: Pipeline, record: wire.AnyRecord) -> int:
         """Gives one record to the pipeline and returns the instant that it speaks of, or 0."""
         self.record_count += 1
         if isinstance(record, wire.Step):

@@ -229,6 +229,8 @@ class Accountant:
         for share in shares:
             charge(share, posting, gpu.info.gpu, self.policy.recompute_to)
         gpu.account.post(posting)
+        for engine in drivers:
+            engine.learn_times(interval.end_ns)
         gpu.settled_ns = interval.end_ns
         gpu.forget(interval.start_ns)
 

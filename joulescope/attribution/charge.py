@@ -28,7 +28,8 @@ def charge(share: EngineShare, posting: Posting, gpu: str, recompute_to: str) ->
     prefill_uj = 0
     if special is not None:
         prefill_uj = _charge_special(share, special, slots, paid_uj, posting, recompute_to)
-    marginal_uj = paid_uj * np.concatenate([step.marginal_ratio for step, _ in share.steps])
+    ratios = [share.engine.price_of(step).marginal_ratio for step, _ in share.steps]
+    marginal_uj = paid_uj * np.concatenate(ratios)
     np.add.at(table.attributed_uj, slots, paid_uj)
     np.add.at(table.marginal_uj, slots, marginal_uj)
     table.measured[slots] = True

@@ -149,7 +149,7 @@ def _divide_rest(
     """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
     books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
     books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
-    columns = [_weights(steps) for _, steps in found]
+    columns = [_weights(engine, steps) for engine, steps in found]
     columns.append(np.array([gpu.busy.watts * ns / 1e9 for _, _, ns in books]))
     weights = np.concatenate(columns)
     if not len(weights):
@@ -167,9 +167,10 @@ def _divide_rest(
     return [share for share in shares if share.steps]
 
 
-def _weights(steps: list[tuple[LoggedStep, float]]) -> NDArray[np.float64]:
+def _weights(engine: Engine, steps: list[tuple[LoggedStep, float]]) -> NDArray[np.float64]:
     """Modelled joules of every request and step; most steps lie in the interval as a whole."""
-    columns = [step.weight_joules if part == 1.0 else step.weight_joules * part for step, part in steps]
+    priced = [(engine.price_of(step).weight_joules, part) for step, part in steps]
+    columns = [weights if part == 1.0 else weights * part for weights, part in priced]
     return np.concatenate(columns) if columns else np.empty(0)
 
 
@@ -186,5 +187,6 @@ def _learn(
     busy_joules = posting.attributed_uj / 1e6
     gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
     if len(shares) == 1:
-        steps = [(step.totals, part) for step, part in shares[0].steps]
-        shares[0].engine.model.learn_energy(steps, busy_joules, stretches.idle_ns / 1e9)
+        engine = shares[0].engine
+        steps = [(engine.price_of(step).totals, part) for step, part in shares[0].steps]
+        engine.model.learn_energy(steps, busy_joules, stretches.idle_ns / 1e9)

@@ -40,15 +40,25 @@ class LoggedStep:
     start_ns: int
     end_ns: int
     slots: NDArray[np.int64]
+    told: StepDone
+    special: Special | None
+    """The requests of the step that did not just decode; ``None`` if all did."""
+    price: Price | None = None
+    """Set when the first interval that it lies in is divided."""
+    has_taught: bool = False
+    measured_ns: int = 0
+    """GPU time of this step that lay inside measured intervals, summed over GPUs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Price:
+    """What a step should cost, by the coefficients of the moment."""
+
     weight_joules: NDArray[np.float64]
     """Modelled Shapley value of each request."""
     marginal_ratio: NDArray[np.float64]
     """Part of a request's weight that would be saved without it."""
     totals: StepTotals
-    special: Special | None
-    """The requests of the step that did not just decode; ``None`` if all did."""
-    measured_ns: int = 0
-    """GPU time of this step that lay inside measured intervals, summed over GPUs."""
 
 
 class Engine:
@@ -202,20 +212,7 @@ class Engine:
         start_ns = max(self._last_output_ns, step.schedule_end_ns)
         end_ns = max(step.output_start_ns, start_ns + 1)
         self._note_exceptions(step)
-        cost = self.model.step_cost(step.context, step.scheduled, step.sampled, (end_ns - start_ns) / 1e9)
-        weights, saved = cost.shapley_joules, cost.saved_joules
-        self.steps.append(
-            LoggedStep(
-                number=step.step,
-                start_ns=start_ns,
-                end_ns=end_ns,
-                slots=slots,
-                weight_joules=weights,
-                marginal_ratio=np.divide(saved, weights, where=weights > 0, out=saved),
-                totals=cost.totals,
-                special=self._special(step, slots),
-            )
-        )
+        self.steps.append(LoggedStep(step.step, start_ns, end_ns, slots, step, self._special(step, slots)))
         self._count_tokens(step, slots, end_ns)
         self._last_output_ns = end_ns
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
@@ -223,6 +220,28 @@ class Engine:
         self.last_step = step
         self.tally.steps += 1
         self._endings.step_came(step.step, end_ns)
+
+    def price_of(self, step: LoggedStep) -> Price:
+        """The step's price. It is set once, when its first interval is divided, so that it depends on what
+        earlier intervals taught and on nothing else: a replay comes to the same."""
+        if step.price is None:
+            told, seconds = step.told, (step.end_ns - step.start_ns) / 1e9
+            cost = self.model.step_cost(told.context, told.scheduled, told.sampled, seconds)
+            weights, saved = cost.shapley_joules, cost.saved_joules
+            ratio = np.divide(saved, weights, where=weights > 0, out=saved)
+            step.price = Price(weights, ratio, cost.totals)
+        return step.price
+
+    def learn_times(self, until_ns: int) -> None:
+        """Lets the steps that ended by then, and have a price, teach their durations."""
+        lessons: list[StepTotals] = []
+        for step in self.steps:
+            if step.end_ns > until_ns:
+                break
+            if step.price is not None and not step.has_taught:
+                step.has_taught = True
+                lessons.append(step.price.totals)
+        self.model.learn_times(lessons)
 
     def _slots(self, step: StepDone) -> NDArray[np.int64]:
         slot_of = self.requests.slot_of
@@ -313,15 +332,12 @@ class Engine:
         self.gaps = [gap for gap in self.gaps if gap[1] > settled_ns]
         self.overheads = [stretch for stretch in self.overheads if stretch[1] > settled_ns]
         steps = self.steps
-        told: list[StepTotals] = []
         while steps and steps[0].end_ns <= settled_ns:
             step = steps.popleft()
-            told.append(step.totals)
             self.forgotten_ns = step.end_ns
             length_ns = (step.end_ns - step.start_ns) * max(gpu_count, 1)
             if step.measured_ns < length_ns - length_ns // 1000:
                 self.requests.complete[step.slots] = False
-        self.model.learn_times(told)
 
 
 def _unknown(engine: str, handle: int, time_ns: int) -> RequestStarted:

@@ -302,8 +302,7 @@ def test_sigterm_flushes_within_a_second(world: World) -> None:
 
 
 def test_the_recording_replays_to_the_same_accounts(world: World) -> None:
-    """The trace written beside it, run through `replay`, gives every request the same joules, but for the
-    moments at which the cost model learned."""
+    """The trace written beside it, run through `replay`, gives every request the same joules."""
     out = world.sidecar.folder / "replayed.jsonl"
     command = [sys.executable, "-m", "joulescope.cli.main", "replay", str(world.sidecar.trace)]
     done = subprocess.run([*command, "--requests", str(out), "--json"], capture_output=True, check=True)
@@ -314,7 +313,7 @@ def test_the_recording_replays_to_the_same_accounts(world: World) -> None:
     assert len(replayed) == len(world.accounts)
     for account in world.accounts.values():
         again = replayed[account["request_id"]]["attributed_joules"]
-        assert again == pytest.approx(account["attributed_joules"], rel=1e-2, abs=1e-3)
+        assert again == pytest.approx(account["attributed_joules"], rel=1e-6, abs=1e-5)
 
 
 def test_no_text_ever_leaves_the_engine(world: World) -> None:
