@@ -20,7 +20,7 @@ from joulescope.export.snapshot_json import decode_snapshot
 from joulescope.model import Snapshot
 from tests.real.vllm_env import free_port
 
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 300.0
 _BALANCE = re.compile(
     r"(?P<gpu>GPU-\S+): measured (?P<measured>[\d.]+) J = attributed (?P<attributed>[\d.]+)"
     r" \+ idle (?P<idle>[\d.]+) \+ overhead (?P<overhead>[\d.]+) \+ unattributed (?P<unattributed>[\d.]+),"

@@ -235,7 +235,6 @@ def test_every_answered_request_is_there_once(rig: Rig) -> None:
     cut = [account for account in new.values() if account.start.external_id.startswith("cmpl-cut")]
     reasons = Counter(account.end.reason for account in cut if account.end)
     assert reasons.total() == 6
-    assert reasons["abort"] >= 1
     assert reasons.keys() <= {"abort", "length"}  # a server this fast may finish before it notices
     assert len(new) == len(answers) + len(cut)
     assert sum(answer.cached_tokens for answer in answers) > 0
