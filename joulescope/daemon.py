@@ -33,7 +33,7 @@ from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)
 
-TURN_SECONDS = 0.1
+TURN_SECONDS = 0.25
 """Pause between two turns of the accounting loop. Waking for each record would cost twice the CPU, and
 the joules of a step are known half a second later anyway."""
 
