@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -28,10 +27,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.report import machine, save  # noqa: E402
 from tests.real.api import Client  # noqa: E402
 from tests.real.vllm_env import VllmServer, install_hook, make_model, vllm_python  # noqa: E402
 
-RESULTS = Path(__file__).with_name("results")
 SIZES = (32, 256, 1024)
 GOAL_US = {256: 5.0, 1024: 10.0}
 CALM_SECONDS = 2.0
@@ -59,18 +58,6 @@ def sink(path: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures come from."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
 
 
 # ------------------------------------------------------------------------------- critical path
@@ -195,14 +182,6 @@ def server_line(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save(report: dict[str, Any], text: str) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    name = f"hook_{report['part']}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
-    print(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part", choices=("inprocess", "server"), help="only one of the two")
@@ -216,10 +195,10 @@ def main() -> None:
         model, hook = make_model(directory / "model"), install_hook(directory / "hook")
         if options.part != "server":
             report = run_inprocess(directory, model, hook, options.sizes, options.blocks)
-            save(report, inprocess_line(report))
+            save("hook_inprocess", report, inprocess_line(report))
         if options.part != "inprocess":
             report = run_server(directory, model, hook, options.streams, options.rounds)
-            save(report, server_line(report))
+            save("hook_server", report, server_line(report))
 
 
 if __name__ == "__main__":
