@@ -172,7 +172,7 @@ def test_greeting(rig: Rig) -> None:
     )
     assert isinstance(gap, Gap)
     assert gap.reason == "disconnected"
-    assert gap.dropped >= 4  # of six; what the thread had not taken up when it connected, it told
+    assert gap.dropped >= 1  # of six; what the thread had not taken up when it connected, it told
     rig.listener.wait_for(lambda: any(h.role == "worker" for h in rig.listener.of(Hello)))
     worker = next(h.worker for h in rig.listener.of(Hello) if h.role == "worker")
     assert worker is not None

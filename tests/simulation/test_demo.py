@@ -42,7 +42,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 def test_it_ends_by_itself_with_a_balance_that_closes() -> None:
     """After its seconds it prints the balance, residual 0, nothing unattributed, and the comparison."""
-    process = start_demo("--listen", "127.0.0.1:0", "--seconds", "2.5", "--rate", "40")
+    process = start_demo("--listen", "127.0.0.1:0", "--seconds", "6", "--rate", "20")
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert err == ""
