@@ -36,7 +36,6 @@ class Special:
 class LoggedStep:
     """A step on the clock, with what is needed to divide its joules. Columns are per request."""
 
-    number: int
     start_ns: int
     end_ns: int
     slots: NDArray[np.int64]
@@ -212,7 +211,7 @@ class Engine:
         start_ns = max(self._last_output_ns, step.schedule_end_ns)
         end_ns = max(step.output_start_ns, start_ns + 1)
         self._note_exceptions(step)
-        self.steps.append(LoggedStep(step.step, start_ns, end_ns, slots, step, self._special(step, slots)))
+        self.steps.append(LoggedStep(start_ns, end_ns, slots, step, self._special(step, slots)))
         self._count_tokens(step, slots, end_ns)
         self._last_output_ns = end_ns
         self._complete_until_ns = max(self._complete_until_ns, end_ns)

@@ -52,7 +52,6 @@ class EngineTally:
     preemptions: int = 0
     records_dropped: int = 0
     gaps: int = 0
-    late_steps: int = 0
     wall_offset_ns: int = 0
     """Wall time less monotonic time, for the exemplars."""
 
