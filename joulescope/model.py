@@ -19,6 +19,9 @@ METHOD = "fitted-shapley"
 
 METHOD_VERSION = "1"
 
+INTERVAL_LEVEL = 0.9
+"""Part of requests whose true figure the stated interval is meant to hold."""
+
 
 # --------------------------------------------------------------------------------------- vocabulary
 # The label values that exporters show from the first scrape on, at 0: a rate() over a series that
@@ -103,7 +106,9 @@ class CostFacts:
     """What a step of a model costs in bytes and FLOPs, summed over the GPUs of one replica.
 
     ``flops = tokens·flops_per_token + Σ(tokens·context)·flops_per_token_context + samples·flops_per_sample``
-    and ``bytes read = weight_bytes + Σ context·kv_bytes_per_token``.
+    and ``bytes read = weights(tokens) + Σ context·kv_bytes_per_token``. A step of ``T`` tokens reads
+    ``weights(T) = weight_bytes − expert_weight_bytes·(1 − expert_choice_ratio)^T``: experts that no token
+    chose are left alone. For a dense model that is ``weight_bytes``.
     """
 
     source: str = "unknown"
@@ -113,6 +118,10 @@ class CostFacts:
     flops_per_token: float = 0.0
     flops_per_token_context: float = 0.0
     flops_per_sample: float = 0.0
+    expert_weight_bytes: float = 0.0
+    """Of the weights, those of routed experts."""
+    expert_choice_ratio: float = 0.0
+    """Chance that a token chooses a given expert: chosen / all, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +254,16 @@ class FinishedRequest:
     """False if part of its life was not measured or its records were lost."""
     trace_parent: str = ""
     trace_state: str = ""
+    attributed_low_joules: float | None = None
+    """Lower end of the interval that holds the true figure in :data:`INTERVAL_LEVEL` of cases, by the
+    division alone: the gain error of the card's meter is not in it. ``None`` where it is not known."""
+    attributed_high_joules: float | None = None
+    marginal_low_joules: float | None = None
+    marginal_high_joules: float | None = None
+    avoided_joules: float | None = None
+    """What its prefix-cache hits would have cost to compute; information only, part of no sum."""
+    energy_source: str = "counter"
+    """``counter``, ``power`` (integrated from power readings), or ``mixed``."""
     method: str = METHOD
     method_version: str = METHOD_VERSION
 
@@ -314,6 +333,8 @@ class EngineTotals:
     gaps: int
     joules_per_request: HistogramState
     joules_per_output_token: HistogramState
+    avoided_joules: float = 0.0
+    """What prefix-cache hits would have cost to compute; information only, part of no sum."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ a token reads, and what is left at no tokens are the weights."""
 _UNGATED = {"bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "opt", "phi"}
 """Architectures whose feed-forward block has two matrices instead of three."""
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_CHOSEN = ("num_experts_per_tok", "top_k_experts")
+
 _BYTES_OF = {"float32": 4.0, "float": 4.0, "float16": 2.0, "half": 2.0, "bfloat16": 2.0}
 _QUANTIZED_BYTES = {
     "awq": 0.5,
@@ -44,7 +47,7 @@ def cost_facts(vllm_config: Any, make_metrics: Callable[[Any], tuple[Any, Any]])
     """
     try:
         metrics, step = make_metrics(vllm_config)
-        return from_metrics(metrics.metrics, step, _data_parallel(vllm_config))
+        return from_metrics(metrics.metrics, step, _data_parallel(vllm_config), _choice_ratio(vllm_config))
     except Exception:
         pass
     try:
@@ -54,12 +57,16 @@ def cost_facts(vllm_config: Any, make_metrics: Callable[[Any], tuple[Any, Any]])
 
 
 def from_metrics(
-    components: Iterable[Any], step: Callable[[int, int, bool], Any], data_parallel: int = 1
+    components: Iterable[Any],
+    step: Callable[[int, int, bool], Any],
+    data_parallel: int = 1,
+    choice_ratio: float = 0.0,
 ) -> CostFacts:
     """Probes vLLM's per-component metrics. Raises ``ValueError`` if a part of the model is missing.
 
     Whole-model figures (``per_gpu=False``) are asked for: the per-GPU ones count the unembedding once
     per pipeline stage. Only the feed-forward weights are spread over data-parallel ranks as well.
+    ``choice_ratio`` is the chance that a token chooses a given expert, 0 for a dense model.
     """
     parts = {part.component_type(): part for part in components}
     if not {"ffn", "unembed"} <= parts.keys() or len(parts) < 3:
@@ -75,6 +82,12 @@ def from_metrics(
         once, twice = read(part, MANY_TOKENS, 0), read(part, 2 * MANY_TOKENS, 0)
         return once - (twice - once)
 
+    def expert_weights(part: Any) -> float:
+        """What a single token does not read, scaled up to all experts."""
+        per_token = read(part, 2 * MANY_TOKENS, 0) - read(part, MANY_TOKENS, 0)
+        alone = read(part, 1, 0) - per_token / MANY_TOKENS
+        return max(weights(part) - alone, 0.0) / (1.0 - choice_ratio)
+
     per_context = (flops(1, 1 + PROBE_CONTEXT) - flops(1, 1)) / PROBE_CONTEXT
     per_sample = flops(1, 1, [parts["unembed"]])
     spread = {"ffn": data_parallel}
@@ -86,6 +99,8 @@ def from_metrics(
         flops_per_token=flops(1, 1) - per_context - per_sample,
         flops_per_token_context=per_context,
         flops_per_sample=per_sample,
+        expert_weight_bytes=expert_weights(parts["ffn"]) / data_parallel if 0.0 < choice_ratio < 1.0 else 0.0,
+        expert_choice_ratio=choice_ratio,
     )
 
 
@@ -99,6 +114,9 @@ def from_config(vllm_config: Any) -> CostFacts:
     kv_heads = int(getattr(shape, "num_key_value_heads", None) or heads)
     attention = hidden * (heads + 2 * kv_heads) * head_dim + heads * head_dim * hidden
     held, active = _feed_forward_parameters(shape, hidden)
+    ratio = _choice_ratio(vllm_config)
+    # What is held beyond what a token uses are the experts that it did not choose.
+    routed = (held - active) / (1.0 - ratio) if 0.0 < ratio < 1.0 else 0.0
     unembed = hidden * int(shape.vocab_size)
     dtype_bytes = bytes_per_element(model.dtype)
     weight_bytes = _QUANTIZED_BYTES.get(str(getattr(model, "quantization", None)), dtype_bytes)
@@ -110,19 +128,29 @@ def from_config(vllm_config: Any) -> CostFacts:
         flops_per_token=2.0 * layers * (attention + active),
         flops_per_token_context=4.0 * layers * heads * head_dim,
         flops_per_sample=2.0 * unembed,
+        expert_weight_bytes=layers * routed / _data_parallel(vllm_config) * weight_bytes,
+        expert_choice_ratio=ratio,
     )
+
+
+def _choice_ratio(vllm_config: Any) -> float:
+    """Chance that a token chooses a given expert; 0 for a dense model and where the shape is not known."""
+    model = getattr(vllm_config, "model_config", None)
+    shape = getattr(model, "hf_text_config", None) or getattr(model, "hf_config", None)
+    experts = int(_first(shape, _EXPERTS) or 0)
+    return min(int(_first(shape, _CHOSEN) or 1) / experts, 1.0) if experts else 0.0
 
 
 def _feed_forward_parameters(shape: Any, hidden: int) -> tuple[float, float]:
     """(held, used by one token) per layer; they differ for a mixture of experts."""
     matrices = 2 if getattr(shape, "model_type", "") in _UNGATED else 3
     inner = int(getattr(shape, "intermediate_size", None) or 4 * hidden)
-    experts = int(_first(shape, ("num_experts", "num_local_experts", "n_routed_experts")) or 0)
+    experts = int(_first(shape, _EXPERTS) or 0)
     if not experts:
         return float(matrices * hidden * inner), float(matrices * hidden * inner)
     each = matrices * hidden * int(_first(shape, ("moe_intermediate_size",)) or inner)
     shared = int(_first(shape, ("n_shared_experts", "num_shared_experts")) or 0)
-    chosen = int(_first(shape, ("num_experts_per_tok", "top_k_experts")) or 1)
+    chosen = int(_first(shape, _CHOSEN) or 1)
     return float(each * (experts + shared)), float(each * (chosen + shared))
 
 

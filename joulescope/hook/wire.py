@@ -35,6 +35,8 @@ class CostFacts(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     flops_per_token: float = 0.0
     flops_per_token_context: float = 0.0
     flops_per_sample: float = 0.0
+    expert_weight_bytes: float = 0.0
+    expert_choice_ratio: float = 0.0
 
 
 class EngineFacts(msgspec.Struct, kw_only=True, omit_defaults=True):

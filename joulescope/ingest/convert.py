@@ -132,5 +132,7 @@ def engine_info(engine: str, hello: wire.Hello, facts: wire.EngineFacts) -> Engi
             flops_per_token=max(cost.flops_per_token, 0.0),
             flops_per_token_context=max(cost.flops_per_token_context, 0.0),
             flops_per_sample=max(cost.flops_per_sample, 0.0),
+            expert_weight_bytes=min(max(cost.expert_weight_bytes, 0.0), max(cost.weight_bytes, 0.0)),
+            expert_choice_ratio=min(max(cost.expert_choice_ratio, 0.0), 1.0),
         ),
     )

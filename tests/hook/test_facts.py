@@ -53,6 +53,9 @@ def test_config_of_a_mixture_of_experts() -> None:
     expert = 3 * 4096 * 14336
     assert mixture.weight_bytes - dense.weight_bytes == 2 * 32 * 8 * expert
     assert mixture.flops_per_token - dense.flops_per_token == 2 * 32 * 2 * expert
+    assert mixture.expert_weight_bytes == 2 * 32 * 8 * expert
+    assert mixture.expert_choice_ratio == 2 / 8
+    assert (dense.expert_weight_bytes, dense.expert_choice_ratio) == (0, 0)
 
 
 def test_config_with_quantisation_and_compressed_cache() -> None:
@@ -126,6 +129,15 @@ def test_probing_counts_all_experts() -> None:
     parts = [PARTS[0], experts, PARTS[2]]
     assert from_metrics(parts, step).weight_bytes == 100 + 4000 + 50
     assert from_metrics(parts, step, data_parallel=4).weight_bytes == 100 + 1000 + 50
+
+
+def test_probing_finds_the_routed_experts() -> None:
+    """What one token leaves unread are the experts that it did not choose."""
+    # 8 experts of 400 bytes, 2 of them chosen, and 160 bytes that every token reads.
+    experts = Part("ffn", weights=160 + 3200, weights_by_token=160 + 800, flops=(20, 0, 0), read=(9, 0))
+    cost = from_metrics([PARTS[0], experts, PARTS[2]], step, choice_ratio=2 / 8)
+    assert cost.expert_weight_bytes == pytest.approx(3200)
+    assert cost.expert_choice_ratio == 2 / 8
 
 
 def test_incomplete_metrics() -> None:
