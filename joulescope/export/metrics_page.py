@@ -13,6 +13,7 @@ from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.model import INTERVAL_LEVEL
 
 SECTIONS = (
     ("Energy", ENERGY),
@@ -32,10 +33,10 @@ of either would be wrong over any other window than the one it was computed for.
 For each GPU, at every scrape:
 `measured = attributed + idle + overhead + unattributed`. The four parts have names of their own and are
 disjoint, so they may be summed; *marginal* and *wasted* energy are other views of the same joules and
-may not be added to them. A figure that is not known has no series: absent is not zero. Counters whose
-labels are known beforehand start at 0 with the first scrape. Exemplars (trace ids) are in the OpenMetrics
-format only. A label that is fed by an engine takes at most 16 values beyond the known ones; the rest is
-counted as `other`.
+may not be added to them, and *avoided* energy was never drawn. A figure that is not known has no series:
+absent is not zero. Counters whose labels are known beforehand start at 0 with the first scrape. Exemplars
+(trace ids) are in the OpenMetrics format only. A label that is fed by an engine takes at most 16 values
+beyond the known ones; the rest is counted as `other`.
 """
 
 QUERIES = (
@@ -54,8 +55,33 @@ QUERIES = (
         "sum(rate(joulescope_idle_energy_joules_total[5m]))"
         " / sum(rate(joulescope_measured_energy_joules_total[5m]))",
     ),
+    (
+        "Share of the energy that prefix-cache hits saved",
+        "sum by (engine) (rate(joulescope_avoided_energy_joules_total[5m]))"
+        " / (sum by (engine) (rate(joulescope_avoided_energy_joules_total[5m]))"
+        " + sum by (engine) (rate(joulescope_attributed_energy_joules_total[5m])))",
+    ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )
+
+REQUESTS = f"""\
+## Figures of a request
+
+A finished request has figures of its own: a line of the request log, one JSON object a line
+([`request_log`](configuration.md#request_log)), and the attributes of a span, below. They have no labels in
+the metrics, since requests are without number.
+
+`attributed_low_joules` and `attributed_high_joules` (in the span `joulescope.request.energy_low` and
+`…energy_high`) bound the interval that is meant to hold the request's true part of what the meter measured in
+{INTERVAL_LEVEL * 100:.0f} of 100 cases; `marginal_low_joules` and `marginal_high_joules` do so for
+`marginal_joules`. It is the error of the division alone. The meter's own gain error, about 5 % of a card and
+the same for all requests on it, is not in it. Where the error is not known both are `null`, and absent in the
+span.
+
+`avoided_joules` is what its prefix-cache hits would have cost to compute: an estimate of the model, never
+measured and part of no sum. `energy_source` says which meter its joules come from: `counter`, the driver's
+energy counter; `power`, integrated from power readings; `mixed`, some from each.
+"""
 
 OPENTELEMETRY = f"""\
 ## OpenTelemetry
@@ -95,6 +121,7 @@ def render() -> str:
     )
     queries = _table(("question", "expression"), ((question, f"`{query}`") for question, query in QUERIES))
     parts.append(f"## Questions in PromQL\n\n{queries}")
+    parts.append(REQUESTS)
     parts.append(OPENTELEMETRY)
     rows = ((f"`{row.name}`", row.unit.strip("{}"), row.help) for row in SPAN_ATTRIBUTES)
     parts.append(_table(("span attribute", "unit", "meaning"), rows))

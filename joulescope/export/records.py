@@ -56,6 +56,12 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     preemptions: int
     steps: int
     wasted_joules: float | None
+    avoided_joules: float | None
+    attributed_low_joules: float | None
+    attributed_high_joules: float | None
+    marginal_low_joules: float | None
+    marginal_high_joules: float | None
+    energy_source: str
     complete: bool
     trace_parent: str
     trace_state: str

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.export.metric import clean
-from joulescope.model import FinishedRequest
+from joulescope.model import INTERVAL_LEVEL, FinishedRequest
 from joulescope.units import seconds_from_ns
 
 Value = str | bool | int | float | tuple[str, ...]
 
 SPAN_NAME = "joulescope.request"
+
+_LEVEL = f"{INTERVAL_LEVEL:.0%}".replace("%", " %")
 
 _OPERATIONS = {"generate": "text_completion", "pooling": "embeddings"}
 
@@ -35,6 +37,10 @@ def _first_token_seconds(request: FinishedRequest) -> float | None:
     if request.first_token_ns is None:
         return None
     return seconds_from_ns(request.first_token_ns - request.start_ns)
+
+
+def _energy_source(request: FinishedRequest) -> str | None:
+    return None if request.attributed_joules is None else request.energy_source
 
 
 SPAN_ATTRIBUTES = (
@@ -71,10 +77,34 @@ SPAN_ATTRIBUTES = (
         "joulescope.request.energy", "J", "attributed energy", lambda request: request.attributed_joules
     ),
     SpanAttribute(
+        "joulescope.request.energy_low",
+        "J",
+        f"lower end of the {_LEVEL} interval of its attributed energy",
+        lambda request: request.attributed_low_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.energy_high",
+        "J",
+        f"upper end of the {_LEVEL} interval of its attributed energy",
+        lambda request: request.attributed_high_joules,
+    ),
+    SpanAttribute(
         "joulescope.request.marginal_energy",
         "J",
         "what would have been saved without it",
         lambda request: request.marginal_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.marginal_energy_low",
+        "J",
+        f"lower end of the {_LEVEL} interval of its marginal energy",
+        lambda request: request.marginal_low_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.marginal_energy_high",
+        "J",
+        f"upper end of the {_LEVEL} interval of its marginal energy",
+        lambda request: request.marginal_high_joules,
     ),
     SpanAttribute(
         "joulescope.request.prefill_energy",
@@ -93,6 +123,18 @@ SPAN_ATTRIBUTES = (
         "J",
         "part of the energy whose work came to nothing",
         lambda request: request.wasted_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.avoided_energy",
+        "J",
+        "what the prompt tokens found in a cache would have cost to compute; in no other figure",
+        lambda request: request.avoided_joules,
+    ),
+    SpanAttribute(
+        "joulescope.request.energy_source",
+        "",
+        "`counter`, `power` (integrated from power readings) or `mixed`",
+        _energy_source,
     ),
     SpanAttribute(
         "joulescope.request.complete",

@@ -76,6 +76,15 @@ ENERGY = (
         "Already contained in attributed or overhead energy: do not add it to them.",
         readers.of_engine_by(lambda engine: engine.wasted_joules, WASTED_REASONS),
     ),
+    Metric(
+        "joulescope_avoided_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("engine",),
+        "Energy that prefix-cache hits would have cost to compute, by the model. It was never drawn and is "
+        "part of no other figure.",
+        readers.of_engine(lambda engine: engine.avoided_joules),
+    ),
 )
 
 GPU = (

@@ -116,6 +116,7 @@ def engine_a() -> EngineTotals:
             bounds=(1.0, 10.0), counts=(3, 30, 7), total=800.25, exemplars=(None, exemplar, None)
         ),
         joules_per_output_token=HistogramState(bounds=(0.1, 1.0), counts=(10, 30, 0), total=16.0),
+        avoided_joules=40.5,
     )
 
 
@@ -189,5 +190,10 @@ def finished(number: int = 0, **changes: object) -> FinishedRequest:
         decode_joules=3.0,
         wasted_joules=0.0,
         complete=True,
+        attributed_low_joules=4.25,
+        attributed_high_joules=4.75,
+        marginal_low_joules=3.0,
+        marginal_high_joules=3.5,
+        avoided_joules=0.5,
     )
     return replace(request, **changes)  # type: ignore[arg-type]

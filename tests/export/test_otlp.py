@@ -115,10 +115,16 @@ def test_a_span_carries_energy_tokens_model_and_ids(receiver: Receiver) -> None:
         "gen_ai.usage.output_tokens": 20,
         "gen_ai.response.finish_reasons": ("stop",),
         "joulescope.request.energy": 4.5,
+        "joulescope.request.energy_low": 4.25,
+        "joulescope.request.energy_high": 4.75,
         "joulescope.request.marginal_energy": 3.25,
+        "joulescope.request.marginal_energy_low": 3.0,
+        "joulescope.request.marginal_energy_high": 3.5,
         "joulescope.request.prefill_energy": 1.5,
         "joulescope.request.decode_energy": 3.0,
         "joulescope.request.wasted_energy": 0.0,
+        "joulescope.request.avoided_energy": 0.5,
+        "joulescope.request.energy_source": "counter",
         "joulescope.request.complete": True,
         "joulescope.request.time_to_first_token": 0.25,
         "joulescope.request.steps": 21,
@@ -173,9 +179,10 @@ def test_a_broken_traceparent_makes_a_root(receiver: Receiver, trace_parent: str
 
 def test_what_is_not_known_is_absent() -> None:
     """Joules that nobody measured have no attribute: a zero would be a claim."""
-    unknown = finished(attributed_joules=None, marginal_joules=None, first_token_ns=None, complete=False)
-    attributes = attributes_of(unknown)
-    assert "joulescope.request.energy" not in attributes
+    names = ("attributed", "attributed_low", "attributed_high", "marginal", "marginal_low", "marginal_high")
+    none = {f"{name}_joules": None for name in (*names, "prefill", "decode", "wasted", "avoided")}
+    attributes = attributes_of(finished(**none, first_token_ns=None, complete=False))
+    assert [name for name in attributes if "energy" in name] == []
     assert "joulescope.request.time_to_first_token" not in attributes
     assert attributes["joulescope.request.complete"] is False
 

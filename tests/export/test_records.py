@@ -61,8 +61,10 @@ def test_instants_become_wall_time() -> None:
 
 def test_unknown_is_null() -> None:
     """Joules that no sensor measured are null, not zero; so is the first token of one that had none."""
-    line = json.loads(finished_line(finished(attributed_joules=None, first_token_ns=None), ANCHOR))
+    unknown = finished(attributed_joules=None, attributed_low_joules=None, first_token_ns=None)
+    line = json.loads(finished_line(unknown, ANCHOR))
     assert line["attributed_joules"] is None
+    assert line["attributed_low_joules"] is None
     assert line["first_token_time"] is None
     assert line["first_token_unix_ns"] is None
 
