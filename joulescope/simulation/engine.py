@@ -73,7 +73,9 @@ class SimulatedEngine:
         self._physics = StepPhysics(world)
         self._scheduler = Scheduler(self.limits)
         self._arrivals = iter(requests)
-        self._next_arrival = next(self._arrivals, None)
+        self._submitted = 0
+        self._due: list[tuple[int, int, PlannedRequest]] = []
+        self._expect_next()
         self._flights: deque[_Flight] = deque()
         self._depth = 2 if self.limits.async_scheduling else 1
         self._now_ns = start_ns
@@ -94,13 +96,18 @@ class SimulatedEngine:
             not self._flights
             and not self._scheduler.running
             and not self._scheduler.waiting
-            and self._next_arrival is None
+            and not self._due
         )
 
     @property
     def pending_since_ns(self) -> int | None:
         """When the oldest step in flight was scheduled, if there is one."""
         return self._flights[0].schedule_end_ns if self._flights else None
+
+    def submit(self, plan: PlannedRequest) -> None:
+        """One more request, of a client that decides as it goes; if its arrival is past, it comes now."""
+        self._submitted += 1
+        heapq.heappush(self._due, (plan.arrival_ns, self._submitted, plan))
 
     def advance(self, until_ns: int) -> list[AnyRecord]:
         """Lives on until ``until_ns``: the records of everything that ended by then, and a progress."""
@@ -131,8 +138,8 @@ class SimulatedEngine:
     def _sleep(self, until_ns: int) -> bool:
         """Nothing to do: on to the next arrival or hang-up."""
         instants = [self._aborts[0][0]] if self._aborts else []
-        if self._next_arrival is not None:
-            instants.append(self._next_arrival.arrival_ns)
+        if self._due:
+            instants.append(self._due[0][0])
         if not instants or min(instants) > until_ns:
             return False
         self._now_ns = max(self._now_ns, min(instants))
@@ -140,10 +147,17 @@ class SimulatedEngine:
 
     # ------------------------------------------------------------------------- arrivals and hang-ups
 
+    def _expect_next(self) -> None:
+        """Puts the next of the planned requests among those that are due."""
+        plan = next(self._arrivals, None)
+        if plan is not None:
+            heapq.heappush(self._due, (plan.arrival_ns, 0, plan))
+
     def _admit(self) -> None:
-        while self._next_arrival is not None and self._next_arrival.arrival_ns <= self._now_ns:
-            plan = self._next_arrival
-            self._next_arrival = next(self._arrivals, None)
+        while self._due and self._due[0][0] <= self._now_ns:
+            _, submitted, plan = heapq.heappop(self._due)
+            if not submitted:
+                self._expect_next()
             if len(self._scheduler.waiting) >= MAX_WAITING:
                 self.turned_away += 1
                 continue

@@ -267,3 +267,32 @@ def test_an_overrun_engine_turns_clients_away(monkeypatch: pytest.MonkeyPatch) -
     assert max(step.waiting or 0 for step in records if isinstance(step, Step)) <= 20
     starts = sum(isinstance(record, RequestStart) for record in records)
     assert engine.turned_away == 400 - starts > 0
+
+
+def test_submitted_requests_run_as_planned_ones() -> None:
+    """Handed over one by one, in any order, beside a planned stream or alone: the engine does the same."""
+    plans = list(islice(Workload(20.0, 0, seed=2), 60))
+
+    def story(planned: list[PlannedRequest], submitted: list[PlannedRequest]) -> list[AnyRecord]:
+        engine = SimulatedEngine(H100_LLAMA_8B, SimulatedGpu(H100, 0), planned, start_ns=0)
+        for plan in submitted:
+            engine.submit(plan)
+        return engine.advance(20 * SECOND)
+
+    whole = story(plans, [])
+    assert story([], plans[::-1]) == whole
+    assert story(plans[::2], plans[1::2]) == whole
+
+
+def test_a_late_submission_comes_at_once() -> None:
+    """A client that answers to an end it saw starts after that end, whatever arrival it names."""
+    engine = SimulatedEngine(H100_LLAMA_8B, SimulatedGpu(H100, 0), (), start_ns=0)
+    first, second = islice(Workload(1000.0, 0, seed=2), 2)
+    engine.submit(first)
+    (end,) = (record for record in engine.advance(60 * SECOND) if isinstance(record, RequestEnd))
+    assert engine.idle
+    engine.submit(second)
+    assert not engine.idle
+    (start,) = (record for record in engine.advance(120 * SECOND) if isinstance(record, RequestStart))
+    assert start.time_ns >= end.time_ns
+    assert engine.idle
