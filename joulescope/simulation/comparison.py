@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from joulescope.model import FINISH_REASONS, FinishedRequest
-from joulescope.simulation.truth import TrueLedger
+import numpy as np
 
-RULES = ("attributed", "by_tokens", "by_output")
-"""What joulescope attributed; each step divided by tokens computed; each step divided by tokens out."""
+from joulescope.model import FINISH_REASONS, FinishedRequest
+from joulescope.simulation.truth import SIMPLE_RULES, TrueAccount, TrueLedger
+
+RULES = ("attributed", "marginal", *SIMPLE_RULES)
+"""What joulescope attributed, against the true share; its marginal figure, against the true marginal joules;
+and each step's true joules divided by a simpler rule, against the true share."""
 
 
 @dataclass(slots=True)
@@ -20,19 +23,32 @@ class Comparison:
     requests: int = 0
     true_joules: float = 0.0
     attributed_joules: float = 0.0
-    _errors: dict[str, float] = field(default_factory=lambda: dict.fromkeys(RULES, 0.0))
+    errors: dict[str, list[float]] = field(default_factory=lambda: {rule: [] for rule in RULES})
+    """By rule and request: |figure − true| / true."""
 
-    def add(self, true_joules: float, figures: dict[str, float]) -> None:
-        """One more request: its true joules and its joules by each of :data:`RULES`."""
+    def add(self, account: TrueAccount, attributed_joules: float, marginal_joules: float | None) -> None:
+        """One more request: its true account, and what joulescope says of it."""
         self.requests += 1
-        self.true_joules += true_joules
-        self.attributed_joules += figures["attributed"]
-        for rule, joules in figures.items():
-            self._errors[rule] += abs(joules - true_joules) / true_joules
+        self.true_joules += account.joules
+        self.attributed_joules += attributed_joules
+        self._note("attributed", attributed_joules, account.joules)
+        if marginal_joules is not None and account.marginal_joules > 0:
+            self._note("marginal", marginal_joules, account.marginal_joules)
+        for rule in SIMPLE_RULES:
+            self._note(rule, getattr(account, f"{rule}_joules"), account.joules)
+
+    def _note(self, rule: str, joules: float, true_joules: float) -> None:
+        self.errors[rule].append(abs(joules - true_joules) / true_joules)
 
     def error(self, rule: str) -> float:
         """Mean over the requests of |figure − true| / true."""
-        return self._errors[rule] / self.requests if self.requests else 0.0
+        errors = self.errors[rule]
+        return sum(errors) / len(errors) if errors else 0.0
+
+    def error_quantile(self, rule: str, level: float) -> float:
+        """The error that this part (0..1) of the requests does not exceed."""
+        errors = self.errors[rule]
+        return float(np.quantile(errors, level)) if errors else 0.0
 
 
 def compare(finished: Iterable[FinishedRequest], ledger: TrueLedger) -> list[Comparison]:
@@ -40,7 +56,7 @@ def compare(finished: Iterable[FinishedRequest], ledger: TrueLedger) -> list[Com
 
     Left out are requests that were not measured all their life, that the end of the run cut off, that
     never ran, or that were preempted: what is computed again is the system's overhead by default, and
-    the naive rules know no such thing.
+    the simpler rules know no such thing.
     """
     classes: dict[str, Comparison] = {}
     everything = Comparison("all")
@@ -49,10 +65,9 @@ def compare(finished: Iterable[FinishedRequest], ledger: TrueLedger) -> list[Com
         joules = request.attributed_joules
         if account is None or joules is None or account.joules <= 0 or not _is_whole(request):
             continue
-        figures = dict(zip(RULES, (joules, account.by_tokens_joules, account.by_output_joules), strict=True))
         kind = (request.external_id or request.request_id).partition("-")[0]
-        classes.setdefault(kind, Comparison(kind)).add(account.joules, figures)
-        everything.add(account.joules, figures)
+        for each in (classes.setdefault(kind, Comparison(kind)), everything):
+            each.add(account, joules, request.marginal_joules)
     return [*(classes[name] for name in sorted(classes)), everything]
 
 

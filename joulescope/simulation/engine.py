@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from joulescope.hook.wire import AnyRecord, Progress, RequestEnd, RequestStart, Step
+from joulescope.simulation.book import GpuBook
 from joulescope.simulation.gpu import SimulatedGpu
-from joulescope.simulation.physics import StepPhysics
+from joulescope.simulation.physics import Floats, Roofline, features_of, flops_of
 from joulescope.simulation.scheduler import Batch, EngineLimits, Request, Scheduler
-from joulescope.simulation.truth import StepCharges, TrueLedger, shares_joules
+from joulescope.simulation.shapley import shares_of
+from joulescope.simulation.truth import StepEnergy, StepWork, TrueLedger, charges_of
 from joulescope.simulation.workload import PlannedRequest
 from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds
@@ -70,7 +72,8 @@ class SimulatedEngine:
         self.ledger = ledger
         self.turned_away = 0
         """Clients that came while the queue was full."""
-        self._physics = StepPhysics(world)
+        self.book = GpuBook(gpu, start_ns)
+        self._law = Roofline(world)
         self._scheduler = Scheduler(self.limits)
         self._arrivals = iter(requests)
         self._submitted = 0
@@ -83,6 +86,8 @@ class SimulatedEngine:
         self._handles = 0
         self._aborts: list[tuple[int, int, Request]] = []
         self._unreported_preempted: list[int] = []
+        self._active_since_ns: int | None = None
+        self._latest: Batch | None = None
         runtime = world.runtime
         self._schedule_ns = ns_from_seconds(runtime.schedule_seconds)
         self._update_ns = ns_from_seconds(runtime.update_seconds)
@@ -123,6 +128,7 @@ class SimulatedEngine:
             return False
         self._admit()
         self._abort_due()
+        self._rest_if_quiet(self._now_ns)
         if len(self._flights) < self._depth and self._dispatch():
             return True
         if self._flights:
@@ -219,8 +225,10 @@ class SimulatedEngine:
             return bool(batch.preempted)
         self._steps += 1
         start_ns = self._now_ns
+        if self._active_since_ns is None:
+            self._active_since_ns = start_ns
         self._now_ns += self._schedule_ns
-        gpu_end_ns = self._run(batch, max(self._now_ns, self.gpu.busy_until_ns))
+        gpu_end_ns = self._run(batch, self._active_since_ns, max(self._now_ns, self.gpu.busy_until_ns))
         preempted, self._unreported_preempted = self._unreported_preempted, []
         self._flights.append(
             _Flight(
@@ -235,21 +243,50 @@ class SimulatedEngine:
         )
         return True
 
-    def _run(self, batch: Batch, gpu_start_ns: int) -> int:
-        """Lets the GPU do the step and charges its joules; the instant at which it ends."""
-        context, scheduled, sampled, recomputed = (
-            np.array(column, dtype=np.int64)
-            for column in (batch.context, batch.scheduled, batch.samples, batch.recomputed)
+    def _run(self, batch: Batch, since_ns: int, gpu_start_ns: int) -> int:
+        """Lets the GPU do the step and charges its joules; the instant at which it ends.
+
+        Requests have been running since ``since_ns``: what the GPU drew meanwhile is theirs too.
+        """
+        context, scheduled, heads = (
+            np.array(column, dtype=np.int64) for column in (batch.context, batch.scheduled, batch.samples)
         )
-        terms = self._physics.terms(context, scheduled, sampled)
-        cost = self._physics.cost(terms)
-        gpu_end_ns = gpu_start_ns + ns_from_seconds(cost.duration_seconds)
+        features = features_of(context, scheduled, heads)
+        cost = self._law.cost(features.sum(axis=1))
+        seconds, joules = float(cost.seconds[0]), float(cost.joules[0])
+        gpu_end_ns = gpu_start_ns + ns_from_seconds(seconds)
+        gap_joules = self.book.claim(since_ns, gpu_start_ns)
         # Rounding to whole nanoseconds must not lose energy.
-        self.gpu.append(gpu_start_ns, gpu_end_ns, cost.energy_joules * 1e9 / (gpu_end_ns - gpu_start_ns))
+        self.gpu.append(gpu_start_ns, gpu_end_ns, joules * 1e9 / (gpu_end_ns - gpu_start_ns))
+        self.book.step(gpu_end_ns, joules)
+        self._latest = batch
         if self.ledger is not None:
-            charges = StepCharges.of(shares_joules(terms, self._steps), scheduled, sampled, recomputed)
-            self.ledger.charge([request.plan.request_id for request in batch.requests], charges)
+            self.ledger.note(
+                StepEnergy(self._steps, self.gpu.uuid, gpu_start_ns, gpu_end_ns, joules, gap_joules)
+            )
+            self._charge(batch, features, gap_joules)
         return gpu_end_ns
+
+    def _charge(self, batch: Batch, features: Floats, gap_joules: float) -> None:
+        """Tells the ledger who caused the joules of a step and of the gap before it."""
+        assert self.ledger is not None
+        work = StepWork(
+            scheduled=features[1],
+            sampled=features[5],
+            recomputed=np.array(batch.recomputed, dtype=np.float64),
+            flops=flops_of(self.world.model, features),
+        )
+        shares = shares_of(self._law, features, self._steps)
+        self.ledger.charge(_ids(batch), charges_of(shares, work, gap_joules))
+
+    def _rest_if_quiet(self, time_ns: int) -> None:
+        """Once nothing runs any more the requests of the last step pay for the time since it ended."""
+        if self._active_since_ns is None or self._flights or self._scheduler.running:
+            return
+        joules = self.book.claim(self._active_since_ns, time_ns)
+        self._active_since_ns = None
+        if self.ledger is not None and self._latest is not None and joules:
+            self.ledger.charge_gap(_ids(self._latest), joules)
 
     def _take_output(self, flight: _Flight) -> None:
         """The output of a step is back: tokens come out, requests end, the record is written."""
@@ -263,6 +300,7 @@ class SimulatedEngine:
             sampled.append(int(samples and not request.finished))
             if sampled[-1]:
                 self._take_token(request, end_ns)
+        self._rest_if_quiet(output_start_ns)
         self._now_ns += self._update_ns
         self._out.append(
             Step(
@@ -294,6 +332,10 @@ class SimulatedEngine:
             self._end(request, "length", end_ns)
         elif request.generated == plan.abort_after_tokens:
             self._plan_abort(request)
+
+
+def _ids(batch: Batch) -> list[str]:
+    return [request.plan.request_id for request in batch.requests]
 
 
 def _all_ones_left_out(values: list[int]) -> list[int]:

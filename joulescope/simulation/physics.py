@@ -1,120 +1,138 @@
 """The true cost of a step: how long it takes and what it draws, as a function of who is in it.
 
-A step reads the weights once, however many requests share it; each request adds its KV bytes, its
-arithmetic and a little of the runtime's work. The linear layers read weights while they compute, so the
-longer of the two counts; attention follows. Power is limited: a step that would draw more than the cap
-takes longer (clocks fall)::
+A *law* says what a step costs from the sums of its requests' features (:data:`FEATURES`), so that the cost of
+any subset of the requests can be asked for, of thousands of subsets at once. Whoever divides a step's
+joules (:mod:`joulescope.simulation.shapley`) knows nothing else about it. Laws differ in form, not only in
+figures: the worlds that are built from them are to be unlike the model that attribution fits.
 
-    dynamic(S)  = J/byte·weights + Σ own joules
-    duration(S) = max(launch + Σ own seconds + max(weight seconds, Σ linear seconds),
+The first law is a roofline with a power cap, the one whose figures are calibrated. A step reads the weights
+once, however many requests share it; each request adds its KV bytes, its arithmetic and a little of the
+runtime's work. The linear layers read weights while they compute, so the longer of the two counts;
+attention follows. A step that would draw more than the cap takes longer (clocks fall)::
+
+    dynamic(S)  = J/byte·(weights + KV) + J/FLOP·FLOPs + J/request·requests
+    duration(S) = max(launch + own seconds + max(weight seconds, linear seconds),
                       dynamic(S) / (cap − active watts))
     energy(S)   = dynamic(S) + active watts · duration(S)
-
-That is the roofline with a power cap. Its shares are in :mod:`joulescope.simulation.truth`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from joulescope.simulation.worlds import World
+from joulescope.simulation.worlds import Model, World
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
+FEATURES = ("requests", "tokens", "positions", "kv_tokens", "heads", "samplers")
+"""What each request adds to a step: itself; tokens computed; positions attended to, summed over these
+tokens; tokens whose KV is read; tokens at which the output head runs; 1 if a token may come out."""
+
+
+def features_of(context: Ints, scheduled: Ints, heads: Ints) -> Floats:
+    """The features of a step's requests, one column each: array [len(FEATURES), requests].
+
+    Args:
+        context: tokens already computed for each request.
+        scheduled: tokens that this step computes for each.
+        heads: tokens at which the output head runs for each.
+    """
+    # Causal attention: the k-th new token sees the context and the k new tokens up to itself.
+    positions = scheduled * (context + (scheduled + 1) / 2)
+    return np.array(
+        [np.ones(len(context)), scheduled, positions, context + scheduled, heads, np.minimum(heads, 1)]
+    )
+
+
+def flops_of(model: Model, features: Floats) -> Floats:
+    """FLOPs of requests or of sums of them: features [len(FEATURES), ...] to [...]."""
+    _, tokens, positions, _, heads, _ = features
+    flops = tokens * model.flops_per_token + positions * model.flops_per_token_context
+    return np.asarray(flops + heads * model.flops_per_sample)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepTerms:
-    """A step's cost as a set function: what is paid once and, for each request, what it brings."""
+class Cost:
+    """What steps cost, per GPU: arrays [GPUs, ...]."""
 
-    fixed_joules: float
-    """Paid once: reading the weights."""
-    own_joules: Floats
-    """Dynamic energy that each request brings."""
-    launch_seconds: float
-    weight_seconds: float
-    """Time to read the weights; arithmetic of the linear layers hides behind it, or it behind them."""
-    linear_seconds: Floats
-    """Time of each request's linear layers."""
-    own_seconds: Floats
-    """Time that each request adds in any case: KV reads, attention, sampling."""
-    active_watts: float
-    headroom_watts: float
-    """Cap minus static power: the most that dynamic energy may draw."""
-
-    def duration_seconds(self, dynamic_joules: Floats, linear_seconds: Floats, own_seconds: Floats) -> Floats:
-        """Durations of steps whose requests sum to the given figures."""
-        work = self.launch_seconds + own_seconds + np.maximum(self.weight_seconds, linear_seconds)
-        return np.maximum(work, dynamic_joules / self.headroom_watts)
-
-    def energy_joules(self, own_joules: Floats, linear_seconds: Floats, own_seconds: Floats) -> Floats:
-        """Energies of (non-empty) steps whose requests sum to the given figures."""
-        dynamic = self.fixed_joules + own_joules
-        return dynamic + self.active_watts * self.duration_seconds(dynamic, linear_seconds, own_seconds)
+    seconds: Floats
+    joules: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """What a step takes in all."""
+class Law(ABC):
+    """What steps cost in one world, in one state of it."""
 
-    duration_seconds: float
-    energy_joules: float
-
-    @property
-    def power_watts(self) -> float:
-        return self.energy_joules / self.duration_seconds
-
-
-class StepPhysics:
-    """Costs of steps in one world."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def terms(self, context: Ints, scheduled: Ints, sampled: Ints) -> StepTerms:
-        """The cost of a step as a set function of its requests.
+    @abstractmethod
+    def cost(self, sums: Floats) -> Cost:
+        """The cost of steps from the sums of their requests' features.
 
         Args:
-            context: tokens already computed for each request.
-            scheduled: tokens that this step computes for each.
-            sampled: 1 where the output head runs for the request, else 0.
+            sums: array [len(FEATURES), ...]. A step of zero features stands for what is paid once, as
+                soon as there is any request at all.
         """
-        gpu, model, runtime = self.world.hardware, self.world.model, self.world.runtime
-        linear_flops = scheduled * model.flops_per_token
-        # Causal attention: the k-th new token sees the context and the k new tokens up to itself.
-        positions = scheduled * (context + (scheduled + 1) / 2)
-        other_flops = positions * model.flops_per_token_context + sampled * model.flops_per_sample
-        kv_bytes = (context + scheduled) * model.kv_bytes_per_token
-        own_joules = (
-            (linear_flops + other_flops) * gpu.joules_per_flop
-            + kv_bytes * gpu.joules_per_byte
-            + runtime.sequence_joules
-        )
-        own_seconds = (
-            other_flops / gpu.flops_per_second + kv_bytes / gpu.bytes_per_second + runtime.sequence_seconds
-        )
-        return StepTerms(
-            fixed_joules=model.weight_bytes * gpu.joules_per_byte,
-            own_joules=own_joules,
-            launch_seconds=runtime.step_seconds,
-            weight_seconds=model.weight_bytes / gpu.bytes_per_second,
-            linear_seconds=np.asarray(linear_flops / gpu.flops_per_second, dtype=np.float64),
-            own_seconds=own_seconds,
-            active_watts=gpu.active_watts,
-            headroom_watts=gpu.power_limit_watts - gpu.active_watts,
+
+    def energy_joules(self, sums: Floats) -> Floats:
+        """Energy of all GPUs together: [len(FEATURES), ...] to [...]."""
+        return np.asarray(self.cost(sums).joules.sum(axis=0))
+
+    def own_joules(self, features: Floats) -> Floats | None:
+        """What each request adds, where that is the same whoever else is there; ``None`` where it is not.
+
+        A shortcut: without it the shares come out the same, later.
+        """
+        return None
+
+
+class Roofline(Law):
+    """One GPU: the longer of memory and arithmetic, and a cap on power that stretches the step."""
+
+    def __init__(self, world: World) -> None:
+        gpu, model, runtime = world.hardware, world.model, world.runtime
+        self.model, self.gpu, self.runtime = model, gpu, runtime
+        self._weight_seconds = model.weight_bytes / gpu.bytes_per_second
+        self._fixed_joules = model.weight_bytes * gpu.joules_per_byte
+        self._headroom_watts = gpu.power_limit_watts - gpu.active_watts
+
+    def cost(self, sums: Floats) -> Cost:
+        dynamic = self._fixed_joules + self._own_dynamic_joules(sums)
+        reading = np.maximum(self._weight_seconds, self._linear_seconds(sums))
+        work = self.runtime.step_seconds + self._own_seconds(sums) + reading
+        seconds = np.maximum(work, dynamic / self._headroom_watts)
+        return Cost(seconds=seconds[None], joules=(dynamic + self.gpu.active_watts * seconds)[None])
+
+    def own_joules(self, features: Floats) -> Floats | None:
+        """Holds if for no subset the arithmetic outgrows the weight read or the power reaches the cap."""
+        if self._linear_seconds(features).sum() > self._weight_seconds:
+            return None
+        own, seconds = self._own_dynamic_joules(features), self._own_seconds(features)
+        fixed_seconds = self.runtime.step_seconds + self._weight_seconds
+        excess = self._fixed_joules / self._headroom_watts - fixed_seconds
+        if excess + np.maximum(own / self._headroom_watts - seconds, 0.0).sum() > 0.0:
+            return None
+        return np.asarray(own + self.gpu.active_watts * seconds)
+
+    def _linear_seconds(self, sums: Floats) -> Floats:
+        return np.asarray(sums[1] * (self.model.flops_per_token / self.gpu.flops_per_second))
+
+    def _own_dynamic_joules(self, sums: Floats) -> Floats:
+        requests, kv_tokens = sums[0], sums[3]
+        return np.asarray(
+            flops_of(self.model, sums) * self.gpu.joules_per_flop
+            + kv_tokens * (self.model.kv_bytes_per_token * self.gpu.joules_per_byte)
+            + requests * self.runtime.sequence_joules
         )
 
-    def cost(self, terms: StepTerms) -> StepCost:
-        """Duration and energy of the step with all its requests in it."""
-        own, linear, seconds = terms.own_joules.sum(), terms.linear_seconds.sum(), terms.own_seconds.sum()
-        duration = terms.duration_seconds(terms.fixed_joules + own, linear, seconds)
-        return StepCost(
-            duration_seconds=float(duration),
-            energy_joules=float(terms.energy_joules(own, linear, seconds)),
+    def _own_seconds(self, sums: Floats) -> Floats:
+        """Time that requests add in any case: attention, output head, KV reads, the runtime's work."""
+        requests, _, positions, kv_tokens, heads, _ = sums
+        other_flops = positions * self.model.flops_per_token_context + heads * self.model.flops_per_sample
+        return np.asarray(
+            other_flops / self.gpu.flops_per_second
+            + kv_tokens * (self.model.kv_bytes_per_token / self.gpu.bytes_per_second)
+            + requests * self.runtime.sequence_seconds
         )

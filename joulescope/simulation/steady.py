@@ -17,7 +17,7 @@ from joulescope.hook.wire import AnyRecord, Bye, Progress, RequestEnd, RequestSt
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
-from joulescope.simulation.physics import StepCost, StepPhysics
+from joulescope.simulation.physics import Law, Roofline, features_of
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.traces import (
     SESSION,
@@ -70,7 +70,8 @@ class _Shape:
 
     context: list[int]
     scheduled: list[int]
-    cost: StepCost
+    seconds: float
+    joules: float
 
 
 @dataclass
@@ -78,7 +79,7 @@ class _Shapes:
     """Makes each shape once: the filling, the steady state, the emptying."""
 
     load: SteadyLoad
-    physics: StepPhysics
+    law: Law
     known: dict[tuple[int, int], _Shape] = field(default_factory=dict)
 
     def of(self, oldest: int, youngest: int) -> _Shape:
@@ -92,8 +93,8 @@ class _Shapes:
         age = np.repeat(np.arange(oldest, youngest - 1, -1, dtype=np.int64), load.admitted_per_step)
         context = np.where(age == 0, 0, load.prompt_tokens + age - 1)
         scheduled = np.where(age == 0, load.prompt_tokens, 1)
-        cost = self.physics.cost(self.physics.terms(context, scheduled, np.ones_like(age)))
-        return _Shape(context.tolist(), scheduled.tolist(), cost)
+        cost = self.law.cost(features_of(context, scheduled, np.ones_like(age)).sum(axis=1))
+        return _Shape(context.tolist(), scheduled.tolist(), float(cost.seconds[0]), float(cost.joules[0]))
 
 
 def steady_trace(load: SteadyLoad, *, sample_hz: float = 20.0, seed: int = 0) -> Iterator[AnyRecord]:
@@ -110,13 +111,13 @@ def steady_trace(load: SteadyLoad, *, sample_hz: float = 20.0, seed: int = 0) ->
     yield from map(sample_record, sensor.read())
     yield _greeting(world, load, gpu.uuid)
     period_ns = ns_from_seconds(1.0 / sample_hz)
-    shapes = _Shapes(load, StepPhysics(world))
+    shapes = _Shapes(load, Roofline(world))
     now_ns = START_NS
     for number in range(1, load.steps + 1):
         shape = shapes.of(*load.ages(number))
         start_ns = now_ns
-        gpu_end_ns = start_ns + _HOST_NS + ns_from_seconds(shape.cost.duration_seconds)
-        gpu.append(start_ns + _HOST_NS, gpu_end_ns, shape.cost.power_watts)
+        gpu_end_ns = start_ns + _HOST_NS + ns_from_seconds(shape.seconds)
+        gpu.append(start_ns + _HOST_NS, gpu_end_ns, shape.joules / shape.seconds)
         now_ns = gpu_end_ns + _HOST_NS
         while clock.time_ns + period_ns < now_ns:
             clock.time_ns += period_ns

@@ -40,6 +40,7 @@ class SimulatedRun:
         rate_per_second: mean arrivals a second.
         sample_hz: polls of the sensor a second.
         truth: whether :attr:`truth` learns who truly caused the joules (costs most of the time).
+        keep_steps: whether ``truth.steps`` tells the true joules of every step.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SimulatedRun:
         sample_hz: float = 20.0,
         start_ns: int = START_NS,
         truth: bool = True,
+        keep_steps: bool = False,
     ) -> None:
         self.limits = EngineLimits() if limits is None else limits
         self.world = world
@@ -67,7 +69,7 @@ class SimulatedRun:
         self._end_ns = start_ns + ns_from_seconds(seconds)
         workload = Workload(rate_per_second, start_ns, classes=classes, seed=seed)
         requests = takewhile(lambda plan: plan.arrival_ns < self._end_ns, workload)
-        self.truth = TrueLedger()
+        self.truth = TrueLedger(keep_steps=keep_steps)
         self.engine = SimulatedEngine(
             world,
             self.gpu,

@@ -8,7 +8,7 @@ A new world is a new instance, no new code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GPU_MEMORY_UTILIZATION = 0.9
 """Share of the GPU's memory that the runtime takes at once, vLLM's long-time default."""
@@ -126,5 +126,31 @@ VLLM_ON_HOPPER = Runtime(
 
 H100_LLAMA_8B = World(hardware=H100, model=LLAMA_3_1_8B, runtime=VLLM_ON_HOPPER)
 
-WORLDS = {"h100-llama-3.1-8b": H100_LLAMA_8B}
+
+def _with_gpu(world: World, **figures: float) -> World:
+    return replace(world, hardware=replace(world.hardware, **figures))  # type: ignore[arg-type]
+
+
+def _with_runtime(world: World, **figures: float) -> World:
+    return replace(world, runtime=replace(world.runtime, **figures))  # type: ignore[arg-type]
+
+
+WORLDS = {
+    "calibrated": H100_LLAMA_8B,
+    # The same form of cost with other figures: what an estimator must learn against its expectation.
+    "cheap-arithmetic": _with_gpu(
+        H100_LLAMA_8B, joules_per_flop=0.5 * H100.joules_per_flop, active_watts=1.3 * H100.active_watts
+    ),
+    "slow-memory": _with_gpu(
+        H100_LLAMA_8B,
+        joules_per_byte=1.8 * H100.joules_per_byte,
+        bytes_per_second=0.7 * H100.bytes_per_second,
+    ),
+    "costly-sequences": _with_runtime(
+        H100_LLAMA_8B,
+        sequence_joules=2 * VLLM_ON_HOPPER.sequence_joules,
+        sequence_seconds=2 * VLLM_ON_HOPPER.sequence_seconds,
+    ),
+    "low-cap": _with_gpu(H100_LLAMA_8B, power_limit_watts=520.0),
+}
 """All known worlds by name."""

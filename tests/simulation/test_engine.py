@@ -49,6 +49,7 @@ class Run:
             limits=self.limits,
             ledger=self.ledger,
         )
+        self.book = engine.book
         while not engine.idle:
             self.end_ns = getattr(self, "end_ns", 0) + SECOND
             self.records += engine.advance(self.end_ns)
@@ -169,10 +170,9 @@ def test_no_step_computes_a_request_after_its_final_step(run: Run) -> None:
 
 def test_truth_and_idle_make_up_the_gpus_energy(run: Run) -> None:
     """The true joules of all requests and the idle time in between are all that the GPU drew."""
-    busy_ns = sum(end - start for start, end in zip(run.gpu._starts, run.gpu._ends, strict=True))
-    idle_joules = (run.end_ns - busy_ns) / SECOND * H100.idle_watts
     total = run.gpu.energy_joules_at(run.gpu.uuid, run.end_ns)
-    assert sum(run.ledger.true_joules().values()) + idle_joules == pytest.approx(total, rel=1e-9)
+    charged = sum(run.ledger.true_joules().values())
+    assert charged + run.book.idle_joules(run.end_ns) == pytest.approx(total, rel=1e-9)
 
 
 def test_records_follow_from_the_seed_alone() -> None:
