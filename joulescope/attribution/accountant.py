@@ -281,6 +281,8 @@ class Accountant:
 
     def engine_totals(self) -> tuple[EngineTotals, ...]:
         """Counters and gauges of every engine label seen so far."""
+        for engine in self._engines:
+            engine.steps.flush()
         return tuple(self._totals(label, tally) for label, tally in self._tallies.items())
 
     def _totals(self, label: str, tally: EngineTally) -> EngineTotals:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.attribution.cost import SAVED, WEIGHT
 from joulescope.attribution.division import EngineShare
-from joulescope.attribution.engine import Special
 from joulescope.attribution.ledger import Posting
+from joulescope.attribution.requests import SOURCE_BITS
+from joulescope.attribution.steps import Segment, Special
 
 _Uj = NDArray[np.int64]
 
@@ -22,20 +24,26 @@ def charge(share: EngineShare, posting: Posting, gpu: str, recompute_to: str) ->
             the victim when it is ``request``. It is counted as wasted in both cases.
     """
     table, tally = share.engine.requests, share.engine.tally
-    slots = np.concatenate([step.slots for step, _ in share.steps])
+    segments = share.segments
+    slots = np.concatenate([segment.slots for segment in segments])
     paid_uj = share.request_uj
-    special = _gather(share)
+    special = _gather(segments)
     prefill_uj = 0
     if special is not None:
         prefill_uj = _charge_special(share, special, slots, paid_uj, posting, recompute_to)
-    ratios = [share.engine.price_of(step).marginal_ratio for step, _ in share.steps]
-    marginal_uj = paid_uj * np.concatenate(ratios)
+    rows = [(segment.block.rows[:, segment.requests]) for segment in segments]
+    weight, saved = (np.concatenate([row[which] for row in rows]) for which in (WEIGHT, SAVED))
+    marginal_uj = paid_uj * np.divide(saved, weight, where=weight > 0.0, out=np.zeros_like(weight))
     np.add.at(table.attributed_uj, slots, paid_uj)
     np.add.at(table.marginal_uj, slots, marginal_uj)
     table.measured[slots] = True
+    table.sources[slots] |= SOURCE_BITS.get(posting.interval.source, 0)
     tally.marginal_uj += float(marginal_uj.sum())
     tally.attributed_uj[gpu, "prefill"] += prefill_uj
     tally.attributed_uj[gpu, "decode"] += int(paid_uj.sum()) - prefill_uj
+    interval = posting.interval
+    measured = (interval.energy_uj / 1e6, (interval.end_ns - interval.start_ns) / 1e9)
+    table.doubt.add(gpu, segments, paid_uj / 1e6, share.scale, measured, share.engine.model)
 
 
 def _charge_special(
@@ -66,14 +74,15 @@ def _charge_special(
     return int(prefill_uj.sum())
 
 
-def _gather(share: EngineShare) -> Special | None:
-    """The special requests of all steps as one, rows counted through."""
+def _gather(segments: list[Segment]) -> Special | None:
+    """The special requests of all segments as one, rows counted through."""
     found: list[tuple[int, Special]] = []
     at = 0
-    for step, _ in share.steps:
-        if step.special is not None:
-            found.append((at, step.special))
-        at += len(step.slots)
+    for segment in segments:
+        special = segment.special()
+        if special is not None:
+            found.append((at, special))
+        at += segment.requests.stop - segment.requests.start
     if not found:
         return None
     return Special(

@@ -2,21 +2,22 @@
 
 Per GPU, with the bytes and FLOPs that the engine's model says of the step::
 
-    energy(S)   = J/byte · bytes(S) + J/flop · flops(S) + J/sequence · |S| + active watts · duration(S)
+    energy(S)   = J/byte · (weights(S) + KV(S)) + J/flop · flops(S) + J/sequence · |S|
+                  + active watts · duration(S)
     duration(S) = max(launch + s/sequence · |S| + s/byte · KV(S) + s/flop · other flops(S)
-                        + max(s/byte · weights, s/flop · linear flops(S)),
+                        + max(s/byte · weights(S), s/flop · linear flops(S)),
                       dynamic energy(S) / (power limit − active watts))
+    weights(S)  = dense weights + expert weights · (1 − (1 − chosen/experts)^tokens(S))
 
 The eight coefficients start from :mod:`joulescope.attribution.prior` and are learned while serving: those
 of time from every step's observed duration, those of energy from every clean interval of the counter.
 A request's share is its Shapley value: costs that are paid once divide equally, those that it brings
-are its own, and the maxima divide by :mod:`joulescope.attribution.shapley`. The observed duration, not the
-modelled one, is what the static power is charged for. See ``docs/attribution.md``.
+are its own, and what is not linear divides by :mod:`joulescope.attribution.shapley`. The observed duration,
+not the modelled one, is what the static power is charged for. See ``docs/attribution.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from joulescope.attribution.learn import PriorRegression
 from joulescope.attribution.prior import Expectation
-from joulescope.attribution.shapley import saved_without, shares_of_maximum
+from joulescope.attribution.shapley import LARGE, Law, divide_cost
 from joulescope.model import CostFacts
 
 Floats = NDArray[np.float64]
@@ -41,26 +42,113 @@ _TIME_NOISE, _TIME_JITTER_SECONDS = 0.05, 2e-4
 _ENERGY_NOISE, _EDGE_SECONDS = 0.02, 0.02
 """The counter ticks every 0.1 s and is polled in between: the ends of an interval are that unsure."""
 
+_UNCAPPED = 0.97
+"""Steps whose dynamic power comes nearer to the cap than this may have been stretched by it."""
 
-@dataclass(frozen=True, slots=True)
-class StepTotals:
-    """What a step moved and computed on one GPU."""
+SEQUENCES, KV_BYTES, OTHER_FLOPS, TOKENS = range(4)
+"""Features of a request in a step, and of the step as their sums."""
 
-    sequences: int
-    kv_bytes: float
-    linear_flops: float
-    other_flops: float
-    duration_seconds: float
+READ_BYTES, LINEAR_FLOPS, SECONDS = range(4, 7)
+"""What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration."""
+
+STEP_FIGURES = 7
+
+WEIGHT, SAVED, FLOPS, TIME, OWN_TIME = range(5)
+"""Rows of priced steps, by request: modelled Shapley joules; joules saved without it; FLOPs; its part of the
+duration, seconds; that of it which would be saved without it."""
+
+ROWS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """Modelled joules of one step on one GPU, by request."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StepColumns:
+    """Consecutive steps as columns: request by request, step after step."""
 
-    shapley_joules: Floats
-    saved_joules: Floats
-    """What the step would cost less without the request."""
-    totals: StepTotals
+    context: Ints
+    """Tokens computed before the step."""
+    scheduled: Ints
+    """Tokens computed in it."""
+    sampled: Ints
+    """Tokens that came out."""
+    offsets: Ints
+    """Where each step begins, and the end: one more than there are steps."""
+    seconds: Floats
+    """Observed duration of each step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prices:
+    """What steps should cost on one GPU, by the coefficients of the moment."""
+
+    rows: Floats
+    """:data:`ROWS` × requests."""
+    steps: Floats
+    """Steps × :data:`STEP_FIGURES`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Weights:
+    """Bytes of weights that a step reads, as a law of its features."""
+
+    dense_bytes: float
+    expert_bytes: float
+    log_left_out: float
+    """Logarithm of the chance that a token leaves an expert alone."""
+
+    def of(self, tokens: Floats) -> Floats:
+        return self.dense_bytes - self.expert_bytes * np.expm1(self.log_left_out * tokens)
+
+    def value(self, sums: Floats) -> Floats:
+        return self.of(sums[..., TOKENS])
+
+    def slopes(self, sums: Floats) -> Floats:
+        slopes = np.zeros_like(sums)
+        left_out = np.exp(self.log_left_out * sums[..., TOKENS])
+        slopes[..., TOKENS] = -self.log_left_out * self.expert_bytes * left_out
+        return slopes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Duration:
+    """Seconds of a step as a law of its features, by the coefficients of the moment."""
+
+    time: Floats
+    energy: Floats
+    headroom_watts: float
+    flops_per_token: float
+    weights: _Weights
+
+    def bounds(self, sums: Floats) -> tuple[Floats, Floats, Floats]:
+        """Seconds by memory, by arithmetic, and by the power cap."""
+        launch, sequence, per_byte, per_flop = self.time
+        read = self.weights.value(sums)
+        linear = sums[..., TOKENS] * self.flops_per_token
+        common = launch + sums[..., SEQUENCES] * sequence + sums[..., KV_BYTES] * per_byte
+        common = common + sums[..., OTHER_FLOPS] * per_flop
+        joules = (read + sums[..., KV_BYTES]) * self.energy[0] + sums[..., SEQUENCES] * self.energy[2]
+        joules = joules + (linear + sums[..., OTHER_FLOPS]) * self.energy[1]
+        return common + read * per_byte, common + linear * per_flop, joules / self.headroom_watts
+
+    def value(self, sums: Floats) -> Floats:
+        memory, arithmetic, capped = self.bounds(sums)
+        return np.asarray(np.maximum(np.maximum(memory, arithmetic), capped))
+
+    def slopes(self, sums: Floats) -> Floats:
+        memory, arithmetic, capped = self.bounds(sums)
+        _, sequence, per_byte, per_flop = self.time
+        reading = self.weights.slopes(sums)[..., TOKENS]
+        slopes = np.empty_like(sums)
+        slopes[...] = (sequence, per_byte, per_flop, self.flops_per_token * per_flop)
+        by_memory = memory >= arithmetic
+        slopes[..., TOKENS] = np.where(by_memory, reading * per_byte, slopes[..., TOKENS])
+        by_cap = capped > np.maximum(memory, arithmetic)
+        if by_cap.any():
+            joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy
+            drawn = np.empty_like(sums)
+            drawn[...] = (sequence_joules, joules_per_byte, joules_per_flop, 0.0)
+            drawn[..., TOKENS] = reading * joules_per_byte + self.flops_per_token * joules_per_flop
+            slopes = np.where(by_cap[..., None], drawn / self.headroom_watts, slopes)
+        return slopes
 
 
 class CostModel:
@@ -69,11 +157,13 @@ class CostModel:
     def __init__(self, facts: CostFacts, gpu_count: int, expectation: Expectation) -> None:
         self._facts, self._gpu_count = facts, gpu_count
         per_gpu = 1.0 / max(gpu_count, 1)
-        self._weight_bytes = facts.weight_bytes * per_gpu
         self._kv_bytes = facts.kv_bytes_per_token * per_gpu
         self._linear = facts.flops_per_token * per_gpu
         self._attention = facts.flops_per_token_context * per_gpu
         self._sample = facts.flops_per_sample * per_gpu
+        chosen = min(facts.expert_choice_ratio, 1.0 - 1e-9)
+        experts = facts.expert_weight_bytes * per_gpu if chosen > 0.0 else 0.0
+        self._weights = _Weights(facts.weight_bytes * per_gpu - experts, experts, float(np.log1p(-chosen)))
         self.expect(expectation)
 
     def describes(self, facts: CostFacts, gpu_count: int) -> bool:
@@ -93,87 +183,164 @@ class CostModel:
         self.time = PriorRegression(time, _TIME_PRIOR_STD, _TIME_KEEP)
         self.energy = PriorRegression(energy, _ENERGY_PRIOR_STD, _ENERGY_KEEP)
 
-    # ----------------------------------------------------------------------------------------- costs
+    # ----------------------------------------------------------------------------------------- prices
 
-    def step_cost(self, context: Ints, scheduled: Ints, sampled: Ints, duration_seconds: float) -> StepCost:
-        """The cost of a step from its columns (tokens) and its observed duration.
+    def price(self, columns: StepColumns) -> Prices:
+        """Prices steps. Every step has at least one request.
 
         Attention reads the KV of all tokens up to the last scheduled one; token *j* of a chunk attends
         to ``context + j`` tokens. The output head runs where a token came out.
         """
-        after = context + scheduled
-        kv_bytes = after * self._kv_bytes
-        positions = scheduled * (context + 0.5 * (scheduled + 1))
-        other = positions * self._attention + np.minimum(sampled, scheduled) * self._sample
-        linear = scheduled.astype(np.float64) * self._linear
-        totals = StepTotals(
-            len(context), float(kv_bytes.sum()), float(linear.sum()), float(other.sum()), duration_seconds
-        )
-        joules_per_byte, joules_per_flop, sequence_joules, active_watts = self.energy.coefficients
-        _, sequence_seconds, seconds_per_byte, seconds_per_flop = self.time.coefficients
-        dynamic = kv_bytes * joules_per_byte + (linear + other) * joules_per_flop + sequence_joules
-        seconds = kv_bytes * seconds_per_byte + other * seconds_per_flop + sequence_seconds
-        if self._memory_bound(totals, float(dynamic.sum())):
-            shared, saved = self._linear_shares(seconds, duration_seconds)
-        else:
-            shared, saved = self._general_shares(dynamic, seconds, linear, duration_seconds)
-        read_joules = self._weight_bytes * joules_per_byte / totals.sequences
-        return StepCost(
-            shapley_joules=dynamic + read_joules + active_watts * shared,
-            saved_joules=dynamic + active_watts * saved,
-            totals=totals,
-        )
+        features = self._features(columns)
+        begins = columns.offsets[:-1]
+        counts = np.diff(columns.offsets)
+        steps = np.empty((len(counts), STEP_FIGURES))
+        steps[:, SEQUENCES] = counts
+        steps[:, KV_BYTES : TOKENS + 1] = np.add.reduceat(features[KV_BYTES:], begins, axis=1).T
+        steps[:, READ_BYTES] = self._weights.of(steps[:, TOKENS])
+        steps[:, LINEAR_FLOPS] = steps[:, TOKENS] * self._linear
+        steps[:, SECONDS] = columns.seconds
+        rows = self._linear_prices(features, steps, counts)
+        large = _large_requests(features[TOKENS], steps, columns.offsets)
+        crooked = ~self._memory_bound(steps)
+        if self._weights.expert_bytes:
+            crooked |= large >= 0
+        if crooked.any():
+            self._price_crooked(rows, features, steps, columns.offsets, large, np.flatnonzero(crooked))
+        return Prices(rows, steps)
 
-    def _memory_bound(self, totals: StepTotals, own_joules: float) -> bool:
-        """Whether the weight read is the bound for every subset of the requests; true of most steps."""
+    def _features(self, columns: StepColumns) -> Floats:
+        """Features × requests."""
+        context, scheduled = columns.context, columns.scheduled
+        features = np.empty((TOKENS + 1, len(context)))
+        features[SEQUENCES] = 1.0
+        tokens = features[TOKENS]
+        tokens[:] = scheduled
+        np.multiply(context + scheduled, self._kv_bytes, out=features[KV_BYTES])
+        positions = tokens * (context + 0.5 * (tokens + 1.0))
+        np.multiply(positions, self._attention, out=features[OTHER_FLOPS])
+        features[OTHER_FLOPS] += np.minimum(columns.sampled, scheduled) * self._sample
+        return features
+
+    def _memory_bound(self, steps: Floats) -> NDArray[np.bool_]:
+        """Whether reading the weights is the bound for every subset of a step's requests; true of most."""
         launch, sequence, per_byte, per_flop = self.time.coefficients
-        if totals.linear_flops * per_flop > self._weight_bytes * per_byte:
-            return False
-        fixed_joules = self._weight_bytes * self.energy.coefficients[0]
-        fixed_seconds = launch + self._weight_bytes * per_byte
-        own_seconds = totals.sequences * sequence + totals.kv_bytes * per_byte + totals.other_flops * per_flop
-        headroom = self._headroom_watts()
-        return bool(
-            fixed_joules <= headroom * fixed_seconds
-            and fixed_joules + own_joules <= headroom * (fixed_seconds + own_seconds)
-        )
+        joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy.coefficients
+        headroom_watts = self._headroom_watts()
+        dense_bytes = self._weights.dense_bytes
+        seconds = launch + steps[:, READ_BYTES] * per_byte + steps[:, SEQUENCES] * sequence
+        seconds += steps[:, KV_BYTES] * per_byte + steps[:, OTHER_FLOPS] * per_flop
+        flops = steps[:, LINEAR_FLOPS] + steps[:, OTHER_FLOPS]
+        joules = (steps[:, READ_BYTES] + steps[:, KV_BYTES]) * joules_per_byte + flops * joules_per_flop
+        joules += steps[:, SEQUENCES] * sequence_joules
+        alone = dense_bytes * joules_per_byte <= headroom_watts * (launch + dense_bytes * per_byte)
+        memory = steps[:, LINEAR_FLOPS] * per_flop <= steps[:, READ_BYTES] * per_byte
+        return np.asarray(memory & alone & (joules <= headroom_watts * seconds))
 
     def _headroom_watts(self) -> float:
         """What dynamic energy may draw under the power limit; never less than a tenth of it."""
         limit = self.expectation.limit_watts
         return max(limit - float(self.energy.coefficients[3]), 0.1 * limit)
 
-    def _linear_shares(self, seconds: Floats, duration_seconds: float) -> tuple[Floats, Floats]:
-        """Shares of the duration where it is a constant plus what each brings."""
-        launch, _, per_byte, _ = self.time.coefficients
-        fixed = launch + self._weight_bytes * per_byte
-        stretch = duration_seconds / (fixed + float(seconds.sum()))
-        saved = seconds * stretch
-        return saved + fixed * stretch / len(seconds), saved
+    def _linear_prices(self, features: Floats, steps: Floats, counts: Ints) -> Floats:
+        """Prices where the duration is a constant plus what each brings. Experts divide by tokens."""
+        launch, sequence, per_byte, per_flop = self.time.coefficients
+        experts = steps[:, READ_BYTES] - self._weights.dense_bytes
+        rows = np.empty((ROWS, features.shape[1]))
+        own = np.add(features[KV_BYTES] * per_byte, features[OTHER_FLOPS] * per_flop, out=rows[OWN_TIME])
+        own += sequence
+        own_seconds = steps[:, KV_BYTES] * per_byte + steps[:, OTHER_FLOPS] * per_flop
+        own_seconds += steps[:, SEQUENCES] * sequence
+        shared = np.full(len(counts), launch + self._weights.dense_bytes * per_byte)
+        stretch = steps[:, SECONDS] / (shared + experts * per_byte + own_seconds)
+        stretches = np.repeat(stretch, counts)
+        own *= stretches
+        np.add(own, np.repeat(shared * stretch / counts, counts), out=rows[TIME])
+        read_bytes = np.repeat(self._weights.dense_bytes / counts, counts)
+        saved_bytes = features[KV_BYTES]
+        if self._weights.expert_bytes:
+            read_bytes += np.repeat(experts / steps[:, TOKENS], counts) * features[TOKENS]
+            rows[TIME] += (read_bytes - np.repeat(self._weights.dense_bytes / counts, counts)) * (
+                stretches * per_byte
+            )
+            untouched = self._weights.of(np.repeat(steps[:, TOKENS], counts) - features[TOKENS])
+            released = np.repeat(steps[:, READ_BYTES], counts) - untouched
+            saved_bytes = saved_bytes + released
+            own += released * per_byte * stretches
+        self._finish(rows, features, features[KV_BYTES] + read_bytes, saved_bytes, counts)
+        return rows
 
-    def _general_shares(
-        self, dynamic: Floats, seconds: Floats, linear: Floats, duration_seconds: float
-    ) -> tuple[Floats, Floats]:
-        """Shares of the duration where different subsets of the requests meet different bounds."""
-        launch, _, per_byte, per_flop = self.time.coefficients
-        headroom = self._headroom_watts()
-        read_joules = self._weight_bytes * self.energy.coefficients[0]
-        constants = np.array([launch + self._weight_bytes * per_byte, launch, read_joules / headroom])
-        own = np.stack([seconds, seconds + linear * per_flop, dynamic / headroom])
-        stretch = duration_seconds / float((constants + own.sum(axis=1)).max())
-        return shares_of_maximum(constants, own) * stretch, saved_without(constants, own) * stretch
+    def _finish(
+        self, rows: Floats, features: Floats, moved_bytes: Floats, saved_bytes: Floats, counts: Ints
+    ) -> None:
+        """Joules from bytes, FLOPs and seconds, in place."""
+        joules_per_byte, joules_per_flop, sequence_joules, active_watts = self.energy.coefficients
+        rows[FLOPS] = features[TOKENS] * self._linear + features[OTHER_FLOPS]
+        arithmetic = rows[FLOPS] * joules_per_flop + sequence_joules
+        rows[WEIGHT] = moved_bytes * joules_per_byte + arithmetic + active_watts * rows[TIME]
+        rows[SAVED] = saved_bytes * joules_per_byte + arithmetic + active_watts * rows[OWN_TIME]
+        alone = counts == 1
+        if alone.any():  # without its only request there would have been no step
+            at = (np.cumsum(counts) - counts)[alone]
+            rows[SAVED, at] = rows[WEIGHT, at]
+            rows[OWN_TIME, at] = rows[TIME, at]
+
+    def _price_crooked(
+        self, rows: Floats, features: Floats, steps: Floats, offsets: Ints, large: Ints, chosen: Ints
+    ) -> None:
+        """Prices steps again, in place, of which different subsets meet different bounds."""
+        counts = np.diff(offsets)[chosen]
+        at = np.concatenate([np.arange(offsets[step], offsets[step + 1]) for step in chosen])
+        own, sums = features[:, at], steps[chosen, : TOKENS + 1]
+        has_large = large[chosen] >= 0
+        biggest = np.where(has_large[:, None], features[:, large[chosen]].T, 0.0)
+        where_large = np.searchsorted(at, large[chosen][has_large])
+        law = _Duration(
+            self.time.coefficients,
+            self.energy.coefficients,
+            self._headroom_watts(),
+            self._linear,
+            self._weights,
+        )
+        stretch = np.repeat(steps[chosen, SECONDS] / law.value(sums), counts)
+        everybody = np.repeat(sums, counts, axis=0)
+        without = everybody - own.T
+        begins = np.cumsum(counts) - counts
+
+        def shares_of(cost: Law) -> Floats:
+            division = divide_cost(cost, sums - biggest, biggest)
+            shares = np.einsum("kn,nk->n", own, np.repeat(division.slopes, counts, axis=0))
+            shares[where_large] = division.large[has_large]
+            shares += np.repeat(division.constant / counts, counts)
+            # The quadrature is near the whole, not equal to it.
+            whole = np.add.reduceat(shares, begins)
+            return np.asarray(shares * np.repeat(cost.value(sums) / np.maximum(whole, 1e-300), counts))
+
+        priced = np.empty((ROWS, len(at)))
+        priced[TIME] = shares_of(law) * stretch
+        priced[OWN_TIME] = (law.value(everybody) - law.value(without)) * stretch
+        released = self._weights.value(everybody) - self._weights.value(without)
+        moved = own[KV_BYTES] + shares_of(self._weights)
+        self._finish(priced, own, moved, own[KV_BYTES] + released, counts)
+        rows[:, at] = priced
+
+    def avoided_joules(self, tokens: int) -> float:
+        """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""
+        flops = tokens * self._linear + 0.5 * tokens * (tokens + 1.0) * self._attention
+        watts_of_time = self.energy.coefficients[3] * self.time.coefficients[3]
+        return float(flops * (self.energy.coefficients[1] + watts_of_time)) * max(self._gpu_count, 1)
 
     # ------------------------------------------------------------------------------------- learning
 
-    def learn_times(self, steps: Sequence[StepTotals]) -> None:
-        """Takes observed durations. Steps that the power limit stretched teach nothing about time."""
-        if not steps:
+    def learn_times(self, steps: Floats) -> None:
+        """Takes observed durations (steps × :data:`STEP_FIGURES`).
+
+        Steps that the power limit stretched teach nothing about time.
+        """
+        if not len(steps):
             return
-        n, kv, linear, other, duration = np.array(
-            [(s.sequences, s.kv_bytes, s.linear_flops, s.other_flops, s.duration_seconds) for s in steps]
-        ).T
+        n, kv, other, _, read, linear, duration = steps.T
         _, _, per_byte, per_flop = self.time.coefficients
-        read = np.full(len(n), self._weight_bytes)
         by_memory = read * per_byte >= linear * per_flop
         rows = np.stack(
             [
@@ -186,24 +353,26 @@ class CostModel:
         )
         joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy.coefficients
         dynamic = (kv + read) * joules_per_byte + (linear + other) * joules_per_flop + n * sequence_joules
-        free = dynamic < 0.97 * self._headroom_watts() * (rows @ self.time.coefficients)
+        free = dynamic < _UNCAPPED * self._headroom_watts() * (rows @ self.time.coefficients)
         std = _TIME_NOISE * duration + _TIME_JITTER_SECONDS
         self.time.learn(rows[free], duration[free], std[free])
 
-    def learn_energy(
-        self, steps: Sequence[tuple[StepTotals, float]], energy_joules: float, idle_seconds: float
-    ) -> None:
+    def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_seconds: float) -> None:
         """Takes the measured joules of steps (each with the part that was measured), idle ones taken off."""
-        row = np.zeros(4)
-        for s, part in steps:
-            row += part * np.array(
-                [
-                    self._weight_bytes + s.kv_bytes,
-                    s.linear_flops + s.other_flops,
-                    s.sequences,
-                    s.duration_seconds,
-                ]
-            )
-        edge_joules = _EDGE_SECONDS * energy_joules / max(row[3] + idle_seconds, 1e-9)
-        std = np.hypot(_ENERGY_NOISE * energy_joules, edge_joules)
-        self.energy.learn(row[None, :], np.array([energy_joules]), np.array([max(std, 1e-6)]))
+        n, kv, other, _, read, linear, duration = parts @ steps
+        row = np.array([read + kv, linear + other, n, duration])
+        edge_joules = _EDGE_SECONDS * energy_joules / max(duration + idle_seconds, 1e-9)
+        std = max(float(np.hypot(_ENERGY_NOISE * energy_joules, edge_joules)), 1e-6)
+        self.energy.learn(row[None, :], np.array([energy_joules]), np.array([std]))
+
+
+def _large_requests(tokens: Floats, steps: Floats, offsets: Ints) -> Ints:
+    """Where each step's large request is among all requests; −1 where it has none."""
+    large = np.full(len(steps), -1, dtype=np.int64)
+    if len(tokens) == steps[:, TOKENS].sum():  # one token each: plain decode
+        return large
+    most = np.maximum.reduceat(tokens, offsets[:-1])
+    for step in np.flatnonzero(most * steps[:, SEQUENCES] > LARGE * steps[:, TOKENS]):
+        begin, end = offsets[step], offsets[step + 1]
+        large[step] = begin + int(tokens[begin:end].argmax())
+    return large

@@ -17,13 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.attribution.apportion import apportion
-from joulescope.attribution.engine import Engine, LoggedStep
+from joulescope.attribution.cost import WEIGHT
+from joulescope.attribution.engine import Engine
 from joulescope.attribution.gpu import GpuState
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.spans import Span, clip, complement, length_ns, union
+from joulescope.attribution.steps import Segment
 from joulescope.model import EnergyInterval
 
 _CLEAN = 0.9  # part of an interval that must be busy for it to teach the busy power
+
+
+_Found = list[tuple[Engine, list[Segment]]]
 
 
 @dataclass(slots=True)
@@ -31,9 +36,11 @@ class EngineShare:
     """What one engine's steps got of an interval, one entry per request and step, in order."""
 
     engine: Engine
-    steps: list[tuple[LoggedStep, float]]
-    """Each step that overlaps the interval, with the part of it that does."""
+    segments: list[Segment]
+    """The steps that overlap the interval."""
     request_uj: NDArray[np.int64]
+    scale: float
+    """Measured by modelled joules."""
 
 
 @dataclass(slots=True)
@@ -44,20 +51,6 @@ class Stretches:
     busy_ns: int = 0
     overhead_ns: Counter[str] = field(default_factory=Counter)
     unknown_ns: Counter[str] = field(default_factory=Counter)
-
-
-def steps_within(engine: Engine, interval: EnergyInterval) -> list[tuple[LoggedStep, float]]:
-    """The engine's steps that overlap the interval, each with the part of it that does."""
-    start_ns, end_ns = interval.start_ns, interval.end_ns
-    found: list[tuple[LoggedStep, float]] = []
-    for step in engine.steps:
-        if step.start_ns >= end_ns:
-            break
-        if step.end_ns > start_ns:
-            overlap_ns = min(step.end_ns, end_ns) - max(step.start_ns, start_ns)
-            step.measured_ns += overlap_ns
-            found.append((step, overlap_ns / (step.end_ns - step.start_ns)))
-    return found
 
 
 def divide(
@@ -75,9 +68,8 @@ def divide(
             waited for no longer.
         otherwise: reason for time in which no engine is known to hold the GPU.
     """
-    found = [(engine, steps_within(engine, interval)) for engine in engines]
-    ran = [step for _, steps in found for step, _ in steps]
-    stretches = _classify(interval, gpu, engines, silent, ran, otherwise)
+    found = [(engine, engine.priced_steps(interval)) for engine in engines]
+    stretches = _classify(interval, gpu, engines, silent, found, otherwise)
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)
     rest_uj = interval.energy_uj - posting.idle_uj
@@ -91,12 +83,13 @@ def _classify(
     gpu: GpuState,
     engines: Sequence[Engine],
     silent: Sequence[Engine],
-    steps: list[LoggedStep],
+    found: _Found,
     otherwise: str,
 ) -> Stretches:
     start_ns, end_ns = interval.start_ns, interval.end_ns
     result = Stretches()
-    taken = union(clip(((step.start_ns, step.end_ns) for step in steps), start_ns, end_ns))
+    ran = (span for _, segments in found for segment in segments for span in segment.spans())
+    taken = union(clip(ran, start_ns, end_ns))
     result.busy_ns = length_ns(taken)
 
     def claim(spans: list[Span], book: Counter[str], reason: str) -> None:
@@ -110,7 +103,7 @@ def _classify(
     for engine in engines:
         for begin, finish, reason in engine.overheads:
             claim([(begin, finish)], result.overhead_ns, reason)
-        lost = [*engine.gaps, (start_ns, engine.forgotten_ns)]
+        lost = [*engine.gaps, (start_ns, engine.steps.forgotten_ns)]
         claim(lost, result.unknown_ns, "records_lost")
     for engine in silent:
         claim([(max(engine.known_until_ns, start_ns), end_ns)], result.unknown_ns, "engine_silent")
@@ -142,35 +135,36 @@ def _idle_uj(interval: EnergyInterval, gpu: GpuState, stretches: Stretches) -> i
 def _divide_rest(
     rest_uj: int,
     gpu: GpuState,
-    found: list[tuple[Engine, list[tuple[LoggedStep, float]]]],
+    found: _Found,
     stretches: Stretches,
     posting: Posting,
 ) -> list[EngineShare]:
     """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
     books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
     books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
-    columns = [_weights(engine, steps) for engine, steps in found]
+    columns = [_weights(segments) for _, segments in found]
     columns.append(np.array([gpu.busy.watts * ns / 1e9 for _, _, ns in books]))
     weights = np.concatenate(columns)
     if not len(weights):
         posting.idle_uj += rest_uj
         return []
     parts = apportion(rest_uj, weights)
+    modelled_joules = float(weights.sum())
+    scale = rest_uj / 1e6 / modelled_joules if modelled_joules > 0.0 else 0.0
     shares: list[EngineShare] = []
     at = 0
-    for (engine, steps), column in zip(found, columns, strict=False):
-        shares.append(EngineShare(engine, steps, parts[at : at + len(column)]))
+    for (engine, segments), column in zip(found, columns, strict=False):
+        shares.append(EngineShare(engine, segments, parts[at : at + len(column)], scale))
         at += len(column)
     posting.attributed_uj = int(parts[:at].sum())
     for (book, reason, _), part_uj in zip(books, parts[at:].tolist(), strict=True):
         book[reason] += part_uj
-    return [share for share in shares if share.steps]
+    return [share for share in shares if share.segments]
 
 
-def _weights(engine: Engine, steps: list[tuple[LoggedStep, float]]) -> NDArray[np.float64]:
+def _weights(segments: list[Segment]) -> NDArray[np.float64]:
     """Modelled joules of every request and step; most steps lie in the interval as a whole."""
-    priced = [(engine.price_of(step).weight_joules, part) for step, part in steps]
-    columns = [weights if part == 1.0 else weights * part for weights, part in priced]
+    columns = [segment.row(WEIGHT) for segment in segments]
     return np.concatenate(columns) if columns else np.empty(0)
 
 
@@ -187,6 +181,7 @@ def _learn(
     busy_joules = posting.attributed_uj / 1e6
     gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
     if len(shares) == 1:
-        engine = shares[0].engine
-        steps = [(engine.price_of(step).totals, part) for step, part in shares[0].steps]
-        engine.model.learn_energy(steps, busy_joules, stretches.idle_ns / 1e9)
+        segments = shares[0].segments
+        figures = np.concatenate([segment.block.figures[segment.steps] for segment in segments])
+        parts = np.concatenate([segment.parts for segment in segments])
+        shares[0].engine.model.learn_energy(figures, parts, busy_joules, stretches.idle_ns / 1e9)

@@ -2,62 +2,31 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import CostModel, StepTotals
+from joulescope.attribution.cost import CostModel
 from joulescope.attribution.endings import Endings
 from joulescope.attribution.requests import RequestTable
 from joulescope.attribution.spans import Span
+from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
 from joulescope.attribution.tally import EngineTally, Gauges
-from joulescope.model import EngineInfo, FinishedRequest, RequestEnded, RequestStarted, StepDone
+from joulescope.model import (
+    EnergyInterval,
+    EngineInfo,
+    FinishedRequest,
+    RequestEnded,
+    RequestStarted,
+    StepDone,
+)
 
 FOREVER_NS = 2**62
 
-
-@dataclass(slots=True, eq=False)
-class Special:
-    """Requests of a step with more than plain decode: which rows, and what part of their tokens."""
-
-    rows: NDArray[np.int64]
-    prefill_ratio: NDArray[np.float64]
-    """First-time prefill."""
-    recomputed_ratio: NDArray[np.float64]
-    """Computed again after a preemption."""
-    rejected_ratio: NDArray[np.float64]
-    """Speculative tokens that were not accepted."""
-
-
-@dataclass(slots=True, eq=False)
-class LoggedStep:
-    """A step on the clock, with what is needed to divide its joules. Columns are per request."""
-
-    start_ns: int
-    end_ns: int
-    slots: NDArray[np.int64]
-    told: StepDone
-    special: Special | None
-    """The requests of the step that did not just decode; ``None`` if all did."""
-    price: Price | None = None
-    """Set when the first interval that it lies in is divided."""
-    has_taught: bool = False
-    measured_ns: int = 0
-    """GPU time of this step that lay inside measured intervals, summed over GPUs."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Price:
-    """What a step should cost, by the coefficients of the moment."""
-
-    weight_joules: NDArray[np.float64]
-    """Modelled Shapley value of each request."""
-    marginal_ratio: NDArray[np.float64]
-    """Part of a request's weight that would be saved without it."""
-    totals: StepTotals
+_LONGEST_WAIT_NS = 1_000_000_000
+"""A longer pause between two steps of one request is a pause of the engine, and idle."""
 
 
 class Engine:
@@ -65,7 +34,8 @@ class Engine:
 
     ``known_until_ns`` is the instant up to which every step is known. A step occupies the GPU from the
     later of "the previous output came" and "it was scheduled" until its own output came: back-to-back
-    steps tile the time, also under asynchronous scheduling and pipeline parallelism.
+    steps tile the time, also under asynchronous scheduling. While a request that ran before runs on, the
+    time between two steps belongs to the second: the GPU waits for that request's host work.
     """
 
     def __init__(
@@ -75,18 +45,18 @@ class Engine:
         self.up_ns = up_ns
         self.down_ns: int | None = None
         self.down_reason = ""
-        self.steps: deque[LoggedStep] = deque()
+        self.steps = StepLog(self._count)
         self.requests = RequestTable()
         self.gaps: list[Span] = []
         self.overheads: list[tuple[int, int, str]] = []
         self.tally = tally
         self.last_step: StepDone | None = None
-        self.forgotten_ns = 0
-        """Up to here steps were dropped from the clock: what they cost can no longer be told."""
         self._dropped = 0
         self.model = model
         self._max_open_requests = max_open_requests
         self._last_output_ns = up_ns
+        self._clock = StageClock(max(info.pipeline_parallel, 1), up_ns)
+        self._last_slots: NDArray[np.int64] | None = None
         self._complete_until_ns = up_ns
         self._pending_since_ns: int | None = None
         self._endings = Endings()
@@ -183,12 +153,13 @@ class Engine:
 
     def finished(self, settled_ns: int) -> Iterator[FinishedRequest]:
         """Takes out the requests whose joules are all accounted, given what is settled."""
+        self.steps.flush()
         for end in list(self._endings.settled(settled_ns)):
             last_step_ns = int(self.requests.last_step_ns[self.requests.slot_of[end.request]])
             if last_step_ns > settled_ns:  # it was computed beyond the step that was said to be its last
                 self._endings.await_energy(end, last_step_ns)
                 continue
-            done = self.requests.finish(self.requests.slot_of[end.request], end, self.info)
+            done = self.requests.finish(self.requests.slot_of[end.request], end, self.info, self.model)
             self.tally.finished(done)
             yield done
 
@@ -206,43 +177,66 @@ class Engine:
     # ------------------------------------------------------------------------------------------- steps
 
     def step_done(self, step: StepDone) -> None:
-        """Puts a step on the clock and counts its tokens."""
+        """Puts a step on the clock."""
+        table = self.requests
         slots = self._slots(step)
-        start_ns = max(self._last_output_ns, step.schedule_end_ns)
-        end_ns = max(step.output_start_ns, start_ns + 1)
+        continued = (
+            step.schedule_end_ns - self._last_output_ns <= _LONGEST_WAIT_NS
+            and bool(table.last_step_ns[slots].any())
+        )  # fmt: skip
+        spans, busy_ns = self._clock.place(step.schedule_end_ns, step.output_start_ns, continued)
+        end_ns = spans[-1][1]
         self._note_exceptions(step)
-        self.steps.append(LoggedStep(start_ns, end_ns, slots, step, self._special(step, slots)))
-        self._count_tokens(step, slots, end_ns)
+        self.steps.add(PlacedStep(step, slots, spans, busy_ns))
+        table.last_step_ns[slots] = end_ns
         self._last_output_ns = end_ns
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
         self._pending_since_ns = None if not self.sends_progress else self._pending_since_ns
-        self.last_step = step
+        self.last_step, self._last_slots = step, slots
         self.tally.steps += 1
         self._endings.step_came(step.step, end_ns)
 
-    def price_of(self, step: LoggedStep) -> Price:
-        """The step's price. It is set once, when its first interval is divided, so that it depends on what
-        earlier intervals taught and on nothing else: a replay comes to the same."""
-        if step.price is None:
-            told, seconds = step.told, (step.end_ns - step.start_ns) / 1e9
-            cost = self.model.step_cost(told.context, told.scheduled, told.sampled, seconds)
-            weights, saved = cost.shapley_joules, cost.saved_joules
-            ratio = np.divide(saved, weights, where=weights > 0, out=saved)
-            step.price = Price(weights, ratio, cost.totals)
-        return step.price
+    def stage_of(self, gpu: str) -> int:
+        """The pipeline stage that a GPU works on: workers are ranked stage by stage."""
+        info = self.info
+        if len(info.gpus) != info.tensor_parallel * info.pipeline_parallel or gpu not in info.gpus:
+            return info.pipeline_parallel - 1
+        return info.gpus.index(gpu) // info.tensor_parallel
+
+    def priced_steps(self, interval: EnergyInterval) -> list[Segment]:
+        """The steps that overlap an interval of one of the engine's GPUs, each with a price.
+
+        A price is set once, when the first interval that the step lies in is divided, so that it depends on
+        what earlier intervals taught and on nothing else: a replay comes to the same.
+        """
+        segments = self.steps.overlapping(interval, self.stage_of(interval.gpu))
+        for segment in segments:
+            first = segment.block.priced
+            segment.block.price_until(segment.last, self.model)
+            for told in segment.block.told[first : segment.last]:
+                self._note_avoided(told)
+        return segments
+
+    def _note_avoided(self, step: StepDone) -> None:
+        """Prices the prefill that prefix-cache hits spared."""
+        for handle, local, external in step.cached:
+            slot = self.requests.slot_of.get(handle)
+            if slot is not None and min(local, external) >= 0:
+                avoided_uj = round(1e6 * self.model.avoided_joules(local + external))
+                self.requests.avoided_uj[slot] += avoided_uj
+                self.tally.avoided_uj += avoided_uj
 
     def learn_times(self, until_ns: int) -> None:
         """Lets the steps that ended by then, and have a price, teach their durations."""
-        lessons: list[StepTotals] = []
-        for step in self.steps:
-            if step.end_ns > until_ns:
-                break
-            if step.price is not None and not step.has_taught:
-                step.has_taught = True
-                lessons.append(step.price.totals)
-        self.model.learn_times(lessons)
+        self.steps.learn_times(until_ns, self.model)
 
     def _slots(self, step: StepDone) -> NDArray[np.int64]:
+        if (
+            self.last_step is not None
+            and step.request == self.last_step.request
+            and self._last_slots is not None
+        ):
+            return self._last_slots
         slot_of = self.requests.slot_of
         try:
             return np.fromiter(map(slot_of.__getitem__, step.request), np.int64, len(step.request))
@@ -255,6 +249,8 @@ class Engine:
 
     def _note_exceptions(self, step: StepDone) -> None:
         table = self.requests
+        if step.preempted:
+            self.steps.flush()  # they are counted by how far each request had come
         for handle in step.preempted:
             self.tally.preemptions += 1
             if handle in table.slot_of:
@@ -265,25 +261,42 @@ class Engine:
                 self.tally.tokens["cached_local"] += local
                 self.tally.tokens["cached_external"] += external
 
-    def _special(self, step: StepDone, slots: NDArray[np.int64]) -> Special | None:
+    def _count(self, block: StepBlock) -> None:
+        """Counts the tokens of a block by request and by kind. No request is preempted within one."""
+        table, tally, slots = self.requests, self.tally, block.slots
+        block.special = self._special(block)
+        capacity = len(table.started)
+        first = np.flatnonzero((table.generated_tokens[slots] == 0) & (block.sampled > 0))[::-1]
+        if len(first):  # of several steps of a request the earliest counts: it is written last
+            output_ns = np.array([step.output_start_ns for step in block.told])
+            came_ns = output_ns[np.searchsorted(block.offsets, first, side="right") - 1]
+            table.first_token_ns[slots[first]] = came_ns
+        table.generated_tokens += _by_slot(slots, block.sampled, capacity)
+        table.scheduled_tokens += _by_slot(slots, block.scheduled, capacity)
+        table.steps += np.bincount(slots, minlength=capacity)
+        table.computed_until[slots] = block.context + block.scheduled  # the latest is written last
+        tally.tokens["generated"] += int(block.sampled.sum())
+
+    def _special(self, block: StepBlock) -> Special | None:
         """Counts the computed tokens by kind, and finds the requests that did not just decode."""
-        until = self.requests.prefill_until[slots]
-        is_special = step.context < until
-        total = int(step.scheduled.sum())
-        if step.drafted:
-            is_special |= np.array([handle in step.drafted for handle in step.request])
+        is_special = block.context < self.requests.prefill_until[block.slots]
+        drafted = _drafted(block)
+        if drafted is not None:
+            is_special |= drafted > 0
         rows = np.flatnonzero(is_special)
-        if not len(rows):
-            self.tally.tokens["decode"] += total
-            return None
-        scheduled, slots = step.scheduled[rows], slots[rows]
-        prefill, recomputed = self._phases(step.context[rows], scheduled, slots)
-        rejected = self._rejected(step, rows, slots)
-        counts = {"prefill": prefill, "recomputed": recomputed, "rejected": rejected}
-        for kind, tokens in counts.items():
-            self.tally.tokens[kind] += int(tokens.sum())
-            total -= int(tokens.sum())
+        total = int(block.scheduled.sum())
+        if len(rows):
+            scheduled, slots = block.scheduled[rows], block.slots[rows]
+            prefill, recomputed = self._phases(block.context[rows], scheduled, slots)
+            rejected = (
+                np.zeros_like(prefill) if drafted is None else self._rejected(block, rows, drafted[rows])
+            )
+            for kind, tokens in (("prefill", prefill), ("recomputed", recomputed), ("rejected", rejected)):
+                self.tally.tokens[kind] += int(tokens.sum())
+                total -= int(tokens.sum())
         self.tally.tokens["decode"] += total
+        if not len(rows):
+            return None
         divisor = np.maximum(scheduled, 1)
         return Special(rows, prefill / divisor, recomputed / divisor, rejected / divisor)
 
@@ -297,46 +310,41 @@ class Engine:
         recomputed = np.maximum(np.minimum(after, recompute_until) - context, 0)
         below_prompt = np.minimum(after, table.prompt_tokens[slots])
         prefill = np.maximum(below_prompt - np.maximum(context, recompute_until), 0)
-        table.recomputed_tokens[slots] += recomputed
+        np.add.at(table.recomputed_tokens, slots, recomputed)
         return prefill, recomputed
 
     def _rejected(
-        self, step: StepDone, rows: NDArray[np.int64], slots: NDArray[np.int64]
+        self, block: StepBlock, rows: NDArray[np.int64], drafted: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Drafted tokens that were not accepted; drafts follow a whole prompt, so prefill has none."""
-        handles = [step.request[row] for row in rows]
-        drafted = np.array([step.drafted.get(handle, 0) for handle in handles], dtype=np.int64)
-        drafted[step.context[rows] < self.requests.prefill_until[slots]] = 0
-        drafted = np.minimum(drafted, step.scheduled[rows])
-        accepted = np.minimum(np.maximum(step.sampled[rows] - 1, 0), drafted)
-        self.requests.drafted_tokens[slots] += drafted
-        self.requests.accepted_tokens[slots] += accepted
+        slots, table = block.slots[rows], self.requests
+        drafted = np.where(block.context[rows] < table.prefill_until[slots], 0, drafted)
+        drafted = np.minimum(drafted, block.scheduled[rows])
+        accepted = np.minimum(np.maximum(block.sampled[rows] - 1, 0), drafted)
+        np.add.at(table.drafted_tokens, slots, drafted)
+        np.add.at(table.accepted_tokens, slots, accepted)
         return drafted - accepted
-
-    def _count_tokens(self, step: StepDone, slots: NDArray[np.int64], end_ns: int) -> None:
-        table = self.requests
-        generated = table.generated_tokens[slots]
-        if not generated.all():
-            first = slots[(generated == 0) & (step.sampled > 0)]
-            table.first_token_ns[first] = step.output_start_ns
-        table.generated_tokens[slots] = generated + step.sampled
-        table.scheduled_tokens[slots] += step.scheduled
-        table.computed_until[slots] = np.maximum(table.computed_until[slots], step.context + step.scheduled)
-        table.steps[slots] += 1
-        table.last_step_ns[slots] = end_ns
-        self.tally.tokens["generated"] += int(step.sampled.sum())
 
     def forget(self, settled_ns: int, gpu_count: int) -> None:
         """Drops what no interval can reach any more; notes which steps were not fully measured."""
         self.gaps = [gap for gap in self.gaps if gap[1] > settled_ns]
         self.overheads = [stretch for stretch in self.overheads if stretch[1] > settled_ns]
-        steps = self.steps
-        while steps and steps[0].end_ns <= settled_ns:
-            step = steps.popleft()
-            self.forgotten_ns = step.end_ns
-            length_ns = (step.end_ns - step.start_ns) * max(gpu_count, 1)
-            if step.measured_ns < length_ns - length_ns // 1000:
-                self.requests.complete[step.slots] = False
+        stages = max(self.info.pipeline_parallel, 1)
+        for slots in self.steps.leave_behind(settled_ns, max(gpu_count // stages, 1)):
+            self.requests.complete[slots] = False
+
+
+def _drafted(block: StepBlock) -> NDArray[np.int64] | None:
+    """Speculative tokens of each request and step; ``None`` where there are none at all."""
+    if not any(step.drafted for step in block.told):
+        return None
+    tokens = (step.drafted.get(handle, 0) for step in block.told for handle in step.request)
+    return np.fromiter(tokens, np.int64, len(block.slots))
+
+
+def _by_slot(slots: NDArray[np.int64], values: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """Sums of whole numbers by slot; exact below 2**53."""
+    return np.bincount(slots, values, capacity).astype(np.int64)
 
 
 def _unknown(engine: str, handle: int, time_ns: int) -> RequestStarted:

@@ -37,6 +37,9 @@ class PriorRegression:
         self._information = np.zeros_like(self._prior_information)
         self._evidence = np.zeros(len(prior))
         self.observations = 0
+        self._covariance: Floats | None = None
+        self.misfit = 1.0
+        """Mean square of the latest residuals, in stated variances."""
 
     def learn(self, rows: Floats, values: Floats, std: Floats) -> None:
         """Takes observations: ``rows`` (n × coefficients), ``values`` and their standard deviations (n).
@@ -46,6 +49,7 @@ class PriorRegression:
         if not len(values):
             return
         residuals = np.abs(values - rows @ self.coefficients) / std
+        self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
         scaled = rows * self.prior
         kept = self._keep ** len(values)
@@ -53,28 +57,42 @@ class PriorRegression:
         self._information = kept * self._information + weighted.T @ scaled
         self._evidence = kept * self._evidence + weighted.T @ values
         self.observations += len(values)
+        self._covariance = None
         self._solve()
+
+    def _note_misfit(self, residuals: Floats) -> None:
+        kept = max(
+            self._keep ** len(residuals), 1.0 - len(residuals) / (self.observations + len(residuals) + 1)
+        )
+        clipped = np.minimum(residuals, 2.0 * _OUTLIER)
+        self.misfit += (1.0 - kept) * (float((clipped**2).mean()) - self.misfit)
 
     def _solve(self) -> None:
         """Posterior mean, in units of the prior; too small ones are set to the floor and the rest refit."""
         information = self._information + self._prior_information
         evidence = self._evidence + self._prior_information.sum(axis=1)
-        free = np.ones(len(evidence), dtype=bool)
-        solution = np.full(len(evidence), _FLOOR)
+        solution = np.linalg.solve(information, evidence)
+        free = solution >= _FLOOR
         for _ in evidence:
+            if free.all():
+                break
+            solution[~free] = _FLOOR
             fixed = information[np.ix_(free, ~free)] @ solution[~free]
             solution[free] = np.linalg.solve(information[np.ix_(free, free)], evidence[free] - fixed)
             low = free & (solution < _FLOOR)
             if not low.any():
                 break
-            solution[low] = _FLOOR
             free &= ~low
         self.coefficients = solution * self.prior
 
-    def relative_std(self, row: Floats) -> float:
-        """Standard deviation of ``row·c`` by the posterior, as a part of its value."""
-        scaled = row * self.prior
-        information = self._information + self._prior_information
-        value = float(row @ self.coefficients)
-        variance = float(scaled @ np.linalg.solve(information, scaled))
-        return variance**0.5 / value if value > 0 else 0.0
+    def relative_covariance(self) -> Floats:
+        """Covariance of the coefficients by the posterior, each as a part of its own value.
+
+        Where the data scatter more than their stated standard deviations, so much wider.
+        """
+        if self._covariance is None:
+            information = self._information + self._prior_information
+            ratio = self.prior / self.coefficients
+            covariance = np.linalg.inv(information) * np.outer(ratio, ratio) * max(self.misfit, 1.0)
+            self._covariance = np.asarray(covariance)
+        return self._covariance

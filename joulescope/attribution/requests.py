@@ -7,6 +7,8 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.attribution.cost import CostModel
+from joulescope.attribution.uncertainty import NORMAL_90, Doubt
 from joulescope.model import EngineInfo, FinishedRequest, RequestEnded, RequestStarted
 from joulescope.units import joules_from_uj
 
@@ -28,8 +30,13 @@ _INT_COLUMNS = (
     "attributed_uj",
     "prefill_uj",
     "wasted_uj",
+    "avoided_uj",
+    "sources",
 )
 _Ints = NDArray[np.int64]
+
+SOURCE_BITS = {"counter": 1, "power": 2}
+_SOURCES = {1: "counter", 2: "power", 3: "mixed"}
 
 
 class RequestTable:
@@ -37,7 +44,8 @@ class RequestTable:
 
     ``prefill_until`` is the highest of ``prompt_tokens`` and ``recompute_until``: a scheduled token below
     it is not plain decode. ``recompute_until`` is how far a preempted request had come. ``last_step_ns`` is
-    the end of the last step that computed it: until then its account cannot be closed.
+    the end of the last step that computed it: until then its account cannot be closed. ``sources`` has
+    a bit for each kind of meter that measured its joules (:data:`SOURCE_BITS`).
     """
 
     prompt_tokens: _Ints
@@ -57,17 +65,25 @@ class RequestTable:
     attributed_uj: _Ints
     prefill_uj: _Ints
     wasted_uj: _Ints
+    avoided_uj: _Ints
+    sources: _Ints
 
     def __init__(self, capacity: int = 256) -> None:
-        for name in _INT_COLUMNS:
-            setattr(self, name, np.zeros(capacity, dtype=np.int64))
+        self._ints: _Ints = np.zeros((len(_INT_COLUMNS), capacity), dtype=np.int64)
+        self._name_columns()
         self.marginal_uj: NDArray[np.float64] = np.zeros(capacity)
+        self.doubt = Doubt(capacity)
         self.measured: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
         self.complete: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
         self.started: list[RequestStarted | None] = [None] * capacity
         self.slot_of: OrderedDict[int, int] = OrderedDict()
         """Handle to slot, oldest first."""
         self._free = list(range(capacity - 1, -1, -1))
+
+    def _name_columns(self) -> None:
+        """One array holds them, so that a slot is cleared at one stroke; each is reached by its name."""
+        for name, column in zip(_INT_COLUMNS, self._ints, strict=True):
+            setattr(self, name, column)
 
     def __len__(self) -> int:
         return len(self.slot_of)
@@ -77,9 +93,9 @@ class RequestTable:
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        for name in _INT_COLUMNS:
-            getattr(self, name)[slot] = 0
+        self._ints[:, slot] = 0
         self.marginal_uj[slot] = 0.0
+        self.doubt.reset(slot)
         self.measured[slot] = False
         self.complete[slot] = not request.resumed
         self.prompt_tokens[slot] = self.prefill_until[slot] = request.prompt_tokens
@@ -94,15 +110,18 @@ class RequestTable:
         self.recompute_until[slot] = until
         self.prefill_until[slot] = max(self.prompt_tokens[slot], until)
 
-    def finish(self, slot: int, end: RequestEnded, info: EngineInfo) -> FinishedRequest:
+    def finish(self, slot: int, end: RequestEnded, info: EngineInfo, model: CostModel) -> FinishedRequest:
         """Takes the request out and returns its final account."""
         started = self.started[slot]
         if started is None:
             raise KeyError(f"slot {slot} holds no request")
-        counted = int(self.generated_tokens[slot])
-        measured = bool(self.measured[slot]) or not self.steps[slot]
-        attributed_uj, prefill_uj = int(self.attributed_uj[slot]), int(self.prefill_uj[slot])
-        first_token_ns = int(self.first_token_ns[slot])
+        now = dict(zip(_INT_COLUMNS, self._ints[:, slot].tolist(), strict=True))
+        measured = bool(self.measured[slot]) or not now["steps"]
+        attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
+        wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
+        joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6
+        stds = self.doubt.std_joules(slot, model)
+        width, marginal_width = NORMAL_90 * stds[0], NORMAL_90 * stds[1]
         finished = FinishedRequest(
             request_id=started.request_id,
             external_id=started.external_id,
@@ -112,32 +131,34 @@ class RequestTable:
             kind=started.kind,
             start_ns=started.time_ns,
             end_ns=max(end.time_ns, started.time_ns),
-            first_token_ns=first_token_ns or None,
+            first_token_ns=now["first_token_ns"] or None,
             finish_reason=end.reason,
-            prompt_tokens=int(self.prompt_tokens[slot]),
-            cached_tokens=int(self.cached_tokens[slot]),
-            output_tokens=counted if end.output_tokens is None else end.output_tokens,
-            scheduled_tokens=int(self.scheduled_tokens[slot]),
-            recomputed_tokens=int(self.recomputed_tokens[slot]),
-            drafted_tokens=int(self.drafted_tokens[slot]),
-            accepted_tokens=int(self.accepted_tokens[slot]),
-            preemptions=int(self.preemptions[slot]),
-            steps=int(self.steps[slot]),
-            attributed_joules=joules_from_uj(attributed_uj) if measured else None,
-            marginal_joules=float(self.marginal_uj[slot]) / 1e6 if measured else None,
+            prompt_tokens=now["prompt_tokens"],
+            cached_tokens=now["cached_tokens"],
+            output_tokens=now["generated_tokens"] if end.output_tokens is None else end.output_tokens,
+            scheduled_tokens=now["scheduled_tokens"],
+            recomputed_tokens=now["recomputed_tokens"],
+            drafted_tokens=now["drafted_tokens"],
+            accepted_tokens=now["accepted_tokens"],
+            preemptions=now["preemptions"],
+            steps=now["steps"],
+            attributed_joules=joules if measured else None,
+            marginal_joules=marginal_joules if measured else None,
             prefill_joules=joules_from_uj(prefill_uj) if measured else None,
             decode_joules=joules_from_uj(attributed_uj - prefill_uj) if measured else None,
-            wasted_joules=self._wasted_joules(slot, end) if measured else None,
+            wasted_joules=joules_from_uj(wasted_uj) if measured else None,
             complete=bool(self.complete[slot]) and measured,
             trace_parent=started.trace_parent,
             trace_state=started.trace_state,
+            attributed_low_joules=max(joules - width, 0.0) if measured else None,
+            attributed_high_joules=joules + width if measured else None,
+            marginal_low_joules=max(marginal_joules - marginal_width, 0.0) if measured else None,
+            marginal_high_joules=marginal_joules + marginal_width if measured else None,
+            avoided_joules=joules_from_uj(now["avoided_uj"]) if measured else None,
+            energy_source=_SOURCES.get(now["sources"], "counter"),
         )
         self._release(slot, started.request)
         return finished
-
-    def _wasted_joules(self, slot: int, end: RequestEnded) -> float:
-        wasted = self.attributed_uj[slot] if end.reason == "abort" else self.wasted_uj[slot]
-        return joules_from_uj(int(wasted))
 
     def _release(self, slot: int, handle: int) -> None:
         self.started[slot] = None
@@ -146,8 +167,10 @@ class RequestTable:
 
     def _grow(self) -> None:
         old = len(self.started)
-        for name in (*_INT_COLUMNS, "marginal_uj", "measured", "complete"):
-            column = getattr(self, name)
-            setattr(self, name, np.concatenate([column, np.zeros(old, dtype=column.dtype)]))
+        self._ints = np.pad(self._ints, ((0, 0), (0, old)))
+        self._name_columns()
+        for name in ("marginal_uj", "measured", "complete"):
+            setattr(self, name, np.pad(getattr(self, name), (0, old)))
         self.started.extend([None] * old)
+        self.doubt.grow(2 * old)
         self._free.extend(range(2 * old - 1, old - 1, -1))

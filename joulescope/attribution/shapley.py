@@ -1,86 +1,71 @@
-"""Shapley values of a cost that is the largest of several sums.
+"""Shapley values of a step whose cost is a function of sums over its requests.
 
-The time of a step is the longest of several bounds, each a constant that is paid once plus what each
-request adds: reading the weights, arithmetic, the power cap. For one bound the Shapley value is known:
-the constant divides equally, the rest is its owner's. For several it is the mean marginal cost over all
-orders of arrival, which Aumann and Shapley's integral gives to good accuracy when requests are many and
-small; the one large request that a step may have (a prefill among decodes) is treated as there or not there,
-since a part of it never is.
+Each request brings a vector of features (one sequence, so many bytes, so many FLOPs); the cost of a step is
+some function of their sum: a roofline, a power cap, a mixture of experts that saturates. The Shapley value
+is the mean marginal cost over all orders of arrival. When requests are many and small, that is Aumann and
+Shapley's integral along the way from nobody to everybody ("Values of Non-Atomic Games", 1974): a request
+pays its features times the mean slope of the cost on the way. The one large request that a step may have (a
+prefill among decodes) is treated as there or not there, since a part of it never is.
+
+All functions take many steps at once; the quadrature's cost does not depend on the number of requests.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_LARGE = 3.0
+LARGE = 3.0
 """So many times the mean makes a request the large one of its step."""
 
-_NODES = (np.arange(64) + 0.5) / 64
-"""Midpoints of the integral's 64 equal parts; the integrand is a step function of few steps."""
+_NODES = (np.arange(32) + 0.5) / 32
+"""Midpoints of the integral's equal parts: what is integrated has kinks, which finer rules do not like."""
 
 
-def dominant(constants: Floats, own: Floats) -> int | None:
-    """The bound that is the largest for every subset of requests, if there is one.
+class Law(Protocol):
+    """A cost as a function of summed features."""
+
+    def value(self, sums: Floats) -> Floats:
+        """Cost of steps whose requests sum to ``sums`` (… × features)."""
+        ...
+
+    def slopes(self, sums: Floats) -> Floats:
+        """Its derivatives (… × features), each at the same place."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Division:
+    """How the cost of each step divides, in the cost's unit."""
+
+    constant: Floats
+    """What is paid once, for all together (steps)."""
+    slopes: Floats
+    """What a unit of each feature pays, for all but the large request (steps × features)."""
+    large: Floats
+    """What the large request pays, its part of the constant left out (steps)."""
+
+
+def divide_cost(law: Law, others: Floats, large: Floats) -> Division:
+    """Divides the cost of steps.
 
     Args:
-        constants: what each bound has once (bounds).
-        own: what each request adds to each bound (bounds × requests).
+        law: the cost.
+        others: summed features of each step's requests without the large one (steps × features).
+        large: features of each step's large request, zeros where there is none (steps × features).
     """
-    best = int(np.argmax(constants + own.sum(axis=1)))
-    excess = np.maximum(own - own[best], 0.0).sum(axis=1) + constants - constants[best]
-    excess[best] = 0.0
-    return best if (excess <= 0.0).all() else None
-
-
-def shares_of_maximum(constants: Floats, own: Floats) -> Floats:
-    """Shapley value of each request in ``max over bounds (constant + Σ own)``; sums to the full value."""
-    count = own.shape[1]
-    best = dominant(constants, own)
-    if best is not None:
-        return np.asarray(own[best] + constants[best] / count, dtype=np.float64)
-    shares = _integrated(constants, own)
-    total = float((constants + own.sum(axis=1)).max())
-    return shares * (total / float(shares.sum()))
-
-
-def _integrated(constants: Floats, own: Floats) -> Floats:
-    """The integral, before it is scaled to the full value.
-
-    A small request pays what it adds to the bound that is the longest when it comes: its own parts,
-    weighted by how much of the time each bound is the longest. Whoever comes first pays the constants
-    too, and that is each request equally often.
-    """
-    sizes = own.max(axis=0)
-    large = int(np.argmax(sizes))
-    everybody = own.sum(axis=1)
-    once = float(constants.max()) / own.shape[1]
-    if sizes[large] <= _LARGE * float(sizes.mean()):
-        return np.asarray(_chances(constants, everybody, np.ones_like(_NODES)) @ own + once)
-    alone = own[:, large]
-    small_ones = everybody - alone
-    before = _chances(constants, small_ones, 1.0 - _NODES)
-    behind = _chances(constants + alone, small_ones, _NODES)
-    shares = np.asarray((before + behind) @ own + once)
-    path = constants[:, None] + np.outer(small_ones, _NODES)
-    shares[large] = float(((path + alone[:, None]).max(axis=0) - path.max(axis=0)).mean()) + once
-    return shares
-
-
-def _chances(constants: Floats, sums: Floats, weights: Floats) -> Floats:
-    """For each bound, the weighted part of the way from nobody to everybody on which it is the longest."""
-    longest = (constants[:, None] + np.outer(sums, _NODES)).argmax(axis=0)
-    return np.bincount(longest, weights, len(constants)) / len(_NODES)
-
-
-def saved_without(constants: Floats, own: Floats) -> Floats:
-    """What the step would be shorter without each request: its marginal cost as the last to come.
-
-    The last request of a step saves all of it.
-    """
-    sums = constants + own.sum(axis=1)
-    if own.shape[1] == 1:
-        return np.asarray([sums.max()])
-    return np.asarray(sums.max() - (sums[:, None] - own).max(axis=0), dtype=np.float64)
+    before = others[:, None, :] * _NODES[:, None]
+    behind = before + large[:, None, :]
+    # A small request comes at the moment t of the way; the large one has come before with chance t.
+    absent, present = (1.0 - _NODES)[:, None], _NODES[:, None]
+    slopes = (law.slopes(before) * absent + law.slopes(behind) * present).mean(axis=1)
+    return Division(
+        constant=law.value(np.zeros_like(others)),
+        slopes=slopes,
+        large=(law.value(behind) - law.value(before)).mean(axis=1),
+    )

@@ -41,6 +41,7 @@ class EngineTally:
     info: EngineInfo
     attributed_uj: Counter[tuple[str, str]] = field(default_factory=Counter)
     marginal_uj: float = 0.0
+    avoided_uj: int = 0
     wasted_uj: Counter[str] = field(default_factory=Counter)
     finished_uj: int = 0
     """Handed out with finished requests; with the open ones it makes up what is attributed."""
@@ -102,6 +103,7 @@ class EngineTally:
             gaps=self.gaps,
             joules_per_request=self.joules_per_request.state(),
             joules_per_output_token=self.joules_per_output_token.state(),
+            avoided_joules=joules_from_uj(self.avoided_uj),
         )
 
 

@@ -24,7 +24,7 @@ def test_it_begins_with_the_prior() -> None:
     """Before any observation the prior is the answer, with the prior's uncertainty."""
     fit = PriorRegression(PRIOR, 0.5, 0.99)
     assert fit.coefficients == pytest.approx(PRIOR)
-    assert fit.relative_std(np.array([1.0, 0.0, 0.0])) == pytest.approx(0.5)
+    assert fit.relative_covariance() == pytest.approx(np.eye(3) * 0.25)
 
 
 def test_it_finds_the_truth() -> None:
@@ -32,7 +32,7 @@ def test_it_finds_the_truth() -> None:
     fit = PriorRegression(PRIOR, 1.0, 0.999)
     feed(fit, TRUTH, 500)
     assert fit.coefficients == pytest.approx(TRUTH, rel=0.02)
-    assert fit.relative_std(np.array([1.0, 0.0, 0.0])) < 0.05
+    assert np.sqrt(fit.relative_covariance()[0, 0]) < 0.05
 
 
 def test_what_the_data_cannot_tell_apart_keeps_the_priors_proportions() -> None:

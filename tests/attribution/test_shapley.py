@@ -1,23 +1,50 @@
-"""The division of a maximum, against the exact Shapley value over all subsets."""
+"""The division of a step's cost, against the exact Shapley value over all subsets."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from joulescope.attribution.shapley import dominant, saved_without, shares_of_maximum
+from joulescope.attribution.shapley import Law, divide_cost
 
 Floats = NDArray[np.float64]
 
 
-def exact(constants: Floats, own: Floats) -> Floats:
-    """Shapley's formula over all subsets; nobody costs nothing."""
-    count = own.shape[1]
+@dataclass(frozen=True)
+class Largest:
+    """The largest of several bounds, each a constant and a price for each feature."""
+
+    constants: Floats
+    prices: Floats
+    """Bounds × features."""
+
+    def value(self, sums: Floats) -> Floats:
+        return np.asarray((self.constants + sums @ self.prices.T).max(axis=-1))
+
+    def slopes(self, sums: Floats) -> Floats:
+        return np.asarray(self.prices[(self.constants + sums @ self.prices.T).argmax(axis=-1)])
+
+
+@dataclass(frozen=True)
+class Saturating:
+    """Experts of a mixture: the more tokens, the fewer are still untouched."""
+
+    def value(self, sums: Floats) -> Floats:
+        return np.asarray(100.0 - 80.0 * np.exp(-0.1 * sums[..., 0]))
+
+    def slopes(self, sums: Floats) -> Floats:
+        return 8.0 * np.exp(-0.1 * sums)
+
+
+def exact(law: Law, own: Floats) -> Floats:
+    """Shapley's formula over all subsets of the requests (requests × features); nobody costs nothing."""
+    count = len(own)
     members = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1
-    value = (constants[:, None] + own @ members.T).max(axis=0)
+    value = law.value(members @ own)
     value[0] = 0.0
     sizes = members.sum(axis=1)
     shares = np.zeros(count)
@@ -29,54 +56,65 @@ def exact(constants: Floats, own: Floats) -> Floats:
     return shares
 
 
-def prefill_among_decodes(prefill: float, seed: int) -> tuple[Floats, Floats]:
-    """One request with much arithmetic among nine with little; the third bound is a power cap."""
+def divided(law: Law, own: Floats, large: int | None) -> Floats:
+    """The shares by the quadrature, as the cost model uses it: scaled to the whole."""
+    biggest = np.zeros((1, own.shape[1])) if large is None else own[[large]]
+    division = divide_cost(law, own.sum(axis=0, keepdims=True) - biggest, biggest)
+    shares = own @ division.slopes[0]
+    if large is not None:
+        shares[large] = division.large[0]
+    shares += division.constant[0] / len(own)
+    return np.asarray(shares * (law.value(own.sum(axis=0)) / shares.sum()))
+
+
+def prefill_among_decodes(prefill: float, seed: int) -> tuple[Largest, Floats]:
+    """One request with much arithmetic among nine with little, under memory, arithmetic and a power cap."""
     rng = np.random.default_rng(seed)
-    linear = rng.uniform(0.01, 0.05, 10)
-    linear[0] = prefill
-    seconds = rng.uniform(0.02, 0.1, 10)
-    capped = rng.uniform(0.05, 0.3, 10)
-    return np.array([2.2, 1.2, 0.3]), np.stack([seconds, seconds + linear, capped])
+    own = np.stack([rng.uniform(0.02, 0.1, 10), rng.uniform(0.01, 0.05, 10), rng.uniform(0.05, 0.3, 10)], 1)
+    own[0, 1] = prefill
+    prices = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return Largest(np.array([2.2, 1.2, 0.3]), prices), own
 
 
-@pytest.mark.parametrize("prefill", [0.1, 0.5, 1.2, 2.0, 4.0, 8.0])
+@pytest.mark.parametrize("prefill", [0.5, 1.2, 2.0, 4.0, 8.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_shares_are_near_the_exact_ones(prefill: float, seed: int) -> None:
     """Within 6 % for each request, also around the crossing of two bounds; the sum is exact."""
-    constants, own = prefill_among_decodes(prefill, seed)
-    shares = shares_of_maximum(constants, own)
-    assert shares == pytest.approx(exact(constants, own), rel=0.06)
-    assert shares.sum() == pytest.approx((constants + own.sum(axis=1)).max(), rel=1e-12)
+    law, own = prefill_among_decodes(prefill, seed)
+    assert divided(law, own, 0) == pytest.approx(exact(law, own), rel=0.06)
 
 
-def test_one_bound_has_a_closed_form() -> None:
+@pytest.mark.parametrize("large", [None, 0])
+def test_one_bound_has_a_closed_form(large: int | None) -> None:
     """A constant divides equally and the rest is its owner's, exactly."""
-    constants, own = np.array([6.0]), np.array([[1.0, 2.0, 3.0]])
-    assert shares_of_maximum(constants, own) == pytest.approx([3.0, 4.0, 5.0])
-    assert exact(constants, own) == pytest.approx([3.0, 4.0, 5.0])
-
-
-def test_a_bound_that_always_wins_is_found() -> None:
-    """Only if no subset of the requests could make another bound the largest."""
-    assert dominant(np.array([5.0, 0.0]), np.array([[1.0, 1.0], [2.0, 2.0]])) == 0
-    assert dominant(np.array([5.0, 0.0]), np.array([[1.0, 1.0], [9.0, 0.0]])) is None
-
-
-def test_a_single_request_pays_for_all() -> None:
-    """Alone in its step, whatever the bounds."""
-    constants, own = np.array([2.0, 0.0]), np.array([[1.0], [7.0]])
-    assert shares_of_maximum(constants, own) == pytest.approx([7.0])
-    assert saved_without(constants, own) == pytest.approx([7.0])
+    law = Largest(np.array([6.0]), np.array([[1.0]]))
+    own = np.array([[1.0], [2.0], [3.0]])
+    assert divided(law, own, large) == pytest.approx([3.0, 4.0, 5.0])
+    assert exact(law, own) == pytest.approx([3.0, 4.0, 5.0])
 
 
 def test_equal_requests_pay_equally() -> None:
-    """Symmetry, also where bounds cross."""
-    constants, own = np.array([4.0, 0.0]), np.array([[0.1] * 8, [1.0] * 8])
-    shares = shares_of_maximum(constants, own)
-    assert shares == pytest.approx([1.0] * 8)
+    """Symmetry, also where bounds cross and where the cost saturates."""
+    crossing = Largest(np.array([4.0, 0.0]), np.array([[0.1], [1.0]]))
+    for law in (crossing, Saturating()):
+        shares = divided(law, np.ones((8, 1)), None)
+        assert shares == pytest.approx(exact(law, np.ones((8, 1))))
 
 
-def test_what_is_saved_is_the_last_ones_marginal_cost() -> None:
-    """Where another bound stays the largest without it, a request saves less than it brings."""
-    constants, own = np.array([4.0, 0.0]), np.array([[0.0, 0.0, 0.0], [3.0, 2.0, 1.0]])
-    assert saved_without(constants, own) == pytest.approx([2.0, 2.0, 1.0])
+def test_a_saturating_cost_with_one_large_request() -> None:
+    """A prefill that touches all experts by itself pays for them as often as it comes before the others."""
+    own = np.array([[60.0], *[[1.0]] * 9])
+    assert divided(Saturating(), own, 0) == pytest.approx(exact(Saturating(), own), rel=0.03)
+
+
+def test_many_steps_at_once_are_each_as_if_alone() -> None:
+    """The quadrature takes a batch of steps; none of them changes another."""
+    laws = [prefill_among_decodes(size, 1) for size in (0.5, 4.0)]
+    law = laws[0][0]
+    sums = np.stack([own.sum(axis=0) - own[0] for _, own in laws])
+    large = np.stack([own[0] for _, own in laws])
+    together = divide_cost(law, sums, large)
+    for row in (0, 1):
+        alone = divide_cost(law, sums[[row]], large[[row]])
+        assert together.slopes[row] == pytest.approx(alone.slopes[0])
+        assert together.large[row] == pytest.approx(alone.large[0])
