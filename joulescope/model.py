@@ -98,6 +98,16 @@ class EnergyInterval:
     """``counter`` or ``power``."""
 
 
+@dataclass(frozen=True, slots=True)
+class MeterComparison:
+    """A GPU's energy counter beside the integral of its power readings, over the same stretches of time."""
+
+    counter_joules: float
+    power_joules: float
+    ratio: float | None = None
+    """Counter / power over the last minute; ``None`` where too little of it could be compared."""
+
+
 # ------------------------------------------------------------------------------------------ engines
 
 
@@ -304,6 +314,8 @@ class GpuTotals:
     reading: GpuReading | None = None
     """The latest reading, ``None`` when the sensor stopped answering (stale is not fresh)."""
     accounted_until_ns: int | None = None
+    comparison: MeterComparison | None = None
+    """``None`` unless the GPU shows a counter and power."""
 
 
 @dataclass(frozen=True, slots=True)

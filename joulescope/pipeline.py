@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from joulescope.attribution.accountant import Accountant, Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
+from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook import wire
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
@@ -132,7 +133,7 @@ class Pipeline:
             for interval in watched.meter.add(reading):
                 self.accountant.interval(interval)
         if kept and self.recorder is not None:
-            self._record([_sample(reading) for reading in kept])
+            self._record([sample_record(reading) for reading in kept])
 
     def _note_named(self, now_ns: int) -> None:
         """Remembers which GPUs connected engines and workers name, and when they last did."""
@@ -158,7 +159,7 @@ class Pipeline:
         watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns))
         self.accountant.gpu_found(info)
         if self.recorder is not None:
-            self._record([_gpu(info)])
+            self._record([gpu_record(info)])
         return watched
 
     def _unwatch(self, gpu: str) -> None:
@@ -169,7 +170,7 @@ class Pipeline:
             for interval in watched.meter.flush():
                 self.accountant.interval(interval)
             watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
-            watched.meter = Meter(watched.info, self._window_ns)
+            watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
             watched.reading = None
 
     # ------------------------------------------------------------------------------------------ results
@@ -236,7 +237,7 @@ class Pipeline:
         account, reading, gpu = state.account, watched.reading, watched.info.gpu
         fresh = reading is not None and now_ns - reading.time_ns <= FRESH_NS
         return GpuTotals(
-            info=watched.info,
+            info=replace(watched.info, energy_source=watched.meter.source),
             measured_joules=joules_from_uj(account.measured_uj),
             attributed_joules=joules_from_uj(account.attributed_uj),
             idle_joules=joules_from_uj(account.idle_uj),
@@ -250,6 +251,7 @@ class Pipeline:
             up=fresh and gpu in self._found,
             reading=reading if fresh else None,
             accounted_until_ns=state.settled_ns or None,
+            comparison=watched.meter.comparison.totals(),
         )
 
     def flush_recording(self) -> None:
@@ -270,26 +272,3 @@ class Pipeline:
             self.recorder.write(list(records))
         except TraceError as error:
             self._stop_recording(error)
-
-
-def _sample(reading: GpuReading) -> wire.Sample:
-    return wire.Sample(
-        gpu=reading.gpu,
-        time_ns=reading.time_ns,
-        energy_joules=reading.energy_joules,
-        power_watts=reading.power_watts,
-        memory_used_bytes=reading.memory_used_bytes,
-        sm_utilization_ratio=reading.sm_utilization_ratio,
-    )
-
-
-def _gpu(info: GpuInfo) -> wire.Gpu:
-    return wire.Gpu(
-        gpu=info.gpu,
-        name=info.name,
-        index=info.index,
-        power_limit_watts=info.power_limit_watts,
-        memory_total_bytes=info.memory_total_bytes,
-        driver_version=info.driver_version,
-        energy_source=info.energy_source,
-    )

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from joulescope.attribution.accountant import Policy
 from joulescope.clock import WallAnchor
+from joulescope.gpu_records import gpu_info, gpu_reading
 from joulescope.hook import wire
-from joulescope.model import FinishedRequest, GpuInfo, GpuReading, Snapshot
+from joulescope.model import FinishedRequest, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.meter import WINDOW_NS
 from joulescope.units import NANOSECONDS_PER_SECOND
@@ -67,10 +68,10 @@ class Replay:
             pipeline.take(record.session, (record,))
             return record.output_end_ns
         if isinstance(record, wire.Sample):
-            pipeline.read((_reading(record),))
+            pipeline.read((gpu_reading(record),))
             return record.time_ns
         if isinstance(record, wire.Gpu):
-            pipeline.gpus_found((_gpu_info(record),))
+            pipeline.gpus_found((gpu_info(record),))
             return 0
         if isinstance(record, wire.TraceHeader):
             return 0
@@ -88,27 +89,3 @@ def _anchor(first: wire.AnyRecord | None) -> WallAnchor:
     if isinstance(first, wire.TraceHeader):
         return WallAnchor(monotonic_ns=first.time_ns, wall_ns=first.wall_ns)
     return WallAnchor(0, 0)
-
-
-def _reading(sample: wire.Sample) -> GpuReading:
-    return GpuReading(
-        gpu=sample.gpu,
-        time_ns=sample.time_ns,
-        energy_joules=sample.energy_joules,
-        power_watts=sample.power_watts,
-        memory_used_bytes=sample.memory_used_bytes,
-        sm_utilization_ratio=sample.sm_utilization_ratio,
-    )
-
-
-def _gpu_info(record: wire.Gpu) -> GpuInfo:
-    return GpuInfo(
-        gpu=record.gpu,
-        name=record.name,
-        index=record.index,
-        power_limit_watts=record.power_limit_watts,
-        memory_total_bytes=record.memory_total_bytes,
-        driver_version=record.driver_version,
-        energy_source=record.energy_source,
-        sensor="replayed",
-    )

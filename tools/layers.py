@@ -45,6 +45,7 @@ ROOMS: dict[str, Room] = {
     "clock": _room("units"),
     "model": _room(packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "gpu_records": _room("model hook.wire"),
     "config_kinds": _room(),
     "config_file": _room("errors", packages="yaml"),
     "config": _room("errors config_kinds config_file"),
@@ -53,9 +54,9 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
-    "simulation": _room(f"{VALUES} sensors hook.wire hook.emitter", packages="msgspec numpy"),
-    "pipeline": _room(f"{VALUES} hook.wire ingest sampling attribution", packages="numpy"),
-    "replay": _room(f"{VALUES} hook.wire ingest sampling attribution pipeline"),
+    "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
+    "pipeline": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution", packages="numpy"),
+    "replay": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
     "cli": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "

@@ -61,8 +61,31 @@ QUERIES = (
         " / (sum by (engine) (rate(joulescope_avoided_energy_joules_total[5m]))"
         " + sum by (engine) (rate(joulescope_attributed_energy_joules_total[5m])))",
     ),
+    (
+        "How far counter and power readings agree, over ten minutes",
+        "rate(joulescope_compared_counter_energy_joules_total[10m])"
+        " / rate(joulescope_compared_power_energy_joules_total[10m])",
+    ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )
+
+METERS = """\
+## Two meters of the same thing
+
+Most GPUs with an energy counter tell their power too. Each reading of power holds until the next, for 2 s at
+most, and is integrated beside the counter, from one change of the counter to a later one. Both meters leave
+out holes, resets and impossible values, so that the two sums always speak of the same time.
+`joulescope_counter_to_power_ratio` is their ratio in the last 60 s, shown once 20 s of them could be
+compared. Only the counter is accounted.
+
+Many GPUs show power as a mean over the last second: after a change of load the power meter is half a second
+late. That is 0.8 % of a minute for a step as large as the mean power, and less over a longer time. A ratio
+that stays a few percent away from 1 means that one of the two meters is wrong.
+
+A GPU without a counter is measured by integrating power, each reading holding until the next, for 2 s at
+most; `joulescope_gpu_info` then says `energy_source="power"`, and so does every request. Such a figure cannot
+see what happens between two readings, and comes as late as the driver's averaging.
+"""
 
 REQUESTS = f"""\
 ## Figures of a request
@@ -121,7 +144,7 @@ def render() -> str:
     )
     queries = _table(("question", "expression"), ((question, f"`{query}`") for question, query in QUERIES))
     parts.append(f"## Questions in PromQL\n\n{queries}")
-    parts.append(REQUESTS)
+    parts += [METERS, REQUESTS]
     parts.append(OPENTELEMETRY)
     rows = ((f"`{row.name}`", row.unit.strip("{}"), row.help) for row in SPAN_ATTRIBUTES)
     parts.append(_table(("span attribute", "unit", "meaning"), rows))

@@ -12,6 +12,7 @@ from joulescope.model import (
     GpuReading,
     GpuTotals,
     HistogramState,
+    MeterComparison,
     SidecarTotals,
     Snapshot,
 )
@@ -36,6 +37,16 @@ def of_reading(value: Callable[[GpuReading], Number]) -> Read:
 
     def of_totals(totals: GpuTotals) -> Number:
         return value(totals.reading) if totals.up and totals.reading is not None else None
+
+    return of_gpu(of_totals)
+
+
+def of_comparison(value: Callable[[MeterComparison], Number], *, live: bool = False) -> Read:
+    """One point a GPU that has two meters; with ``live`` only while its sensor answers."""
+
+    def of_totals(totals: GpuTotals) -> Number:
+        stale = live and (not totals.up or totals.reading is None)
+        return None if stale or totals.comparison is None else value(totals.comparison)
 
     return of_gpu(of_totals)
 

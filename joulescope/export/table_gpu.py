@@ -105,6 +105,32 @@ GPU = (
         readers.of_gpu(lambda gpu: gpu.info.power_limit_watts),
     ),
     Metric(
+        "joulescope_counter_to_power_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("gpu",),
+        "Energy by the counter over energy by integrated power readings, in the last minute; near 1 where "
+        "both meters are right. Absent while unreadable, and where one of them is missing.",
+        readers.of_comparison(lambda comparison: comparison.ratio, live=True),
+    ),
+    Metric(
+        "joulescope_compared_counter_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu",),
+        "Energy by the counter over all stretches in which power was known too: divide its rate by that of "
+        "joulescope_compared_power_energy_joules_total for their ratio over any time.",
+        readers.of_comparison(lambda comparison: comparison.counter_joules),
+    ),
+    Metric(
+        "joulescope_compared_power_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu",),
+        "Energy by integrated power readings over the same stretches.",
+        readers.of_comparison(lambda comparison: comparison.power_joules),
+    ),
+    Metric(
         "joulescope_gpu_memory_used_bytes",
         Kind.GAUGE,
         "bytes",
@@ -137,7 +163,8 @@ GPU = (
         Kind.INFO,
         "",
         ("gpu", "name", "index", "driver_version", "energy_source", "sensor"),
-        "Who a GPU is, and whether its energy is a driver's counter or integrated from power.",
+        "Who a GPU is, and what its joules are measured by: the driver's energy counter (counter) or the "
+        "integral of its power readings (power).",
         readers.gpu_identity,
     ),
     Metric(

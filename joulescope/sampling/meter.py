@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from joulescope.model import EnergyInterval, GpuInfo, GpuReading
+from joulescope.sampling.comparison import Comparison
 from joulescope.sampling.counter import CounterMeter, MeterCounters
 from joulescope.sampling.power import PowerMeter
 
@@ -21,18 +22,29 @@ class Meter:
     nothing is known (a reset, an impossible value, a long silence without a counter) there is none.
 
     A GPU with an energy counter is measured by it. One whose ``energy_source`` is ``power``, or that
-    has never shown a counter, is measured by integrating power, and its intervals say so. Memory is
-    constant. Pure: no clock, no I/O; use from one thread at a time.
+    has never shown a counter, is measured by integrating power, and its intervals say so. Where both
+    are shown, :attr:`comparison` holds one against the other. Memory is constant. Pure: no clock, no I/O;
+    use from one thread at a time.
     """
 
-    def __init__(self, info: GpuInfo, window_ns: int = WINDOW_NS) -> None:
-        """Raises ValueError if ``window_ns`` is not above 0."""
+    def __init__(
+        self, info: GpuInfo, window_ns: int = WINDOW_NS, comparison: Comparison | None = None
+    ) -> None:
+        """``comparison`` goes on with that of an earlier meter of the GPU.
+
+        Raises:
+            ValueError: if ``window_ns`` is not above 0.
+        """
         if window_ns <= 0:
             raise ValueError(f"window_ns must be above 0, got {window_ns}")
         self.info = info
+        self.comparison = comparison or Comparison()
         self._counters = MeterCounters()
         self._counter = CounterMeter(info, window_ns, self._counters)
         self._power = PowerMeter(info, window_ns, self._counters)
+        self.source = info.energy_source
+        """What the joules come from, ``counter`` or ``power``; until something was read, what the GPU is
+        said to have."""
         self._counted = False
         """Whether the counter has been seen; from then on power only serves to check it."""
         self._time_ns: int | None = None
@@ -73,6 +85,7 @@ class Meter:
         self._time_ns = reading.time_ns
         if joules is not None:
             return self._count(reading.time_ns, joules, watts)
+        self.source = "power"
         return self._power.add(reading.time_ns, watts or 0.0)
 
     def flush(self) -> list[EnergyInterval]:
@@ -92,7 +105,11 @@ class Meter:
         """Feeds the counter; the first time, ends what power had measured until then."""
         intervals = [] if self._counted else self._power.flush()
         self._counted = True
-        return intervals + self._counter.add(time_ns, joules, watts)
+        self.source = "counter"
+        breaks = self.resets + self.rejected
+        intervals += self._counter.add(time_ns, joules, watts)
+        self.comparison.add(time_ns, joules, watts, broken=self.resets + self.rejected > breaks)
+        return intervals
 
 
 def _physical(value: float | None) -> float | None:

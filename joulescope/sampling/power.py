@@ -13,8 +13,8 @@ from joulescope.units import ns_from_seconds
 HOLD_SECONDS = 2.0
 """How long a power reading may stand for what came after it."""
 
-_MICROWATTS_PER_WATT = 1_000_000
-_FEMTOJOULES_PER_MICROJOULE = 1_000_000_000
+MICROWATTS_PER_WATT = 1_000_000
+FEMTOJOULES_PER_MICROJOULE = 1_000_000_000
 
 
 class PowerMeter:
@@ -38,7 +38,7 @@ class PowerMeter:
         if power_watts > POWER_CAP_WATTS:
             self._counters.rejected += 1
             return []
-        before, self._microwatts = self._microwatts, round(power_watts * _MICROWATTS_PER_WATT)
+        before, self._microwatts = self._microwatts, round(power_watts * MICROWATTS_PER_WATT)
         if before is None:
             self._start_ns = self._seen_ns = time_ns
             return []
@@ -52,7 +52,7 @@ class PowerMeter:
         """Closes the open window at the last poll."""
         if self._seen_ns <= self._start_ns:
             return []
-        total_uj = self._total_fj // _FEMTOJOULES_PER_MICROJOULE
+        total_uj = self._total_fj // FEMTOJOULES_PER_MICROJOULE
         energy_uj = total_uj - self._closed_uj
         interval = EnergyInterval(self._gpu, self._start_ns, self._seen_ns, energy_uj, source="power")
         self._start_ns = self._seen_ns

@@ -13,6 +13,7 @@ from joulescope.model import (
     GpuReading,
     GpuTotals,
     HistogramState,
+    MeterComparison,
     SidecarTotals,
     Snapshot,
 )
@@ -57,6 +58,7 @@ def gpu_a() -> GpuTotals:
             sm_utilization_ratio=0.875,
         ),
         accounted_until_ns=98 * SECOND,
+        comparison=MeterComparison(counter_joules=975.0, power_joules=960.0, ratio=1.015625),
     )
 
 
