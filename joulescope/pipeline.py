@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.accountant import Accountant, Policy
+from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record
@@ -66,6 +67,7 @@ class Pipeline:
         wall: anchor from monotonic to wall time.
         recorder: everything that comes in is also written there; an error of it ends the recording and
             nothing else.
+        make_model: see :class:`joulescope.attribution.accountant.Accountant`.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Pipeline:
         window_ns: int = WINDOW_NS,
         wall: WallAnchor | None = None,
         recorder: TraceWriter | None = None,
+        make_model: ModelMaker = CostModel,
     ) -> None:
         self.scope = scope or Scope()
         self.wall = wall or WallAnchor.now()
         self.recorder = recorder
         self.record_error: TraceError | None = None
         named = self.scope.all_gpus or self.scope.uuids is not None
-        self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named))
+        self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named), make_model)
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
         self._window_ns = window_ns

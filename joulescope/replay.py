@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from joulescope.attribution.accountant import Policy
+from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading
 from joulescope.hook import wire
@@ -30,6 +31,7 @@ class Replay:
     policy: Policy = field(default_factory=Policy)
     window_ns: int = WINDOW_NS
     scope: Scope = _EVERYTHING
+    make_model: ModelMaker = CostModel
     on_progress: Callable[[int], None] | None = None
     """Called now and then with the number of records read."""
     request_steps: int = 0
@@ -42,7 +44,9 @@ class Replay:
         iterator = iter(self.records)
         first = next(iterator, None)
         self.wall = _anchor(first)
-        pipeline = Pipeline(self.policy, self.scope, window_ns=self.window_ns, wall=self.wall)
+        pipeline = Pipeline(
+            self.policy, self.scope, window_ns=self.window_ns, wall=self.wall, make_model=self.make_model
+        )
         now_ns = settled_ns = 0
         if first is not None:
             now_ns = settled_ns = self.feed(pipeline, first)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from joulescope.attribution.charge import charge
-from joulescope.attribution.cost import CostModel
+from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
@@ -49,11 +49,13 @@ class Accountant:
     """State of the attribution. Not thread-safe: one thread feeds it and reads it.
 
     Feed order: records of one engine in their order; intervals of one GPU in time order. Nothing is
-    decided before :meth:`settle` says what time it is.
+    decided before :meth:`settle` says what time it is. Another ``make_model`` serves to find out what a
+    part of the cost model is worth (``benchmarks/ablations.py``).
     """
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, make_model: ModelMaker = CostModel) -> None:
         self.policy = policy or Policy()
+        self._make_model = make_model
         self.late_intervals = 0
         self.wall_offset_ns = 0
         self._models: dict[str, CostModel] = {}
@@ -116,7 +118,7 @@ class Accountant:
         known = self._models.get(info.engine)
         if known is not None and known.describes(info.cost, gpu_count):
             return known
-        return CostModel(info.cost, gpu_count, expectation_of("", None))
+        return self._make_model(info.cost, gpu_count, expectation_of("", None))
 
     def _expect(self) -> None:
         """Tells the models that have learned nothing yet what GPU they are about."""

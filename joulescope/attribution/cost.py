@@ -18,6 +18,7 @@ not the modelled one, is what the static power is charged for. See ``docs/attrib
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -364,6 +365,10 @@ class CostModel:
         edge_joules = _EDGE_SECONDS * energy_joules / max(duration + idle_seconds, 1e-9)
         std = max(float(np.hypot(_ENERGY_NOISE * energy_joules, edge_joules)), 1e-6)
         self.energy.learn(row[None, :], np.array([energy_joules]), np.array([std]))
+
+
+ModelMaker = Callable[[CostFacts, int, Expectation], CostModel]
+"""Makes the cost model of an engine from its facts, its number of GPUs, and what is expected of them."""
 
 
 def _large_requests(tokens: Floats, steps: Floats, offsets: Ints) -> Ints:

@@ -19,6 +19,14 @@ _FLOOR = 0.02
 _OUTLIER = 2.5
 """Beyond so many standard deviations an observation counts less (Huber 1964)."""
 
+_DRIFT_MEMORY = 0.8
+_DRIFT_ALARM = 1.5
+"""Mean of the latest residuals, in standard deviations, that chance alone does not bring about: a mean with
+this memory scatters by a third of one."""
+
+_KEPT_AFTER_CHANGE = 0.05
+"""Part of the data's weight that outlives a change of regime."""
+
 
 class PriorRegression:
     """Estimates ``c`` in ``y ≈ x·c`` with ``c`` near ``prior``.
@@ -38,17 +46,26 @@ class PriorRegression:
         self._evidence = np.zeros(len(prior))
         self.observations = 0
         self._covariance: Floats | None = None
+        self._drift = 0.0
+        self.changes = 0
+        """Changes of regime noticed."""
         self.misfit = 1.0
         """Mean square of the latest residuals, in stated variances."""
 
     def learn(self, rows: Floats, values: Floats, std: Floats) -> None:
         """Takes observations: ``rows`` (n × coefficients), ``values`` and their standard deviations (n).
 
-        Robust: an observation far from what is expected counts less, but a lasting change wins.
+        Robust: an observation far from what is expected counts less, but a lasting change (other clocks,
+        another limit) makes the old data be forgotten at once.
         """
         if not len(values):
             return
-        residuals = np.abs(values - rows @ self.coefficients) / std
+        deviations = (values - rows @ self.coefficients) / std
+        if self._regime_changed(rows, deviations, std):
+            self._information *= _KEPT_AFTER_CHANGE
+            self._evidence *= _KEPT_AFTER_CHANGE
+            self.changes += 1
+        residuals = np.abs(deviations)
         self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
         scaled = rows * self.prior
@@ -59,6 +76,17 @@ class PriorRegression:
         self.observations += len(values)
         self._covariance = None
         self._solve()
+
+    def _regime_changed(self, rows: Floats, deviations: Floats, std: Floats) -> bool:
+        """Whether the latest observations lie to one side, beyond what is not known of the coefficients."""
+        ratio = rows * self.coefficients
+        known = 1.0 + np.einsum("ij,jk,ik->i", ratio, self.relative_covariance(), ratio) / std**2
+        latest = float(np.clip(deviations / np.sqrt(known), -2 * _OUTLIER, 2 * _OUTLIER).mean())
+        self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
+        if abs(self._drift) < _DRIFT_ALARM:
+            return False
+        self._drift = 0.0
+        return True
 
     def _note_misfit(self, residuals: Floats) -> None:
         kept = max(
