@@ -135,13 +135,16 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_with_130() -> None:
     """SIGINT while a command waits for input ends it with 130 and no traceback."""
+    # What a shell runs in the background begins with the signal ignored, and so would its children.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "import joulescope.cli.main as m; sys.exit(m.main())"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "joulescope.cli.main", "parse", "-"],
+        [sys.executable, "-c", code, "parse", "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A job in a shell's background begins with the signal ignored, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
