@@ -21,7 +21,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from joulescope.config_kinds import Choice, Gpus, Kind, Listen, Mode, Number, OptionalPath, SocketPath, Whole
+from joulescope.config_kinds import (
+    Calibration,
+    Choice,
+    Gpus,
+    Kind,
+    Listen,
+    Mode,
+    Number,
+    OptionalPath,
+    SocketPath,
+    Whole,
+    factor_of,
+)
 from joulescope.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "JOULESCOPE_"
@@ -71,6 +83,12 @@ class Settings:
         "nvml",
         Choice(("nvml", "none")),
         "What reads the GPUs. With none, requests are followed and no joules are measured.",
+    )
+    calibration: tuple[tuple[str, float], ...] = _setting(
+        (),
+        Calibration(0.5, 2.0),  # cards are off by about 5 %: anything near these is a mistake
+        "True joules for each joule that a GPU shows, by GPU: UUID=FACTOR separated by commas, and a factor "
+        "alone for all others. Its energy counter and power readings are multiplied by it.",
     )
     sample_hz: float = _setting(
         20.0,
@@ -128,6 +146,10 @@ class Settings:
     def gpu_uuids(self) -> frozenset[str] | None:
         """The GPUs named one by one, or ``None`` if ``gpus`` is ``engine`` or ``all``."""
         return None if self.gpus in ("engine", "all") else frozenset(self.gpus.split(","))
+
+    def calibration_factor(self, gpu: str) -> float:
+        """True joules for each joule that this GPU shows."""
+        return factor_of(gpu, self.calibration)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,54 @@ class Gpus:
         return value
 
 
+Factors = tuple[tuple[str, float], ...]
+"""Factors by GPU; the one of all GPUs that are not named stands under an empty name, unless it is 1."""
+
+
+def factor_of(gpu: str, factors: Factors) -> float:
+    """The GPU's own factor, or that of all others."""
+    known = dict(factors)
+    return known.get(gpu, known.get("", 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``UUID=FACTOR`` separated by commas; a factor without a UUID is that of all other GPUs."""
+
+    low: float
+    high: float
+    metavar: str = "FACTOR|UUID=FACTOR,..."
+
+    def parse(self, text: str) -> Factors:
+        found: dict[str, float] = {}
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise ValueError("it is a factor such as 1.05, or factors by GPU such as GPU-...=1.05")
+        for part in parts:
+            gpu, equals, factor = (word.strip() for word in part.rpartition("="))
+            if equals and not gpu.startswith("GPU-"):
+                raise ValueError(f"{gpu!r} is no GPU's UUID as nvidia-smi -L prints it (GPU-...)")
+            if gpu in found:
+                raise ValueError(f"it has two factors for {gpu or 'all other GPUs'}; keep one")
+            found[gpu] = self._factor(factor, gpu or "all GPUs")
+        return tuple((gpu, factor) for gpu, factor in found.items() if gpu or factor != 1.0)
+
+    def text(self, value: Factors) -> str:
+        return ",".join(f"{gpu}={factor!r}" if gpu else repr(factor) for gpu, factor in value) or "1.0"
+
+    def _factor(self, text: str, whose: str) -> float:
+        try:
+            factor = float(text)
+        except ValueError:
+            raise ValueError(f"the factor of {whose} is a number, not {text!r}") from None
+        if not self.low <= factor <= self.high:
+            raise ValueError(
+                f"the factor of {whose} lies between {self.low:g} and {self.high:g}: "
+                "it is the joules truly drawn for each that the GPU shows"
+            )
+        return factor
+
+
 @dataclass(frozen=True, slots=True)
 class SocketPath:
     """Path of a Unix socket; ``~`` is the home directory."""

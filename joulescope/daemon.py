@@ -78,6 +78,7 @@ class Daemon:
             Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
             window_ns=ns_from_seconds(settings.window_seconds),
             wall=wall,
+            calibration=settings.calibration_factor,
             recorder=recorder,
         )
         self._sampler: Sampler | None = None
@@ -261,12 +262,23 @@ class Daemon:
         elif isinstance(event, SensorOpened):
             self.sensor_error = ""
             self._pipeline.gpus_found(event.gpus)
-            _logger.info("reading %d GPU(s): %s", len(event.gpus), ", ".join(g.gpu for g in event.gpus))
+            self._tell_gpus([gpu.gpu for gpu in event.gpus])
         elif isinstance(event, SensorDown):
             if not self.sensor_error or self.sensor_error != str(event.error):
                 _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
             self.sensor_error = str(event.error)
             self._pipeline.sensor_down()
+
+    def _tell_gpus(self, gpus: Sequence[str]) -> None:
+        """Says which GPUs are read, and which have a factor and are not: their UUIDs may be mistyped."""
+        _logger.info("reading %d GPU(s): %s", len(gpus), ", ".join(gpus))
+        strangers = [gpu for gpu, _ in self.settings.calibration if gpu and gpu not in gpus]
+        if strangers:
+            _logger.warning(
+                "calibration names GPUs that are not read here: %s; if one should be, compare its UUID with "
+                "nvidia-smi -L",
+                ", ".join(strangers),
+            )
 
     def _hand_out(self) -> None:
         finished = self._pipeline.drain_finished()

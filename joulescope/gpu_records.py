@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from joulescope.errors import TraceError
 from joulescope.hook import wire
 from joulescope.model import GpuInfo, GpuReading
 
@@ -16,11 +19,22 @@ def gpu_record(info: GpuInfo) -> wire.Gpu:
         memory_total_bytes=info.memory_total_bytes,
         driver_version=info.driver_version,
         energy_source=info.energy_source,
+        calibration_factor=info.calibration_factor,
     )
 
 
 def gpu_info(record: wire.Gpu) -> GpuInfo:
-    """The GPU that a record tells of; its sensor is ``replayed``."""
+    """The GPU that a record tells of; its sensor is ``replayed``.
+
+    Raises:
+        TraceError: if its calibration factor cannot be one: all its joules would be wrong.
+    """
+    factor = record.calibration_factor
+    if not 0 < factor < math.inf:
+        raise TraceError(
+            f"the trace gives GPU {record.gpu} the calibration_factor {factor:g}, which is not above 0; "
+            "mend its gpu record"
+        )
     return GpuInfo(
         gpu=record.gpu,
         name=record.name,
@@ -29,6 +43,7 @@ def gpu_info(record: wire.Gpu) -> GpuInfo:
         memory_total_bytes=record.memory_total_bytes,
         driver_version=record.driver_version,
         energy_source=record.energy_source,
+        calibration_factor=factor,
         sensor="replayed",
     )
 

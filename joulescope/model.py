@@ -69,6 +69,9 @@ class GpuInfo:
     """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
     sensor: str = ""
     """Which kind of sensor answers: ``nvml``, ``simulated``, ``replayed``."""
+    calibration_factor: float = 1.0
+    """True joules per joule that the GPU shows, above 0. Readings are as shown; what is made of them,
+    intervals and figures, has the factor in it."""
 
 
 @dataclass(frozen=True, slots=True)

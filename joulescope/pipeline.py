@@ -7,7 +7,7 @@ records come from. Single-threaded: whoever feeds it also reads it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.accountant import Accountant, Policy
@@ -27,7 +27,7 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
-from joulescope.sampling.meter import WINDOW_NS, Meter
+from joulescope.sampling.meter import WINDOW_NS, Meter, calibrated
 from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
 
 FRESH_NS = 2 * NANOSECONDS_PER_SECOND
@@ -65,6 +65,7 @@ class Pipeline:
         scope: which GPUs are measured.
         window_ns: least length of the intervals that are divided.
         wall: anchor from monotonic to wall time.
+        calibration: factor by GPU; by default what each :class:`~joulescope.model.GpuInfo` says.
         recorder: everything that comes in is also written there; an error of it ends the recording and
             nothing else.
         make_model: see :class:`joulescope.attribution.accountant.Accountant`.
@@ -77,6 +78,7 @@ class Pipeline:
         *,
         window_ns: int = WINDOW_NS,
         wall: WallAnchor | None = None,
+        calibration: Callable[[str], float] | None = None,
         recorder: TraceWriter | None = None,
         make_model: ModelMaker = CostModel,
     ) -> None:
@@ -89,6 +91,7 @@ class Pipeline:
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
         self._window_ns = window_ns
+        self._calibration = calibration
         self._found: dict[str, GpuInfo] = {}
         self._watched: dict[str, _Watched] = {}
         self._named_ns: dict[str, int] = {}
@@ -113,11 +116,11 @@ class Pipeline:
 
     def gpus_found(self, gpus: Iterable[GpuInfo]) -> None:
         """The sensor can read these from now on."""
-        for info in gpus:
-            self._found[info.gpu] = info
-            if info.gpu in self._watched:
-                self._watched[info.gpu].info = info
-                self.accountant.gpu_found(info)
+        for found in gpus:
+            info = self._found[found.gpu] = self._calibrated(found)
+            watched = self._watched.get(info.gpu)
+            if watched is not None:
+                self._describe(watched, info)
 
     def sensor_down(self) -> None:
         """No GPU can be read until the next :meth:`gpus_found`."""
@@ -158,7 +161,7 @@ class Pipeline:
         return True
 
     def _watch(self, gpu: str) -> _Watched:
-        info = self._found.get(gpu) or GpuInfo(gpu)
+        info = self._found.get(gpu) or self._calibrated(GpuInfo(gpu))
         watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns))
         self.accountant.gpu_found(info)
         if self.recorder is not None:
@@ -170,11 +173,27 @@ class Pipeline:
         self._named_ns.pop(gpu, None)
         watched = self._watched.get(gpu)
         if watched is not None:
-            for interval in watched.meter.flush():
-                self.accountant.interval(interval)
-            watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
-            watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
+            self._renew(watched)
             watched.reading = None
+
+    def _describe(self, watched: _Watched, info: GpuInfo) -> None:
+        """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter."""
+        before, watched.info = watched.info, info
+        self.accountant.gpu_found(info)
+        old, new = ((each.energy_source, each.calibration_factor) for each in (before, info))
+        if old != new:
+            self._renew(watched)
+            self._record([gpu_record(info)])
+
+    def _renew(self, watched: _Watched) -> None:
+        for interval in watched.meter.flush():
+            self.accountant.interval(interval)
+        watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
+        watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
+
+    def _calibrated(self, info: GpuInfo) -> GpuInfo:
+        factor = info.calibration_factor if self._calibration is None else self._calibration(info.gpu)
+        return replace(info, calibration_factor=factor)
 
     # ------------------------------------------------------------------------------------------ results
 
@@ -252,7 +271,7 @@ class Pipeline:
             rejected_intervals=watched.meter.rejected + watched.past["rejected"],
             read_failures=self._read_failures.get(gpu, 0),
             up=fresh and gpu in self._found,
-            reading=reading if fresh else None,
+            reading=calibrated(reading, watched.info.calibration_factor) if fresh and reading else None,
             accounted_until_ns=state.settled_ns or None,
             comparison=watched.meter.comparison.totals(),
         )

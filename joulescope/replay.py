@@ -32,6 +32,8 @@ class Replay:
     window_ns: int = WINDOW_NS
     scope: Scope = _EVERYTHING
     make_model: ModelMaker = CostModel
+    calibration: Callable[[str], float] | None = None
+    """Factor by GPU, in place of those that the trace gives."""
     on_progress: Callable[[int], None] | None = None
     """Called now and then with the number of records read."""
     request_steps: int = 0
@@ -45,7 +47,12 @@ class Replay:
         first = next(iterator, None)
         self.wall = _anchor(first)
         pipeline = Pipeline(
-            self.policy, self.scope, window_ns=self.window_ns, wall=self.wall, make_model=self.make_model
+            self.policy,
+            self.scope,
+            window_ns=self.window_ns,
+            wall=self.wall,
+            calibration=self.calibration,
+            make_model=self.make_model,
         )
         now_ns = settled_ns = 0
         if first is not None:

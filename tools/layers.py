@@ -45,7 +45,7 @@ ROOMS: dict[str, Room] = {
     "clock": _room("units"),
     "model": _room(packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
-    "gpu_records": _room("model hook.wire"),
+    "gpu_records": _room("model errors hook.wire"),
     "config_kinds": _room(),
     "config_file": _room("errors", packages="yaml"),
     "config": _room("errors config_kinds config_file"),

@@ -19,6 +19,9 @@ from joulescope.model import EngineTotals, FinishedRequest, GpuTotals, Snapshot
 _RECENT, _COSTLY = 6, 3
 _BALANCE_LINES, _TITLE_LINES = 8, 3
 
+_METERS_AGREE = 0.05
+"""Counter and integrated power may differ by this much without a word: as much as cards differ in gain."""
+
 
 def render(
     snapshot: Snapshot,
@@ -117,6 +120,11 @@ def _gpu_line(gpu: GpuTotals) -> Text:
     line.append(f"   {watts:.0f} W", style="bold")
     if gpu.info.power_limit_watts:
         line.append(f" of {gpu.info.power_limit_watts:.0f} W")
+    if gpu.info.energy_source == "power":
+        line.append("   integrated power", style="yellow")
+    ratio = None if gpu.comparison is None else gpu.comparison.ratio
+    if ratio is not None and abs(ratio - 1) > _METERS_AGREE:
+        line.append(f"   counter/power {ratio:.2f}", style="red")
     return line
 
 

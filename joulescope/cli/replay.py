@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -14,11 +15,26 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from joulescope.attribution.accountant import Policy
 from joulescope.cli.summary import summary_lines
 from joulescope.clock import WallAnchor
+from joulescope.config import TABLE, Settings
 from joulescope.errors import TraceError
 from joulescope.export.records import finished_line
 from joulescope.ingest.trace import TraceReader
 from joulescope.replay import Replay
 from joulescope.units import ns_from_seconds
+
+_CALIBRATION = TABLE["calibration"].kind
+
+
+def _factors(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> Callable[[str], float] | None:
+    """The factor of each GPU, read as the setting of the same name is."""
+    if text is None:
+        return None
+    try:
+        return Settings(calibration=_CALIBRATION.parse(text)).calibration_factor
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from None
 
 
 @click.command()
@@ -36,9 +52,20 @@ from joulescope.units import ns_from_seconds
     show_default=True,
     help="Who pays for tokens computed again after a preemption.",
 )
+@click.option(
+    "--calibration",
+    metavar=_CALIBRATION.metavar,
+    callback=_factors,
+    help="True joules for each that a GPU shows, in place of the trace's own factors; as in `serve`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
-    trace: Path, requests: Path | None, window_seconds: float, recompute_to: str, as_json: bool
+    trace: Path,
+    requests: Path | None,
+    window_seconds: float,
+    recompute_to: str,
+    calibration: Callable[[str], float] | None,
+    as_json: bool,
 ) -> None:
     """Account for TRACE again and print what was measured, attributed, idle, overhead and unattributed.
 
@@ -54,6 +81,7 @@ def command(
             reader,
             Policy(recompute_to=recompute_to),
             window_ns=ns_from_seconds(window_seconds),
+            calibration=calibration,
             on_progress=lambda _: progress.update(task, completed=reader.bytes_read),
         )
         wall = WallAnchor(0, 0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from joulescope.ingest.trace import TraceReader
-from joulescope.model import METHOD, METHOD_VERSION, GpuTotals
+from joulescope.model import METHOD, METHOD_VERSION, GpuTotals, MeterComparison
 from joulescope.replay import Replay
 
 
@@ -41,7 +41,24 @@ def _balance(gpu: GpuTotals) -> dict[str, Any]:
         "overhead_reasons": dict(gpu.overhead_joules),
         "unattributed_reasons": dict(gpu.unattributed_joules),
         "energy_source": gpu.info.energy_source,
+        "calibration_factor": gpu.info.calibration_factor,
+        "counter_to_power_ratio": None if gpu.comparison is None else _overall(gpu.comparison),
     }
+
+
+def _overall(comparison: MeterComparison) -> float | None:
+    """Counter over power in the whole trace; ``None`` if nothing was compared."""
+    return comparison.counter_joules / comparison.power_joules if comparison.power_joules > 0 else None
+
+
+def _remarks(balance: dict[str, Any]) -> str:
+    """What to know about the meter behind the figures, where it is not the plain counter."""
+    remarks = []
+    if balance["energy_source"] == "power":
+        remarks.append("integrated from power readings")
+    if balance["calibration_factor"] != 1.0:
+        remarks.append(f"calibrated by {balance['calibration_factor']:g}")
+    return f"  ({', '.join(remarks)})" if remarks else ""
 
 
 def summary_lines(replay: Replay, reader: TraceReader, as_json: bool) -> Iterator[str]:
@@ -51,7 +68,7 @@ def summary_lines(replay: Replay, reader: TraceReader, as_json: bool) -> Iterato
         yield json.dumps(figures)
         return
     for gpu, balance in figures["gpus"].items():
-        yield f"{gpu}: measured {balance['measured_joules']:.3f} J"
+        yield f"{gpu}: measured {balance['measured_joules']:.3f} J{_remarks(balance)}"
         for part in ("attributed", "idle", "overhead", "unattributed"):
             joules = balance[f"{part}_joules"]
             reasons = ", ".join(f"{k} {v:.3f}" for k, v in balance.get(f"{part}_reasons", {}).items())

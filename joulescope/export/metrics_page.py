@@ -82,6 +82,11 @@ Many GPUs show power as a mean over the last second: after a change of load the 
 late. That is 0.8 % of a minute for a step as large as the mean power, and less over a longer time. A ratio
 that stays a few percent away from 1 means that one of the two meters is wrong.
 
+Both may be wrong alike: a card may differ from an external meter by 5 %, in proportion. A factor that was
+measured so is the setting [`calibration`](configuration.md#calibration). Counter and power are multiplied by
+it once, so that it stands in every figure, and `joulescope_gpu_calibration_ratio` shows it. The ratio of the
+two does not change. A trace keeps the readings as shown, and the factor beside them.
+
 A GPU without a counter is measured by integrating power, each reading holding until the next, for 2 s at
 most; `joulescope_gpu_info` then says `energy_source="power"`, and so does every request. Such a figure cannot
 see what happens between two readings, and comes as late as the driver's averaging.

@@ -61,7 +61,7 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     attributed_high_joules: float | None
     marginal_low_joules: float | None
     marginal_high_joules: float | None
-    energy_source: str
+    energy_source: str | None
     complete: bool
     trace_parent: str
     trace_state: str
@@ -86,7 +86,8 @@ def finished_line(request: FinishedRequest, anchor: WallAnchor) -> bytes:
     start_ns, end_ns = anchor.wall_of(request.start_ns), anchor.wall_of(request.end_ns)
     first_ns = None if request.first_token_ns is None else anchor.wall_of(request.first_token_ns)
     line = RequestLine(
-        **{name: getattr(request, name) for name in _SAME},
+        **{name: getattr(request, name) for name in _SAME if name != "energy_source"},
+        energy_source=None if request.attributed_joules is None else request.energy_source,
         start_time=iso_time(start_ns),
         start_unix_ns=start_ns,
         first_token_time=None if first_ns is None else iso_time(first_ns),

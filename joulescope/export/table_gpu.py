@@ -101,8 +101,17 @@ GPU = (
         Kind.GAUGE,
         "watts",
         ("gpu",),
-        "Enforced power limit when the sensor was opened.",
+        "Enforced power limit when the sensor was opened, as the GPU shows it.",
         readers.of_gpu(lambda gpu: gpu.info.power_limit_watts),
+    ),
+    Metric(
+        "joulescope_gpu_calibration_ratio",
+        Kind.GAUGE,
+        "ratio",
+        ("gpu",),
+        "Factor by which the joules and watts that the GPU shows are multiplied before anything else; 1 "
+        "unless configured. All energy and power here has it in it.",
+        readers.of_gpu(lambda gpu: gpu.info.calibration_factor),
     ),
     Metric(
         "joulescope_counter_to_power_ratio",

@@ -189,6 +189,7 @@ class Gpu(Record, tag="gpu"):
     memory_total_bytes: int | None = None
     driver_version: str = ""
     energy_source: str = "counter"
+    calibration_factor: float = 1.0
 
 
 class Sample(Record, tag="sample"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from joulescope.model import EnergyInterval, GpuInfo
+from joulescope.model import EnergyInterval
 from joulescope.units import seconds_from_ns, uj_from_joules
 
 HOLE_SECONDS = 5.0
@@ -78,9 +78,10 @@ class CounterMeter:
     without a break sum to ``round(1e6·(last − first))`` microjoules exactly.
     """
 
-    def __init__(self, info: GpuInfo, window_ns: int, counters: MeterCounters) -> None:
-        self._gpu = info.gpu
-        self._limit_watts = info.power_limit_watts or 0.0
+    def __init__(self, gpu: str, limit_watts: float, window_ns: int, counters: MeterCounters) -> None:
+        """``limit_watts`` is the most that the GPU is set to draw, 0 where that is not known."""
+        self._gpu = gpu
+        self._limit_watts = limit_watts
         self._window_ns = window_ns
         self._counters = counters
         self._origin_joules = 0.0

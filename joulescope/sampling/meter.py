@@ -21,6 +21,9 @@ class Meter:
     ``window_ns`` or a little longer; much longer where the counter stood still or nobody polled. Where
     nothing is known (a reset, an impossible value, a long silence without a counter) there is none.
 
+    Readings are taken as the GPU shows them; the joules of the intervals and of the comparison are these
+    times the GPU's ``calibration_factor``.
+
     A GPU with an energy counter is measured by it. One whose ``energy_source`` is ``power``, or that
     has never shown a counter, is measured by integrating power, and its intervals say so. Where both
     are shown, :attr:`comparison` holds one against the other. Memory is constant. Pure: no clock, no I/O;
@@ -38,9 +41,11 @@ class Meter:
         if window_ns <= 0:
             raise ValueError(f"window_ns must be above 0, got {window_ns}")
         self.info = info
+        self._factor = info.calibration_factor
         self.comparison = comparison or Comparison()
         self._counters = MeterCounters()
-        self._counter = CounterMeter(info, window_ns, self._counters)
+        limit_watts = (info.power_limit_watts or 0.0) * info.calibration_factor
+        self._counter = CounterMeter(info.gpu, limit_watts, window_ns, self._counters)
         self._power = PowerMeter(info, window_ns, self._counters)
         self.source = info.energy_source
         """What the joules come from, ``counter`` or ``power``; until something was read, what the GPU is
@@ -98,6 +103,7 @@ class Meter:
         return self._counter.flush() if self._counted else self._power.flush()
 
     def _usable(self, reading: GpuReading) -> tuple[float | None, float | None]:
+        reading = calibrated(reading, self._factor)
         joules = reading.energy_joules if self.info.energy_source == "counter" else None
         return _physical(joules), _physical(reading.power_watts)
 
@@ -110,6 +116,18 @@ class Meter:
         intervals += self._counter.add(time_ns, joules, watts)
         self.comparison.add(time_ns, joules, watts, broken=self.resets + self.rejected > breaks)
         return intervals
+
+
+def calibrated(reading: GpuReading, factor: float) -> GpuReading:
+    """A reading as the GPU would show it if its meters were right; the counter and power have one gain."""
+    if factor == 1.0:
+        return reading
+    joules, watts = reading.energy_joules, reading.power_watts
+    return replace(
+        reading,
+        energy_joules=None if joules is None else joules * factor,
+        power_watts=None if watts is None else watts * factor,
+    )
 
 
 def _physical(value: float | None) -> float | None:

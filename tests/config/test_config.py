@@ -69,6 +69,9 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ("gpus", "all", "all"),
         ("gpus", "GPU-1, GPU-2,GPU-1", "GPU-1,GPU-2"),
         ("sensor", "none", "none"),
+        ("calibration", "1.05", (("", 1.05),)),
+        ("calibration", "1", ()),
+        ("calibration", "GPU-1=1.055, GPU-2 = 0.98,1.01", (("GPU-1", 1.055), ("GPU-2", 0.98), ("", 1.01))),
         ("sample_hz", "2.5e1", 25.0),
         ("request_log", "-", "-"),
         ("request_log", "none", None),
@@ -104,6 +107,21 @@ def test_lists_and_nulls_of_yaml(tmp_path: Path) -> None:
     assert settings.gpu_uuids == frozenset({"GPU-1", "GPU-2"})
     assert settings.sample_hz == Settings().sample_hz
     assert origins["sample_hz"].kind == "default"
+
+
+def test_each_gpu_has_its_own_factor_or_that_of_all_others(tmp_path: Path) -> None:
+    """A list of the file gives factors by UUID; who is not named has the lone factor, by default 1."""
+    path = _file(tmp_path, "calibration:\n  - GPU-1=1.05\n  - 0.97\n")
+    settings = load({}, {}, path)[0]
+    assert [settings.calibration_factor(gpu) for gpu in ("GPU-1", "GPU-2")] == [1.05, 0.97]
+    assert load({"calibration": "GPU-1=1.05"}, {})[0].calibration_factor("GPU-2") == 1.0
+
+
+def test_factors_are_written_as_they_are_read() -> None:
+    """What `config show` prints of factors is the same setting again, to the last digit."""
+    kind = TABLE["calibration"].kind
+    for text in ("1.0", "1.0123456789", "GPU-1=1.05", "GPU-1=1.05,0.9"):
+        assert kind.text(kind.parse(text)) == text
 
 
 def test_an_empty_file_or_variable_changes_nothing(tmp_path: Path) -> None:
@@ -164,6 +182,14 @@ def test_variables_of_others_are_left_alone() -> None:
         ("listen", "localhost:99999", "65535"),
         ("gpus", "0,1", "nvidia-smi -L"),
         ("gpus", ",", "engine, all"),
+        ("calibration", ",", "GPU-...=1.05"),
+        ("calibration", "0=1.05", "'0' is no GPU's UUID as nvidia-smi -L prints it"),
+        ("calibration", "MIG-1=1.05", "nvidia-smi -L"),
+        ("calibration", "GPU-1=five", "the factor of GPU-1 is a number, not 'five'"),
+        ("calibration", "GPU-1=5", "the factor of GPU-1 lies between 0.5 and 2"),
+        ("calibration", "nan", "the factor of all GPUs lies between 0.5 and 2"),
+        ("calibration", "GPU-1=1,GPU-1=1.1", "two factors for GPU-1; keep one"),
+        ("calibration", "1.1,1.2", "two factors for all other GPUs"),
         ("sensor", "rocm", "one of nvml, none"),
         ("sample_hz", "fast", "a number of polls a second"),
         ("sample_hz", "nan", "between 0.1 and 1000"),

@@ -106,6 +106,22 @@ def test_a_request_goes_from_the_socket_to_metrics_and_sinks(bench: Bench) -> No
     assert bench.daemon.recent_requests() == (request,)
 
 
+def test_the_settings_calibrate_the_gpus_they_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A factor of the settings is in the joules, and one for a GPU that is not there is warned of."""
+    clock, sink = ManualClock(), Sink()
+    settings = settings_in(tmp_path, calibration=((GPU, 1.055), ("GPU-mistyped", 0.9), ("", 0.5)))
+    bench = Bench(settings, Daemon(settings, open_sensor=None, clock=clock, sinks=[sink]), clock, sink)
+    bench.daemon.deliver(SensorOpened(0, [GpuInfo(GPU, power_limit_watts=700.0)]))
+    bench.tell(life())
+    bench.read([reading(at * 100 * MS) for at in range(25)])
+    assert bench.at(2500 * MS).gpus[0].info.calibration_factor == 1.055
+    assert sink.requests[0].attributed_joules == pytest.approx(1.055 * 300)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "GPU-mistyped;" in warning
+    bench.peer.close()
+    bench.daemon.close(0.1)
+
+
 def test_gpus_that_no_engine_names_are_not_measured(bench: Bench) -> None:
     """On a shared node the neighbours' GPUs are none of our business."""
     bench.tell(life())

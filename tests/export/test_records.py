@@ -65,6 +65,7 @@ def test_unknown_is_null() -> None:
     line = json.loads(finished_line(unknown, ANCHOR))
     assert line["attributed_joules"] is None
     assert line["attributed_low_joules"] is None
+    assert line["energy_source"] is None
     assert line["first_token_time"] is None
     assert line["first_token_unix_ns"] is None
 

@@ -229,6 +229,27 @@ def test_declared_power_source_ignores_a_counter() -> None:
     assert [(interval.source, interval.energy_uj) for interval in intervals] == [("power", 50_000_000)]
 
 
+def test_calibration_multiplies_what_the_counter_shows() -> None:
+    """A card that shows 100 J for each 105 J has intervals of 105 J, and limits in its own joules."""
+    meter = Meter(GpuInfo(gpu=GPU, power_limit_watts=700.0, calibration_factor=1.05))
+    readings = [at(0.5 * k, 5_000 + 350.0 * k, watts=700) for k in range(5)]
+    assert spans(feed(meter, readings)) == [(0.5 * k, 0.5 * k + 0.5, 367.5) for k in range(4)]
+    assert meter.rejected == 0
+
+
+def test_calibration_does_not_make_true_energy_impossible() -> None:
+    """A card at its limit with a factor of 2 draws twice the limit that it shows, and is believed."""
+    meter = Meter(GpuInfo(gpu=GPU, power_limit_watts=700.0, calibration_factor=2.0))
+    feed(meter, [at(1.0 * k, 700.0 * k) for k in range(60)])
+    assert meter.rejected == 0
+
+
+def test_calibration_multiplies_integrated_power() -> None:
+    """A GPU without a counter is calibrated by the same factor."""
+    meter = Meter(GpuInfo(gpu=GPU, energy_source="power", calibration_factor=0.5))
+    assert spans(feed(meter, [at(0.0, watts=100), at(0.5, watts=100)])) == [(0.0, 0.5, 25.0)]
+
+
 def test_foreign_trace_with_power_only() -> None:
     """A trace that never shows a counter is measured by power although it did not say so."""
     meter = Meter(GpuInfo(gpu=GPU))

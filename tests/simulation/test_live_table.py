@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from joulescope.cli.balance import Balance, balance_table, joules_text
 from joulescope.cli.live_table import joules_per_output_token, plain_line, render
-from joulescope.model import FinishedRequest, Snapshot
+from joulescope.model import FinishedRequest, MeterComparison, Snapshot
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
 
@@ -138,6 +138,18 @@ def test_a_silent_sensor_and_a_gone_engine_are_named() -> None:
     text = printed(render(silent, None, []))
     assert "no reading" in text
     assert "disconnected" in text
+
+
+def test_a_meter_to_wonder_about_is_named() -> None:
+    """Joules that are integrated power, and meters that differ more than cards do, stand beside the watts."""
+    snapshot, _ = outcome()
+    (gpu,) = snapshot.gpus
+    quiet = printed(render(snapshot, None, []))
+    assert "power" not in quiet
+    info = replace(gpu.info, energy_source="power")
+    assert "integrated power" in printed(render(replace(snapshot, gpus=(replace(gpu, info=info),)), None, []))
+    far = replace(gpu, comparison=MeterComparison(187.0, 327.0, 0.572))
+    assert "counter/power 0.57" in printed(render(replace(snapshot, gpus=(far,)), None, []))
 
 
 @pytest.mark.parametrize(
