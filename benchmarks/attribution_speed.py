@@ -1,10 +1,10 @@
 """How fast joules are divided, and how that scales with the batch: request-steps a second of one core.
 
-Feeds the accountant alone, with steps that are already in memory, as a replay has them once they are parsed:
-a steady batch of decoding requests of which some end and others, with prefills, take their place in every
-tenth step, on one GPU with an interval of joules every half second. Everything that attribution does is in it:
-tokens counted, steps priced, intervals divided, requests charged with their uncertainty and finished, the cost
-model fitted. What comes before (reading JSON or the socket) is measured by ``benchmarks/sidecar.py``.
+Feeds the accountant alone, with steps that are already in memory, as a replay has them once they are
+parsed: a steady batch of decoding requests of which some end and others, with prefills, take their place in
+every tenth step, on one GPU with an interval of joules every half second. Everything that attribution does is
+in it: tokens counted, steps priced, intervals divided, requests charged with their uncertainty and
+finished, the cost model fitted. What comes before (reading JSON or the socket) is measured by ``benchmarks/sidecar.py``.
 
     python benchmarks/attribution_speed.py [--repeat 5]
 """

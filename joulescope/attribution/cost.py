@@ -210,6 +210,21 @@ class CostModel:
             self._price_crooked(rows, features, steps, columns.offsets, large, np.flatnonzero(crooked))
         return Prices(rows, steps)
 
+    def expected_seconds(self, columns: StepColumns) -> Floats:
+        """How long each step should take with the GPU to itself."""
+        features = self._features(columns)
+        sums = np.add.reduceat(features, columns.offsets[:-1], axis=1).T
+        return self._duration().value(sums)
+
+    def _duration(self) -> _Duration:
+        return _Duration(
+            self.time.coefficients,
+            self.energy.coefficients,
+            self._headroom_watts(),
+            self._linear,
+            self._weights,
+        )
+
     def _features(self, columns: StepColumns) -> Floats:
         """Features × requests."""
         context, scheduled = columns.context, columns.scheduled
@@ -296,13 +311,7 @@ class CostModel:
         has_large = large[chosen] >= 0
         biggest = np.where(has_large[:, None], features[:, large[chosen]].T, 0.0)
         where_large = np.searchsorted(at, large[chosen][has_large])
-        law = _Duration(
-            self.time.coefficients,
-            self.energy.coefficients,
-            self._headroom_watts(),
-            self._linear,
-            self._weights,
-        )
+        law = self._duration()
         stretch = np.repeat(steps[chosen, SECONDS] / law.value(sums), counts)
         everybody = np.repeat(sums, counts, axis=0)
         without = everybody - own.T

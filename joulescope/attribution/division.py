@@ -27,6 +27,9 @@ from joulescope.model import EnergyInterval
 
 _CLEAN = 0.9  # part of an interval that must be busy for it to teach the busy power
 
+_OVERLAPPING = 1.001
+"""Steps of several engines that together tell more time than passed ran in turn, not one after the other."""
+
 
 _Found = list[tuple[Engine, list[Segment]]]
 
@@ -68,14 +71,28 @@ def divide(
             waited for no longer.
         otherwise: reason for time in which no engine is known to hold the GPU.
     """
-    found = [(engine, engine.priced_steps(interval)) for engine in engines]
+    found = [(engine, engine.steps_in(interval)) for engine in engines]
     stretches = _classify(interval, gpu, engines, silent, found, otherwise)
+    slowdown = _slowdown(found, stretches)
+    for engine, segments in found:
+        engine.price(segments, slowdown)
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)
     rest_uj = interval.energy_uj - posting.idle_uj
     shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
     _learn(interval, gpu, stretches, posting, shares)
     return posting, shares
+
+
+def _slowdown(found: _Found, stretches: Stretches) -> float | None:
+    """How much longer steps took than alone, where those of several engines ran in turn on one GPU."""
+    if len(found) < 2:
+        return None
+    told_ns = sum(segment.length_ns for _, segments in found for segment in segments)
+    if told_ns <= _OVERLAPPING * stretches.busy_ns:
+        return None
+    expected_seconds = sum(engine.expected_seconds(segments) for engine, segments in found)
+    return stretches.busy_ns / 1e9 / max(expected_seconds, 1e-9)
 
 
 def _classify(

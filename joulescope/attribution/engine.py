@@ -203,19 +203,32 @@ class Engine:
             return info.pipeline_parallel - 1
         return info.gpus.index(gpu) // info.tensor_parallel
 
-    def priced_steps(self, interval: EnergyInterval) -> list[Segment]:
-        """The steps that overlap an interval of one of the engine's GPUs, each with a price.
+    def steps_in(self, interval: EnergyInterval) -> list[Segment]:
+        """The steps that overlap an interval of one of the engine's GPUs."""
+        return self.steps.overlapping(interval, self.stage_of(interval.gpu))
+
+    def price(self, segments: list[Segment], slowdown: float | None = None) -> None:
+        """Gives a price to those of the steps that have none yet.
 
         A price is set once, when the first interval that the step lies in is divided, so that it depends on
-        what earlier intervals taught and on nothing else: a replay comes to the same.
+        what earlier intervals taught and on nothing else: a replay comes to the same. ``slowdown``: see
+        :meth:`StepBlock.price_until`.
         """
-        segments = self.steps.overlapping(interval, self.stage_of(interval.gpu))
         for segment in segments:
             first = segment.block.priced
-            segment.block.price_until(segment.last, self.model)
+            segment.block.price_until(segment.last, self.model, slowdown)
             for told in segment.block.told[first : segment.last]:
                 self._note_avoided(told)
-        return segments
+
+    def expected_seconds(self, segments: list[Segment]) -> float:
+        """How long these steps, as far as they lie in the interval, should take alone."""
+        return sum(
+            float(
+                segment.parts
+                @ self.model.expected_seconds(segment.block.columns(segment.first, segment.last))
+            )
+            for segment in segments
+        )
 
     def _note_avoided(self, step: StepDone) -> None:
         """Prices the prefill that prefix-cache hits spared."""

@@ -40,7 +40,7 @@ class PriorRegression:
     def __init__(self, prior: Floats, relative_std: float, keep: float) -> None:
         self.prior = prior
         self.coefficients: Floats = prior.copy()
-        self._keep = keep
+        self.keep = keep
         self._prior_information = np.eye(len(prior)) / relative_std**2
         self._information = np.zeros_like(self._prior_information)
         self._evidence = np.zeros(len(prior))
@@ -69,7 +69,7 @@ class PriorRegression:
         self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
         scaled = rows * self.prior
-        kept = self._keep ** len(values)
+        kept = self.keep ** len(values)
         weighted = scaled * weights[:, None]
         self._information = kept * self._information + weighted.T @ scaled
         self._evidence = kept * self._evidence + weighted.T @ values
@@ -90,7 +90,7 @@ class PriorRegression:
 
     def _note_misfit(self, residuals: Floats) -> None:
         kept = max(
-            self._keep ** len(residuals), 1.0 - len(residuals) / (self.observations + len(residuals) + 1)
+            self.keep ** len(residuals), 1.0 - len(residuals) / (self.observations + len(residuals) + 1)
         )
         clipped = np.minimum(residuals, 2.0 * _OUTLIER)
         self.misfit += (1.0 - kept) * (float((clipped**2).mean()) - self.misfit)

@@ -118,6 +118,8 @@ class StepBlock:
         self.special: Special | None = None
         self.rows: Floats = np.empty((ROWS, len(self.slots)))
         self.figures: Floats = np.empty((len(steps), STEP_FIGURES))
+        self.shared: NDArray[np.bool_] = np.zeros(len(steps), dtype=np.bool_)
+        """Whether another engine's steps had the GPU for a part of the time."""
         self.measured_ns: Ints = np.zeros(len(steps), dtype=np.int64)
         """GPU time of each step that lay inside measured intervals, summed over GPUs."""
         self.priced = self.taught = self.left = 0
@@ -126,21 +128,31 @@ class StepBlock:
     def __len__(self) -> int:
         return len(self.told)
 
-    def price_until(self, last: int, model: CostModel) -> None:
-        """Prices the steps before ``last`` that have no price yet."""
-        first = self.priced
-        if first >= last:
-            return
+    def columns(self, first: int, last: int) -> StepColumns:
+        """The steps of a range."""
         begin, end = self.offsets[first], self.offsets[last]
-        columns = StepColumns(
+        return StepColumns(
             self.context[begin:end],
             self.scheduled[begin:end],
             self.sampled[begin:end],
             self.offsets[first : last + 1] - begin,
             self.seconds[first:last],
         )
-        prices = model.price(columns)
-        self.rows[:, begin:end] = prices.rows
+
+    def price_until(self, last: int, model: CostModel, slowdown: float | None = None) -> None:
+        """Prices the steps before ``last`` that have no price yet.
+
+        ``slowdown``: the GPU was shared, so the steps' observed durations say little; they get what they
+        should have taken alone, times this.
+        """
+        first = self.priced
+        if first >= last:
+            return
+        if slowdown is not None:
+            self.seconds[first:last] = slowdown * model.expected_seconds(self.columns(first, last))
+            self.shared[first:last] = True
+        prices = model.price(self.columns(first, last))
+        self.rows[:, self.offsets[first] : self.offsets[last]] = prices.rows
         self.figures[first:last] = prices.steps
         self.priced = last
 
@@ -168,6 +180,12 @@ class Segment:
     @property
     def slots(self) -> Ints:
         return self.block.slots[self.requests]
+
+    @property
+    def length_ns(self) -> float:
+        """Time of the steps inside the interval."""
+        starts, ends = self.block.start_ns[self.stage, self.steps], self.block.end_ns[self.stage, self.steps]
+        return float(self.parts @ (ends - starts))
 
     def row(self, which: int) -> Floats:
         """A row of the requests' prices, as far as it lies in the interval."""
@@ -238,7 +256,8 @@ class StepLog:
         for block in self._blocks:
             last = min(int(np.searchsorted(block.end_ns[-1], until_ns, side="right")), block.priced)
             if block.taught < last:
-                lessons.append(block.figures[block.taught : last])
+                alone = ~block.shared[block.taught : last]
+                lessons.append(block.figures[block.taught : last][alone])
                 block.taught = last
             if last < len(block):
                 break
