@@ -102,11 +102,11 @@ class _Weights:
     def value(self, sums: Floats) -> Floats:
         return self.of(sums[..., TOKENS])
 
-    def slopes(self, sums: Floats) -> Floats:
-        slopes = np.zeros_like(sums)
+    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
         left_out = np.exp(self.log_left_out * sums[..., TOKENS])
+        slopes = np.zeros_like(sums)
         slopes[..., TOKENS] = -self.log_left_out * self.expert_bytes * left_out
-        return slopes
+        return self.dense_bytes + self.expert_bytes * (1.0 - left_out), slopes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,37 +119,44 @@ class _Duration:
     flops_per_token: float
     weights: _Weights
 
-    def bounds(self, sums: Floats) -> tuple[Floats, Floats, Floats]:
-        """Seconds by memory, by arithmetic, and by the power cap."""
-        launch, sequence, per_byte, per_flop = self.time
-        read = self.weights.value(sums)
-        linear = sums[..., TOKENS] * self.flops_per_token
-        common = launch + sums[..., SEQUENCES] * sequence + sums[..., KV_BYTES] * per_byte
-        common = common + sums[..., OTHER_FLOPS] * per_flop
-        joules = (read + sums[..., KV_BYTES]) * self.energy[0] + sums[..., SEQUENCES] * self.energy[2]
-        joules = joules + (linear + sums[..., OTHER_FLOPS]) * self.energy[1]
-        return common + read * per_byte, common + linear * per_flop, joules / self.headroom_watts
-
     def value(self, sums: Floats) -> Floats:
-        memory, arithmetic, capped = self.bounds(sums)
+        read = self.weights.value(sums)
+        memory, arithmetic, capped = self._bounds(sums, read)
         return np.asarray(np.maximum(np.maximum(memory, arithmetic), capped))
 
-    def slopes(self, sums: Floats) -> Floats:
-        memory, arithmetic, capped = self.bounds(sums)
-        _, sequence, per_byte, per_flop = self.time
-        reading = self.weights.slopes(sums)[..., TOKENS]
+    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
+        read, reading = self.weights.value_and_slopes(sums)
+        memory, arithmetic, capped = self._bounds(sums, read)
+        uncapped = np.maximum(memory, arithmetic)
+        per_token = self.flops_per_token * self.time[3]
         slopes = np.empty_like(sums)
-        slopes[...] = (sequence, per_byte, per_flop, self.flops_per_token * per_flop)
-        by_memory = memory >= arithmetic
-        slopes[..., TOKENS] = np.where(by_memory, reading * per_byte, slopes[..., TOKENS])
-        by_cap = capped > np.maximum(memory, arithmetic)
+        slopes[...] = (*self.time[1:], per_token)
+        slopes[..., TOKENS] = np.where(memory >= arithmetic, reading[..., TOKENS] * self.time[2], per_token)
+        by_cap = capped > uncapped
         if by_cap.any():
             joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy
-            drawn = np.empty_like(sums)
-            drawn[...] = (sequence_joules, joules_per_byte, joules_per_flop, 0.0)
-            drawn[..., TOKENS] = reading * joules_per_byte + self.flops_per_token * joules_per_flop
+            drawn = reading * joules_per_byte
+            drawn += (
+                sequence_joules,
+                joules_per_byte,
+                joules_per_flop,
+                self.flops_per_token * joules_per_flop,
+            )
             slopes = np.where(by_cap[..., None], drawn / self.headroom_watts, slopes)
-        return slopes
+        return np.maximum(uncapped, capped), slopes
+
+    def _bounds(self, sums: Floats, read: Floats) -> tuple[Floats, Floats, Floats]:
+        """Seconds by memory, by arithmetic, and by the power cap."""
+        launch, sequence, per_byte, per_flop = self.time
+        joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy
+        linear = self.flops_per_token
+        common = launch + sums @ np.array([sequence, per_byte, per_flop, 0.0])
+        joules = sums @ np.array(
+            [sequence_joules, joules_per_byte, joules_per_flop, linear * joules_per_flop]
+        )
+        joules += read * joules_per_byte
+        by_arithmetic = common + sums[..., TOKENS] * (linear * per_flop)
+        return common + read * per_byte, by_arithmetic, joules / self.headroom_watts
 
 
 class CostModel:
@@ -330,7 +337,12 @@ class CostModel:
         priced[TIME] = shares_of(law) * stretch
         priced[OWN_TIME] = (law.value(everybody) - law.value(without)) * stretch
         released = self._weights.value(everybody) - self._weights.value(without)
-        moved = own[KV_BYTES] + shares_of(self._weights)
+        read = (
+            shares_of(self._weights)
+            if self._weights.expert_bytes
+            else np.repeat(self._weights.dense_bytes / counts, counts)
+        )
+        moved = own[KV_BYTES] + read
         self._finish(priced, own, moved, own[KV_BYTES] + released, counts)
         rows[:, at] = priced
 

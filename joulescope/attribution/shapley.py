@@ -23,8 +23,11 @@ Floats = NDArray[np.float64]
 LARGE = 3.0
 """So many times the mean makes a request the large one of its step."""
 
-_NODES = (np.arange(32) + 0.5) / 32
+_NODES = (np.arange(16) + 0.5) / 16
 """Midpoints of the integral's equal parts: what is integrated has kinks, which finer rules do not like."""
+
+_CHANCES = np.stack([1.0 - _NODES, _NODES]) / len(_NODES)
+"""A small request comes at the moment t of the way; the large one has come before it with chance t."""
 
 
 class Law(Protocol):
@@ -34,8 +37,8 @@ class Law(Protocol):
         """Cost of steps whose requests sum to ``sums`` (… × features)."""
         ...
 
-    def slopes(self, sums: Floats) -> Floats:
-        """Its derivatives (… × features), each at the same place."""
+    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
+        """The same, and the derivatives by each feature (… × features)."""
         ...
 
 
@@ -59,13 +62,10 @@ def divide_cost(law: Law, others: Floats, large: Floats) -> Division:
         others: summed features of each step's requests without the large one (steps × features).
         large: features of each step's large request, zeros where there is none (steps × features).
     """
-    before = others[:, None, :] * _NODES[:, None]
-    behind = before + large[:, None, :]
-    # A small request comes at the moment t of the way; the large one has come before with chance t.
-    absent, present = (1.0 - _NODES)[:, None], _NODES[:, None]
-    slopes = (law.slopes(before) * absent + law.slopes(behind) * present).mean(axis=1)
+    way = others[:, None, :] * _NODES[:, None]
+    values, slopes = law.value_and_slopes(np.stack([way, way + large[:, None, :]]))
     return Division(
         constant=law.value(np.zeros_like(others)),
-        slopes=slopes,
-        large=(law.value(behind) - law.value(before)).mean(axis=1),
+        slopes=np.einsum("am,anmf->nf", _CHANCES, slopes),
+        large=(values[1] - values[0]).mean(axis=1),
     )

@@ -25,8 +25,9 @@ class Largest:
     def value(self, sums: Floats) -> Floats:
         return np.asarray((self.constants + sums @ self.prices.T).max(axis=-1))
 
-    def slopes(self, sums: Floats) -> Floats:
-        return np.asarray(self.prices[(self.constants + sums @ self.prices.T).argmax(axis=-1)])
+    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
+        bounds = self.constants + sums @ self.prices.T
+        return np.asarray(bounds.max(axis=-1)), np.asarray(self.prices[bounds.argmax(axis=-1)])
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Saturating:
     def value(self, sums: Floats) -> Floats:
         return np.asarray(100.0 - 80.0 * np.exp(-0.1 * sums[..., 0]))
 
-    def slopes(self, sums: Floats) -> Floats:
-        return 8.0 * np.exp(-0.1 * sums)
+    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
+        return self.value(sums), 8.0 * np.exp(-0.1 * sums)
 
 
 def exact(law: Law, own: Floats) -> Floats:
