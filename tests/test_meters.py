@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
+from joulescope.export.records import finished_line
+from joulescope.export.span_attributes import attributes_of
 from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook import wire
 from joulescope.ingest.trace import TraceReader, TraceWriter
 from joulescope.model import GpuInfo, GpuReading, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.replay import Replay
+from joulescope.simulation.traces import SimulatedRun
 from tests.worlds import GPU, MS, SECOND, by_time, end, hello, start, step
 
 WALL = WallAnchor(0, 0)
@@ -209,3 +213,43 @@ def test_requests_say_which_meter_their_joules_come_from() -> None:
         (request,) = list(Replay(records))
         assert request.energy_source == source
         assert request.attributed_joules == pytest.approx(900, rel=0.05)
+
+
+def without_counter(records: Iterable[wire.AnyRecord]) -> list[wire.AnyRecord]:
+    """A trace as a GPU without an energy counter would have given it."""
+    kept = list(records)
+    for record in kept:
+        if isinstance(record, wire.Gpu):
+            record.energy_source = "power"
+        elif isinstance(record, wire.Sample):
+            record.energy_joules = None
+    return kept
+
+
+def test_a_power_only_gpu_is_accounted_from_end_to_end() -> None:
+    """A simulated service on a GPU without a counter: every request, its log line and its span say power,
+    nothing is lost, and the joules are near what the counter would have told."""
+    counted = Replay(SimulatedRun(12.0, seed=3, truth=False).records())
+    list(counted)
+    replay = Replay(without_counter(SimulatedRun(12.0, seed=3, truth=False).records()))
+    finished = list(replay)
+    assert finished
+    assert {request.energy_source for request in finished} == {"power"}
+    assert all(json.loads(finished_line(request, WALL))["energy_source"] == "power" for request in finished)
+    assert all(attributes_of(each)["joulescope.request.energy_source"] == "power" for each in finished)
+    assert replay.snapshot is not None
+    assert counted.snapshot is not None
+    gpu = only(replay.snapshot)
+    assert (gpu.info.energy_source, gpu.residual_joules, gpu.comparison) == ("power", 0, None)
+    assert gpu.measured_joules == pytest.approx(only(counted.snapshot).measured_joules, rel=0.05)
+
+
+def test_a_request_measured_by_both_meters_says_so() -> None:
+    """Where the counter goes away in the middle of a request, its joules come from a mixture."""
+    halves = [sample_record(poll) for poll in readings(10)]
+    for sample in halves[50:]:
+        sample.energy_joules = None
+    change = gpu_record(GpuInfo(GPU, energy_source="power"))
+    first, second = by_time(work(10)[:102], halves[:50]), by_time(work(10)[102:], halves[50:])
+    (request,) = list(Replay([*first, change, *second]))
+    assert request.energy_source == "mixed"
