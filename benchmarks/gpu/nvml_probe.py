@@ -1,0 +1,110 @@
+"""NVML's calls one by one, as a benchmark of the sensor needs them; the package's own sensor joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import pynvml  # type: ignore[import-untyped]
+
+MILLI = 1000
+
+Call = Callable[[], float | None]
+
+_FIELDS = {
+    "power_instant": pynvml.NVML_FI_DEV_POWER_INSTANT,
+    "power_average": pynvml.NVML_FI_DEV_POWER_AVERAGE,
+}
+
+
+class NvmlProbe:
+    """One GPU. Each call answers joules, watts, bytes or a ratio, or ``None`` if the driver cannot tell.
+
+    Args:
+        uuid: which GPU; the first by default.
+
+    Raises:
+        pynvml.NVMLError: if there is no driver or no such GPU.
+    """
+
+    def __init__(self, uuid: str | None = None) -> None:
+        pynvml.nvmlInit()
+        try:
+            self._gpu = (
+                pynvml.nvmlDeviceGetHandleByIndex(0)
+                if uuid is None
+                else pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            )
+        except pynvml.NVMLError:
+            pynvml.nvmlShutdown()
+            raise
+        every: dict[str, Call] = {
+            "energy": lambda: _scaled(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)),
+            "power": lambda: _scaled(pynvml.nvmlDeviceGetPowerUsage(self._gpu)),
+            **{name: self._field_call(field) for name, field in _FIELDS.items()},
+            "memory": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used),
+            "utilization": lambda: pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100,
+        }
+        self.calls = {name: _safe(call) for name, call in every.items() if _safe(call)() is not None}
+        """What this GPU and driver can tell, by name; what they cannot is left out."""
+
+    def _field_call(self, field: int) -> Call:
+        def call() -> float | None:
+            (value,) = pynvml.nvmlDeviceGetFieldValues(self._gpu, [(field, pynvml.NVML_POWER_SCOPE_GPU)])
+            return None if value.nvmlReturn else _scaled(value.value.uiVal)
+
+        return call
+
+    def facts(self) -> dict[str, Any]:
+        """What does not change."""
+        ask = self._ask
+        return {
+            "name": ask(pynvml.nvmlDeviceGetName),
+            "driver": _safe(pynvml.nvmlSystemGetDriverVersion)(),
+            "power_limit_watts": _scaled(ask(pynvml.nvmlDeviceGetEnforcedPowerLimit)),
+            "persistence_mode": ask(pynvml.nvmlDeviceGetPersistenceMode),
+            "mig_mode": (ask(pynvml.nvmlDeviceGetMigMode) or [None])[0],
+            "cannot_tell": sorted({"energy", "power", *_FIELDS, "memory", "utilization"} - set(self.calls)),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Clocks, temperature and what holds the clocks back, now."""
+        ask = self._ask
+        return {
+            "sm_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
+            "memory_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM),
+            "temperature_celsius": ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU),
+            "throttle_reasons": ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons),
+        }
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _safe(lambda: function(self._gpu, *arguments))()
+
+    def close(self) -> None:
+        pynvml.nvmlShutdown()
+
+    def __enter__(self) -> NvmlProbe:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _safe(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The same call, answering ``None`` where the driver refuses."""
+
+    def asked() -> Any:
+        try:
+            return call()
+        except pynvml.NVMLError:
+            return None
+
+    return asked
+
+
+def _scaled(milli: float | None) -> float | None:
+    """Millijoules or milliwatts in joules or watts."""
+    return None if milli is None else milli / MILLI
