@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.gpu.intervals import Estimate, mean_interval
 from benchmarks.gpu.plan import Kind, injected_id
-from benchmarks.gpu.simulated import TrueSavings, planned
+from benchmarks.gpu.simulated import planned
 from joulescope.hook import wire
 from joulescope.simulation.traces import START_NS, SimulatedRun
 from joulescope.simulation.worlds import World
@@ -62,12 +62,15 @@ class Counterfactual:
 
 @dataclass(slots=True)
 class _Outcome:
-    energy_joules: float
-    busy_ns: int
-    steps: int
-    request_steps: int
-    end_ns: int
     run: SimulatedRun
+    busy_ns: int = 0
+    steps: int = 0
+    request_steps: int = 0
+    marginal_joules: float = 0.0
+
+    @property
+    def end_ns(self) -> int:
+        return self.run.time_ns
 
 
 def counterfactual(
@@ -89,15 +92,14 @@ def counterfactual(
 def change(world: World, kind: Kind, rate_per_second: float, seed: int, count: int, seconds: float) -> Change:
     """One seed: the same service twice."""
     drawn = np.random.default_rng(seed).uniform(MARGIN_SECONDS, seconds - MARGIN_SECONDS, count)
-    savings = TrueSavings(world)
-    without = _serve(world, rate_per_second, seed, seconds, kind, (), None)
-    with_them = _serve(world, rate_per_second, seed, seconds, kind, sorted(drawn), savings)
+    without = _serve(world, rate_per_second, seed, seconds, kind, ())
+    with_them = _serve(world, rate_per_second, seed, seconds, kind, sorted(drawn))
     end_ns = max(without.end_ns, with_them.end_ns)
-    energies = [each.run.gpu.energy_joules_at(each.run.gpu.uuid, end_ns) for each in (without, with_them)]
+    drawn_joules = [each.run.gpu.energy_joules_at(each.run.gpu.uuid, end_ns) for each in (without, with_them)]
     added_seconds = seconds_from_ns(with_them.busy_ns - without.busy_ns)
     return Change(
-        total_joules=(energies[1] - energies[0]) / count,
-        marginal_joules=savings.saved_joules(0)[0] / count,
+        total_joules=(drawn_joules[1] - drawn_joules[0]) / count,
+        marginal_joules=with_them.marginal_joules / count,
         idle_joules=added_seconds * world.hardware.idle_watts / count,
         idle_ratio=1 - without.busy_ns / (without.end_ns - START_NS),
         mean_batch=without.request_steps / max(without.steps, 1),
@@ -111,25 +113,22 @@ def _serve(
     seconds: float,
     kind: Kind,
     instants_seconds: Sequence[float],
-    savings: TrueSavings | None,
 ) -> _Outcome:
-    run = SimulatedRun(seconds, seed=seed, rate_per_second=rate_per_second, world=world, truth=False)
-    for number, at_seconds in enumerate(instants_seconds):
+    run = SimulatedRun(
+        seconds, seed=seed, rate_per_second=rate_per_second, world=world, truth=len(instants_seconds) > 0
+    )
+    ids = [injected_id(0, number) for number in range(len(instants_seconds))]
+    for request_id, at_seconds in zip(ids, instants_seconds, strict=True):
         at_ns = START_NS + ns_from_seconds(at_seconds)
-        run.engine.submit(planned(injected_id(0, number), at_ns, kind.prompt_tokens, kind.output_tokens))
-    outcome = _Outcome(0.0, 0, 0, 0, 0, run)
-    injected: set[int] = set()
+        run.engine.submit(planned(request_id, at_ns, kind.prompt_tokens, kind.output_tokens))
+    outcome = _Outcome(run)
     last_ns = START_NS
     for record in run.records():
-        if isinstance(record, wire.RequestStart) and record.request_id.startswith(injected_id(0, 0)[:9]):
-            injected.add(record.request)
-        elif isinstance(record, wire.Step):
-            begin_ns = max(last_ns, record.schedule_end_ns)
+        if isinstance(record, wire.Step):
+            outcome.busy_ns += record.output_start_ns - max(last_ns, record.schedule_end_ns)
             last_ns = record.output_start_ns
-            outcome.busy_ns += last_ns - begin_ns
             outcome.steps += 1
             outcome.request_steps += len(record.request)
-            if savings is not None:
-                savings.step(record, [0 if handle in injected else None for handle in record.request])
-    outcome.end_ns = run.time_ns
+    accounts = [run.truth.get(request_id) for request_id in ids]
+    outcome.marginal_joules = sum(account.marginal_joules for account in accounts if account is not None)
     return outcome

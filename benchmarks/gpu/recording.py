@@ -31,9 +31,12 @@ class Truth(Protocol):
         """Sees every step; ``blocks`` names, for each of its requests, the block that it was injected in."""
         ...
 
-    def saved_joules(self, block: int) -> tuple[float, float]:
-        """Joules that the requests of a block truly added: the sum over each left out alone, and all of
-        them left out together."""
+    def single_joules(self, request_ids: Iterable[str]) -> float:
+        """Joules that these requests truly added, the sum over each left out alone."""
+        ...
+
+    def group_joules(self, block: int) -> float | None:
+        """Joules that all requests of a block truly added, left out together; ``None`` if not known."""
         ...
 
 
@@ -221,14 +224,15 @@ class Recording:
         if not windows:
             problems.append("no energy counter in the trace")
         accounts = self._accounts(block, found, problems)
-        single, group = (None, None) if self._truth is None else self._truth.saved_joules(block.number)
+        truth = self._truth
+        ids = [life.request_id for life in self._by_block.get(block.number, [])]
         return BlockFigures(
             block=block,
             windows=tuple(found),
             attributed_joules=sum(account.attributed_joules or 0.0 for account in accounts),
             marginal_joules=sum(account.marginal_joules or 0.0 for account in accounts),
-            true_single_joules=single,
-            true_group_joules=group,
+            true_single_joules=None if truth is None else truth.single_joules(ids),
+            true_group_joules=None if truth is None else truth.group_joules(block.number),
             problems=tuple(dict.fromkeys(problems)),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from benchmarks.gpu.characterise import characterise_simulated
 from benchmarks.gpu.plan import BACKGROUND_ID, Background, Kind, Plan
 from benchmarks.gpu.recording import Recording
 from joulescope.hook import wire
-from joulescope.simulation.physics import StepPhysics
+from joulescope.simulation.physics import Floats, Roofline, features_of
 from joulescope.simulation.traces import START_NS, SimulatedRun
+from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import PlannedRequest
 from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds, seconds_from_ns
@@ -59,9 +60,10 @@ class SimulatedBench:
             )
             for place, kind in enumerate(kinds)
         ]
+        seconds = 8.0 + 2.0 * len(kinds)
         spans: dict[str, list[int]] = defaultdict(list)
         names: dict[int, str] = {}
-        for record in self._records(background, injected, 4.0 + 2.0 * len(kinds) + 4.0):
+        for record in serve(self._run(seconds, truth=False), background, injected, seconds):
             if isinstance(record, wire.RequestStart):
                 names[record.request] = record.request_id
             if isinstance(record, (wire.RequestStart, wire.RequestEnd)):
@@ -76,42 +78,44 @@ class SimulatedBench:
             planned(request_id, START_NS + ns_from_seconds(at), kind.prompt_tokens, kind.output_tokens)
             for at, request_id, kind in plan.injections()
         ]
-        records = self._records(plan.background, injected, plan.length_seconds)
-        return Recording(plan, START_NS, records, truth=TrueSavings(self.world))
+        run = self._run(plan.length_seconds, truth=True)
+        records = serve(run, plan.background, injected, plan.length_seconds)
+        return Recording(plan, START_NS, records, truth=SimulatedTruth(self.world, run.truth))
 
-    def _records(
-        self, background: Background, injected: Sequence[PlannedRequest], seconds: float
-    ) -> Iterator[wire.AnyRecord]:
-        """The trace of a closed-loop background with requests injected, and of its end."""
-        run = SimulatedRun(
+    def _run(self, seconds: float, *, truth: bool) -> SimulatedRun:
+        return SimulatedRun(
             seconds,
             seed=self.seed,
             rate_per_second=NOBODY,
             world=self.world,
             sample_hz=SAMPLE_HZ,
-            truth=False,
+            truth=truth,
         )
-        for plan in injected:
-            run.engine.submit(plan)
-        turn = itertools.count()
-        for stream in range(background.streams):
-            tokens = background.first_output_tokens(stream)
-            run.engine.submit(
-                planned(f"{BACKGROUND_ID}{next(turn)}", START_NS, background.prompt_tokens, tokens)
-            )
-        last_ns = START_NS + ns_from_seconds(seconds)
-        ours: set[int] = set()
-        for record in run.records():
-            if isinstance(record, wire.RequestStart) and record.request_id.startswith(BACKGROUND_ID):
-                ours.add(record.request)
-            elif isinstance(record, wire.RequestEnd) and record.request in ours:
-                ours.remove(record.request)
-                at_ns = record.time_ns + ns_from_seconds(TURNAROUND_SECONDS)
-                if at_ns < last_ns:
-                    name = f"{BACKGROUND_ID}{next(turn)}"
-                    again = planned(name, at_ns, background.prompt_tokens, background.output_tokens)
-                    run.engine.submit(again)
-            yield record
+
+
+def serve(
+    run: SimulatedRun, background: Background, injected: Sequence[PlannedRequest], seconds: float
+) -> Iterator[wire.AnyRecord]:
+    """The trace of a closed-loop background with requests injected, and of its end."""
+    for plan in injected:
+        run.engine.submit(plan)
+    turn = itertools.count()
+    for stream in range(background.streams):
+        tokens = background.first_output_tokens(stream)
+        run.engine.submit(planned(f"{BACKGROUND_ID}{next(turn)}", START_NS, background.prompt_tokens, tokens))
+    last_ns = START_NS + ns_from_seconds(seconds)
+    ours: set[int] = set()
+    for record in run.records():
+        if isinstance(record, wire.RequestStart) and record.request_id.startswith(BACKGROUND_ID):
+            ours.add(record.request)
+        elif isinstance(record, wire.RequestEnd) and record.request in ours:
+            ours.remove(record.request)
+            at_ns = record.time_ns + ns_from_seconds(TURNAROUND_SECONDS)
+            if at_ns < last_ns:
+                name = f"{BACKGROUND_ID}{next(turn)}"
+                again = planned(name, at_ns, background.prompt_tokens, background.output_tokens)
+                run.engine.submit(again)
+        yield record
 
 
 def planned(request_id: str, arrival_ns: int, prompt_tokens: int, output_tokens: int) -> PlannedRequest:
@@ -133,33 +137,39 @@ def planned(request_id: str, arrival_ns: int, prompt_tokens: int, output_tokens:
     )
 
 
-class TrueSavings:
-    """What each step would have cost without a request, by the world's own law: a ``Truth``."""
+class SimulatedTruth:
+    """What requests truly added: alone by the simulation's own ledger, together by the world's law."""
 
-    def __init__(self, world: World) -> None:
-        self._physics = StepPhysics(world)
-        self._single: dict[int, float] = defaultdict(float)
+    def __init__(self, world: World, ledger: TrueLedger) -> None:
+        self._ledger = ledger
+        self._law = Roofline(world)
         self._group: dict[int, float] = defaultdict(float)
-        self.steps_joules = 0.0
-        """All steps, as computed here: it must be what the simulated GPU drew for them."""
 
     def step(self, step: wire.Step, blocks: Sequence[int | None]) -> None:
-        count = len(step.request)
-        columns = np.array([step.context, step.scheduled or [1] * count, step.sampled or [1] * count])
-        whole = self._joules(columns)
-        self.steps_joules += whole
-        for block in set(blocks) - {None}:
-            assert block is not None
-            rows = [row for row, other in enumerate(blocks) if other == block]
-            self._group[block] += whole - self._joules(np.delete(columns, rows, axis=1))
-            self._single[block] += sum(whole - self._joules(np.delete(columns, row, axis=1)) for row in rows)
+        found = {block for block in blocks if block is not None}
+        if not found:
+            return
+        features = self.features(step)
+        whole = features.sum(axis=1)
+        for block in found:
+            others = np.array([other != block for other in blocks])
+            # A step of nobody does not take place.
+            without = self.joules(features[:, others].sum(axis=1)) if others.any() else 0.0
+            self._group[block] += self.joules(whole) - without
 
-    def saved_joules(self, block: int) -> tuple[float, float]:
-        return self._single[block], self._group[block]
+    def features(self, step: wire.Step) -> Floats:
+        """What the law sees of a step: array [features, requests]."""
+        ones = [1] * len(step.request)
+        columns = (step.context, step.scheduled or ones, step.sampled or ones)
+        return features_of(*(np.array(column, dtype=np.int64) for column in columns))
 
-    def _joules(self, columns: np.ndarray[Any, np.dtype[np.int64]]) -> float:
-        """Energy of a step of these requests; one without any does not take place."""
-        if not columns.shape[1]:
-            return 0.0
-        context, scheduled, sampled = columns
-        return self._physics.cost(self._physics.terms(context, scheduled, sampled)).energy_joules
+    def joules(self, sums: Floats) -> float:
+        """Energy of a step from the sums of its requests' features."""
+        return float(self._law.energy_joules(sums))
+
+    def single_joules(self, request_ids: Iterable[str]) -> float:
+        accounts = [self._ledger.get(request_id) for request_id in request_ids]
+        return sum(account.marginal_joules for account in accounts if account is not None)
+
+    def group_joules(self, block: int) -> float | None:
+        return self._group[block]

@@ -13,7 +13,7 @@ from benchmarks.gpu import results as pages
 from benchmarks.gpu.comparison import ArmResult, compare
 from benchmarks.gpu.counterfactual import change
 from benchmarks.gpu.plan import Background, Experiment, Kind, Pace, Plan, make_plan
-from benchmarks.gpu.simulated import NOBODY, SAMPLE_HZ, SimulatedBench, TrueSavings
+from benchmarks.gpu.simulated import NOBODY, SAMPLE_HZ, SimulatedBench, SimulatedTruth
 from joulescope.hook import wire
 from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import H100_LLAMA_8B, World
@@ -90,20 +90,19 @@ def test_a_kind_that_could_not_be_measured_says_why() -> None:
     assert "added_joules" not in pages.arm_json(lost, 0.02)
 
 
-def test_the_law_of_savings_is_that_of_the_simulated_gpu() -> None:
-    """Steps priced by it, and idle power between them, make up what the simulated GPU drew."""
+def test_what_is_saved_together_follows_the_law_of_the_simulated_gpu() -> None:
+    """Steps priced by the law of the truth, and idle power between them, make up what the GPU drew."""
     run = SimulatedRun(8.0, seed=1, truth=False)
-    savings = TrueSavings(run.world)
+    truth = SimulatedTruth(run.world, run.truth)
+    joules = 0.0
     busy_ns = last_ns = 0
     for record in run.records():
         if isinstance(record, wire.Step):
-            savings.step(record, [None] * len(record.request))
+            joules += truth.joules(truth.features(record).sum(axis=1))
             busy_ns += record.output_start_ns - max(last_ns, record.schedule_end_ns)
             last_ns = record.output_start_ns
-    idle_seconds = (run.time_ns - run.start_ns - busy_ns) / 1e9
-    drawn_joules = run.gpu.energy_joules_at(run.gpu.uuid, run.time_ns)
-    priced_joules = savings.steps_joules + idle_seconds * run.world.hardware.idle_watts
-    assert priced_joules == pytest.approx(drawn_joules, rel=0.002)
+    joules += (run.time_ns - run.start_ns - busy_ns) / 1e9 * run.world.hardware.idle_watts
+    assert joules == pytest.approx(run.gpu.energy_joules_at(run.gpu.uuid, run.time_ns), rel=0.002)
 
 
 def test_alone_on_a_gpu_a_request_adds_its_whole_energy_less_idle() -> None:
