@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.attribution.laws import KV_BYTES, OTHER_FLOPS, SEQUENCES, TOKENS, Duration, Weights
 from joulescope.attribution.learn import PriorRegression
 from joulescope.attribution.prior import Expectation
 from joulescope.attribution.shapley import LARGE, Law, divide_cost
@@ -45,9 +46,6 @@ _ENERGY_NOISE, _EDGE_SECONDS = 0.02, 0.02
 
 _UNCAPPED = 0.97
 """Steps whose dynamic power comes nearer to the cap than this may have been stretched by it."""
-
-SEQUENCES, KV_BYTES, OTHER_FLOPS, TOKENS = range(4)
-"""Features of a request in a step, and of the step as their sums."""
 
 READ_BYTES, LINEAR_FLOPS, SECONDS = range(4, 7)
 """What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration."""
@@ -87,78 +85,6 @@ class Prices:
     """Steps × :data:`STEP_FIGURES`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Weights:
-    """Bytes of weights that a step reads, as a law of its features."""
-
-    dense_bytes: float
-    expert_bytes: float
-    log_left_out: float
-    """Logarithm of the chance that a token leaves an expert alone."""
-
-    def of(self, tokens: Floats) -> Floats:
-        return self.dense_bytes - self.expert_bytes * np.expm1(self.log_left_out * tokens)
-
-    def value(self, sums: Floats) -> Floats:
-        return self.of(sums[..., TOKENS])
-
-    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
-        left_out = np.exp(self.log_left_out * sums[..., TOKENS])
-        slopes = np.zeros_like(sums)
-        slopes[..., TOKENS] = -self.log_left_out * self.expert_bytes * left_out
-        return self.dense_bytes + self.expert_bytes * (1.0 - left_out), slopes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Duration:
-    """Seconds of a step as a law of its features, by the coefficients of the moment."""
-
-    time: Floats
-    energy: Floats
-    headroom_watts: float
-    flops_per_token: float
-    weights: _Weights
-
-    def value(self, sums: Floats) -> Floats:
-        read = self.weights.value(sums)
-        memory, arithmetic, capped = self._bounds(sums, read)
-        return np.asarray(np.maximum(np.maximum(memory, arithmetic), capped))
-
-    def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
-        read, reading = self.weights.value_and_slopes(sums)
-        memory, arithmetic, capped = self._bounds(sums, read)
-        uncapped = np.maximum(memory, arithmetic)
-        per_token = self.flops_per_token * self.time[3]
-        slopes = np.empty_like(sums)
-        slopes[...] = (*self.time[1:], per_token)
-        slopes[..., TOKENS] = np.where(memory >= arithmetic, reading[..., TOKENS] * self.time[2], per_token)
-        by_cap = capped > uncapped
-        if by_cap.any():
-            joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy
-            drawn = reading * joules_per_byte
-            drawn += (
-                sequence_joules,
-                joules_per_byte,
-                joules_per_flop,
-                self.flops_per_token * joules_per_flop,
-            )
-            slopes = np.where(by_cap[..., None], drawn / self.headroom_watts, slopes)
-        return np.maximum(uncapped, capped), slopes
-
-    def _bounds(self, sums: Floats, read: Floats) -> tuple[Floats, Floats, Floats]:
-        """Seconds by memory, by arithmetic, and by the power cap."""
-        launch, sequence, per_byte, per_flop = self.time
-        joules_per_byte, joules_per_flop, sequence_joules, _ = self.energy
-        linear = self.flops_per_token
-        common = launch + sums @ np.array([sequence, per_byte, per_flop, 0.0])
-        joules = sums @ np.array(
-            [sequence_joules, joules_per_byte, joules_per_flop, linear * joules_per_flop]
-        )
-        joules += read * joules_per_byte
-        by_arithmetic = common + sums[..., TOKENS] * (linear * per_flop)
-        return common + read * per_byte, by_arithmetic, joules / self.headroom_watts
-
-
 class CostModel:
     """Learns the cost of one engine's steps. Times are seconds, energies joules of one GPU."""
 
@@ -171,7 +97,7 @@ class CostModel:
         self._sample = facts.flops_per_sample * per_gpu
         chosen = min(facts.expert_choice_ratio, 1.0 - 1e-9)
         experts = facts.expert_weight_bytes * per_gpu if chosen > 0.0 else 0.0
-        self._weights = _Weights(facts.weight_bytes * per_gpu - experts, experts, float(np.log1p(-chosen)))
+        self._weights = Weights(facts.weight_bytes * per_gpu - experts, experts, float(np.log1p(-chosen)))
         self.expect(expectation)
 
     def describes(self, facts: CostFacts, gpu_count: int) -> bool:
@@ -223,8 +149,8 @@ class CostModel:
         sums = np.add.reduceat(features, columns.offsets[:-1], axis=1).T
         return self._duration().value(sums)
 
-    def _duration(self) -> _Duration:
-        return _Duration(
+    def _duration(self) -> Duration:
+        return Duration(
             self.time.coefficients,
             self.energy.coefficients,
             self._headroom_watts(),
@@ -237,12 +163,14 @@ class CostModel:
         context, scheduled = columns.context, columns.scheduled
         features = np.empty((TOKENS + 1, len(context)))
         features[SEQUENCES] = 1.0
-        tokens = features[TOKENS]
-        tokens[:] = scheduled
-        np.multiply(context + scheduled, self._kv_bytes, out=features[KV_BYTES])
-        positions = tokens * (context + 0.5 * (tokens + 1.0))
-        np.multiply(positions, self._attention, out=features[OTHER_FLOPS])
-        features[OTHER_FLOPS] += np.minimum(columns.sampled, scheduled) * self._sample
+        features[TOKENS] = scheduled
+        after = np.add(context, scheduled, dtype=np.float64)
+        np.multiply(after, self._kv_bytes, out=features[KV_BYTES])
+        other = np.multiply(after, self._attention, out=features[OTHER_FLOPS])
+        chunks = np.flatnonzero(scheduled > 1)  # of all others the one token attends to what is then there
+        tokens = features[TOKENS, chunks]
+        other[chunks] = tokens * (context[chunks] + 0.5 * (tokens + 1.0)) * self._attention
+        other += np.minimum(columns.sampled, scheduled) * self._sample
         return features
 
     def _memory_bound(self, steps: Floats) -> NDArray[np.bool_]:
@@ -298,10 +226,14 @@ class CostModel:
     ) -> None:
         """Joules from bytes, FLOPs and seconds, in place."""
         joules_per_byte, joules_per_flop, sequence_joules, active_watts = self.energy.coefficients
-        rows[FLOPS] = features[TOKENS] * self._linear + features[OTHER_FLOPS]
-        arithmetic = rows[FLOPS] * joules_per_flop + sequence_joules
-        rows[WEIGHT] = moved_bytes * joules_per_byte + arithmetic + active_watts * rows[TIME]
-        rows[SAVED] = saved_bytes * joules_per_byte + arithmetic + active_watts * rows[OWN_TIME]
+        flops = np.multiply(features[TOKENS], self._linear, out=rows[FLOPS])
+        flops += features[OTHER_FLOPS]
+        arithmetic = flops * joules_per_flop
+        arithmetic += sequence_joules
+        for row, moved, seconds in ((WEIGHT, moved_bytes, rows[TIME]), (SAVED, saved_bytes, rows[OWN_TIME])):
+            joules = np.multiply(moved, joules_per_byte, out=rows[row])
+            joules += arithmetic
+            joules += seconds * active_watts
         alone = counts == 1
         if alone.any():  # without its only request there would have been no step
             at = (np.cumsum(counts) - counts)[alone]
@@ -319,14 +251,14 @@ class CostModel:
         biggest = np.where(has_large[:, None], features[:, large[chosen]].T, 0.0)
         where_large = np.searchsorted(at, large[chosen][has_large])
         law = self._duration()
-        stretch = np.repeat(steps[chosen, SECONDS] / law.value(sums), counts)
-        everybody = np.repeat(sums, counts, axis=0)
-        without = everybody - own.T
+        seconds = law.value(sums)
+        stretch = np.repeat(steps[chosen, SECONDS] / seconds, counts)
+        without = np.repeat(sums, counts, axis=0) - own.T
         begins = np.cumsum(counts) - counts
 
         def shares_of(cost: Law) -> Floats:
             division = divide_cost(cost, sums - biggest, biggest)
-            shares = np.einsum("kn,nk->n", own, np.repeat(division.slopes, counts, axis=0))
+            shares = (own * np.repeat(division.slopes.T, counts, axis=1)).sum(axis=0)
             shares[where_large] = division.large[has_large]
             shares += np.repeat(division.constant / counts, counts)
             # The quadrature is near the whole, not equal to it.
@@ -335,8 +267,8 @@ class CostModel:
 
         priced = np.empty((ROWS, len(at)))
         priced[TIME] = shares_of(law) * stretch
-        priced[OWN_TIME] = (law.value(everybody) - law.value(without)) * stretch
-        released = self._weights.value(everybody) - self._weights.value(without)
+        priced[OWN_TIME] = (np.repeat(seconds, counts) - law.value(without)) * stretch
+        released = np.repeat(steps[chosen, READ_BYTES], counts) - self._weights.value(without)
         read = (
             shares_of(self._weights)
             if self._weights.expert_bytes

@@ -79,9 +79,9 @@ class PriorRegression:
 
     def _regime_changed(self, rows: Floats, deviations: Floats, std: Floats) -> bool:
         """Whether the latest observations lie to one side, beyond what is not known of the coefficients."""
-        ratio = rows * self.coefficients
-        known = 1.0 + np.einsum("ij,jk,ik->i", ratio, self.relative_covariance(), ratio) / std**2
-        latest = float(np.clip(deviations / np.sqrt(known), -2 * _OUTLIER, 2 * _OUTLIER).mean())
+        ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
+        known = 1.0 + float(ratio @ self.relative_covariance() @ ratio)
+        latest = float(np.clip(deviations, -2 * _OUTLIER, 2 * _OUTLIER).mean()) / known**0.5
         self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
         if abs(self._drift) < _DRIFT_ALARM:
             return False

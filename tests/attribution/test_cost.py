@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from joulescope.attribution.cost import (
-    KV_BYTES,
     LINEAR_FLOPS,
-    OTHER_FLOPS,
     READ_BYTES,
     SAVED,
     WEIGHT,
@@ -18,6 +16,7 @@ from joulescope.attribution.cost import (
     Prices,
     StepColumns,
 )
+from joulescope.attribution.laws import KV_BYTES, OTHER_FLOPS
 from joulescope.attribution.prior import Expectation
 from joulescope.model import CostFacts
 
