@@ -98,6 +98,8 @@ class CostModel:
         chosen = min(facts.expert_choice_ratio, 1.0 - 1e-9)
         experts = facts.expert_weight_bytes * per_gpu if chosen > 0.0 else 0.0
         self._weights = Weights(facts.weight_bytes * per_gpu - experts, experts, float(np.log1p(-chosen)))
+        self._scratch = np.empty((TOKENS + 1, 0))
+        """Reused from block to block: what is too large for the heap costs page faults each time."""
         self.expect(expectation)
 
     def describes(self, facts: CostFacts, gpu_count: int) -> bool:
@@ -119,8 +121,8 @@ class CostModel:
 
     # ----------------------------------------------------------------------------------------- prices
 
-    def price(self, columns: StepColumns) -> Prices:
-        """Prices steps. Every step has at least one request.
+    def price(self, columns: StepColumns, rows: Floats | None = None) -> Prices:
+        """Prices steps, into ``rows`` if given. Every step has at least one request.
 
         Attention reads the KV of all tokens up to the last scheduled one; token *j* of a chunk attends
         to ``context + j`` tokens. The output head runs where a token came out.
@@ -134,7 +136,8 @@ class CostModel:
         steps[:, READ_BYTES] = self._weights.of(steps[:, TOKENS])
         steps[:, LINEAR_FLOPS] = steps[:, TOKENS] * self._linear
         steps[:, SECONDS] = columns.seconds
-        rows = self._linear_prices(features, steps, counts)
+        rows = np.empty((ROWS, features.shape[1])) if rows is None else rows
+        self._price_linear(rows, features, steps, counts)
         large = _large_requests(features[TOKENS], steps, columns.offsets)
         crooked = ~self._memory_bound(steps)
         if self._weights.expert_bytes:
@@ -159,9 +162,11 @@ class CostModel:
         )
 
     def _features(self, columns: StepColumns) -> Floats:
-        """Features × requests."""
+        """Features × requests; valid until the next call."""
         context, scheduled = columns.context, columns.scheduled
-        features = np.empty((TOKENS + 1, len(context)))
+        if self._scratch.shape[1] < len(context):
+            self._scratch = np.empty((TOKENS + 1, 2 * len(context)))
+        features = self._scratch[:, : len(context)]
         features[SEQUENCES] = 1.0
         features[TOKENS] = scheduled
         after = np.add(context, scheduled, dtype=np.float64)
@@ -193,11 +198,10 @@ class CostModel:
         limit = self.expectation.limit_watts
         return max(limit - float(self.energy.coefficients[3]), 0.1 * limit)
 
-    def _linear_prices(self, features: Floats, steps: Floats, counts: Ints) -> Floats:
+    def _price_linear(self, rows: Floats, features: Floats, steps: Floats, counts: Ints) -> None:
         """Prices where the duration is a constant plus what each brings. Experts divide by tokens."""
         launch, sequence, per_byte, per_flop = self.time.coefficients
         experts = steps[:, READ_BYTES] - self._weights.dense_bytes
-        rows = np.empty((ROWS, features.shape[1]))
         own = np.add(features[KV_BYTES] * per_byte, features[OTHER_FLOPS] * per_flop, out=rows[OWN_TIME])
         own += sequence
         own_seconds = steps[:, KV_BYTES] * per_byte + steps[:, OTHER_FLOPS] * per_flop
@@ -219,7 +223,6 @@ class CostModel:
             saved_bytes = saved_bytes + released
             own += released * per_byte * stretches
         self._finish(rows, features, features[KV_BYTES] + read_bytes, saved_bytes, counts)
-        return rows
 
     def _finish(
         self, rows: Floats, features: Floats, moved_bytes: Floats, saved_bytes: Floats, counts: Ints

@@ -24,6 +24,9 @@ _DRIFT_ALARM = 1.5
 """Mean of the latest residuals, in standard deviations, that chance alone does not bring about: a mean with
 this memory scatters by a third of one."""
 
+_SETTLED = 200
+"""After so many observations what is not known of the coefficients is little beside the noise."""
+
 _KEPT_AFTER_CHANGE = 0.05
 """Part of the data's weight that outlives a change of regime."""
 
@@ -79,8 +82,10 @@ class PriorRegression:
 
     def _regime_changed(self, rows: Floats, deviations: Floats, std: Floats) -> bool:
         """Whether the latest observations lie to one side, beyond what is not known of the coefficients."""
-        ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
-        known = 1.0 + float(ratio @ self.relative_covariance() @ ratio)
+        known = 1.0
+        if self.observations < _SETTLED:
+            ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
+            known += float(ratio @ self.relative_covariance() @ ratio)
         latest = float(np.clip(deviations, -2 * _OUTLIER, 2 * _OUTLIER).mean()) / known**0.5
         self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
         if abs(self._drift) < _DRIFT_ALARM:

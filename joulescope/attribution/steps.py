@@ -151,9 +151,8 @@ class StepBlock:
         if slowdown is not None:
             self.seconds[first:last] = slowdown * model.expected_seconds(self.columns(first, last))
             self.shared[first:last] = True
-        prices = model.price(self.columns(first, last))
-        self.rows[:, self.offsets[first] : self.offsets[last]] = prices.rows
-        self.figures[first:last] = prices.steps
+        rows = self.rows[:, self.offsets[first] : self.offsets[last]]
+        self.figures[first:last] = model.price(self.columns(first, last), rows).steps
         self.priced = last
 
 
