@@ -18,7 +18,7 @@ MEAN_ERROR = 0.08
 
 @pytest.mark.parametrize(("name", "law"), [("medium", "saturating"), ("heavy", "captured")])
 def test_the_error_is_bounded_and_half_of_that_by_tokens(name: str, law: str) -> None:
-    """Without knowing any step's energy, the mean error is below half that of a rule that is given them all."""
+    """Knowing no step's energy, our mean error is below half that of a rule that is given them all."""
     outcomes, truth, totals = replay(HiddenGpu(recorded(name), LAWS[law]))
     found = summary(outcomes)
     assert found["requests"] > 300
