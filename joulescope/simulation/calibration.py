@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from joulescope.hook.wire import Step
 from joulescope.simulation.engine import SimulatedEngine
 from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.parts import World
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.workload import RequestClass, Workload
-from joulescope.simulation.worlds import H100_LLAMA_8B, World
+from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds, seconds_from_ns
 
 CHAT_TASK = RequestClass("chat", 1.0, 180, 0.6, 450, 0.6, 2048)

@@ -10,25 +10,26 @@ they are made: :mod:`joulescope.simulation.kv_cache`, :mod:`joulescope.simulatio
 from __future__ import annotations
 
 import heapq
+import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from joulescope.hook.wire import AnyRecord, Progress, RequestEnd, RequestStart, Step
+from joulescope.hook.wire import AnyRecord, Overhead, Progress, RequestEnd, RequestStart, Step
 from joulescope.simulation.book import GpuBook
 from joulescope.simulation.gpu import SimulatedGpu
-from joulescope.simulation.physics import Floats, Roofline, features_of, flops_of
+from joulescope.simulation.parts import World
+from joulescope.simulation.replica import Replica
 from joulescope.simulation.scheduler import Batch, EngineLimits, Request, Scheduler
-from joulescope.simulation.shapley import shares_of
-from joulescope.simulation.truth import StepEnergy, StepWork, TrueLedger, charges_of
+from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import PlannedRequest
-from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds
 
 MAX_WAITING = 10_000
 """Requests that may queue; whoever comes later is turned away before the engine hears of it."""
+
+_WAVE_NS = 1_000_000
+"""How soon an engine without requests learns that another one has some."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,64 +46,74 @@ class _Flight:
 
 
 class SimulatedEngine:
-    """One engine on one simulated GPU.
+    """One engine on simulated GPUs.
 
     Args:
         world: what steps cost.
-        gpu: is told every step's power; it must be idle.
+        gpus: the engine's own GPU; or the books of its GPUs, in rank order, which engines may share.
         requests: what clients will do, in the order of arrival.
         start_ns: the instant at which the engine begins.
-        limits: its arguments.
+        limits: its arguments; default: the world's.
         ledger: learns who truly caused the joules; without one the engine runs several times faster.
+        change_ns: when the world's change of settings comes, if it has one.
     """
 
     def __init__(
         self,
         world: World,
-        gpu: SimulatedGpu,
+        gpus: SimulatedGpu | Sequence[GpuBook],
         requests: Iterable[PlannedRequest],
         *,
         start_ns: int,
         limits: EngineLimits | None = None,
         ledger: TrueLedger | None = None,
+        change_ns: int | None = None,
     ) -> None:
         self.world = world
-        self.gpu = gpu
-        self.limits = EngineLimits() if limits is None else limits
+        self.limits = world.limits if limits is None else limits
         self.ledger = ledger
         self.turned_away = 0
         """Clients that came while the queue was full."""
-        self.book = GpuBook(gpu, start_ns)
-        self._law = Roofline(world)
-        self._scheduler = Scheduler(self.limits)
+        self.books = (GpuBook(gpus, start_ns),) if isinstance(gpus, SimulatedGpu) else tuple(gpus)
+        self.peers: tuple[SimulatedEngine, ...] = ()
+        """Engines for which this one computes empty steps while they have requests and it has none."""
+        self._replica = Replica(world, self.books, change_ns=change_ns, ledger=ledger)
+        self._scheduler = Scheduler(self.limits, _accepted if world.drafter else None)
         self._arrivals = iter(requests)
         self._submitted = 0
         self._due: list[tuple[int, int, PlannedRequest]] = []
         self._expect_next()
         self._flights: deque[_Flight] = deque()
-        self._depth = 2 if self.limits.async_scheduling else 1
+        self._depth = max(2 if self.limits.async_scheduling else 1, world.parallel.pipeline)
         self._now_ns = start_ns
         self._steps = 0
         self._handles = 0
         self._aborts: list[tuple[int, int, Request]] = []
         self._unreported_preempted: list[int] = []
-        self._active_since_ns: int | None = None
-        self._latest: Batch | None = None
-        runtime = world.runtime
-        self._schedule_ns = ns_from_seconds(runtime.schedule_seconds)
-        self._update_ns = ns_from_seconds(runtime.update_seconds)
-        self._readback_ns = ns_from_seconds(runtime.readback_seconds)
+        self._serving = False
+        self._dummy_end_ns: int | None = None
+        self._readback_ns = ns_from_seconds(world.runtime.readback_seconds)
         self._out: list[AnyRecord] = []
+
+    @property
+    def now_ns(self) -> int:
+        """Where the engine's thread stands."""
+        return self._now_ns
+
+    @property
+    def gpus(self) -> tuple[SimulatedGpu, ...]:
+        """Its GPUs in rank order."""
+        return tuple(book.gpu for book in self.books)
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or wait."""
+        return bool(self._flights or self._scheduler.running or self._scheduler.waiting)
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs or waits and no client will come any more."""
-        return (
-            not self._flights
-            and not self._scheduler.running
-            and not self._scheduler.waiting
-            and not self._due
-        )
+        return not self.busy and not self._due
 
     @property
     def pending_since_ns(self) -> int | None:
@@ -116,36 +127,64 @@ class SimulatedEngine:
 
     def advance(self, until_ns: int) -> list[AnyRecord]:
         """Lives on until ``until_ns``: the records of everything that ended by then, and a progress."""
-        while self._turn(until_ns):
+        while self.turn(until_ns):
             pass
+        return self.told(until_ns)
+
+    def told(self, until_ns: int) -> list[AnyRecord]:
+        """The records since the last call, and a progress, once no turn ends by ``until_ns`` any more."""
         records, self._out = self._out, []
         records.append(Progress(time_ns=until_ns, pending_since_ns=self.pending_since_ns))
         return records
 
-    def _turn(self, until_ns: int) -> bool:
+    def turn(self, until_ns: int) -> bool:
         """One turn of the engine's loop; false if it would end after ``until_ns``."""
         if self._now_ns > until_ns:
             return False
+        if self._dummy_end_ns is not None:
+            return self._finish_dummy(self._dummy_end_ns, until_ns)
         self._admit()
         self._abort_due()
         self._rest_if_quiet(self._now_ns)
         if len(self._flights) < self._depth and self._dispatch():
             return True
         if self._flights:
-            seen_ns = max(self._now_ns, self._flights[0].gpu_end_ns + self._readback_ns)
-            if seen_ns + self._update_ns > until_ns:
-                return False
-            self._now_ns = seen_ns
-            self._abort_due()
-            self._take_output(self._flights.popleft())
-            return True
+            return self._wait_for_output(until_ns)
+        if any(peer.busy for peer in self.peers):
+            self._dummy_end_ns = self._replica.run_dummy(self._now_ns) + self._readback_ns
+            return self._finish_dummy(self._dummy_end_ns, until_ns)
         return self._sleep(until_ns)
+
+    def _wait_for_output(self, until_ns: int) -> bool:
+        flight = self._flights[0]
+        seen_ns = max(self._now_ns, flight.gpu_end_ns + self._readback_ns)
+        update_ns = self._host_ns(self.world.runtime.update_seconds, flight.batch)
+        if seen_ns + update_ns > until_ns:
+            return False
+        self._now_ns = seen_ns
+        self._abort_due()
+        self._take_output(self._flights.popleft(), update_ns)
+        return True
+
+    def _host_ns(self, seconds: float, batch: Batch) -> int:
+        """Time of the engine's thread for a step."""
+        each = self.world.runtime.host_seconds_per_sequence
+        return ns_from_seconds(seconds + each * len(batch.requests))
+
+    def _finish_dummy(self, end_ns: int, until_ns: int) -> bool:
+        if end_ns > until_ns:
+            return False
+        self._out.append(Overhead(start_ns=self._now_ns, end_ns=end_ns, reason="dummy_batch"))
+        self._now_ns, self._dummy_end_ns = end_ns, None
+        return True
 
     def _sleep(self, until_ns: int) -> bool:
         """Nothing to do: on to the next arrival or hang-up."""
         instants = [self._aborts[0][0]] if self._aborts else []
         if self._due:
             instants.append(self._due[0][0])
+        if self.peers:
+            instants.append(self._now_ns + _WAVE_NS)
         if not instants or min(instants) > until_ns:
             return False
         self._now_ns = max(self._now_ns, min(instants))
@@ -168,7 +207,7 @@ class SimulatedEngine:
                 self.turned_away += 1
                 continue
             self._handles += 1
-            self._start(Request(handle=self._handles, plan=plan))
+            self._start(Request(handle=self._handles, plan=plan, luck=random.Random(plan.number)))
 
     def _start(self, request: Request) -> None:
         plan = request.plan
@@ -225,10 +264,12 @@ class SimulatedEngine:
             return bool(batch.preempted)
         self._steps += 1
         start_ns = self._now_ns
-        if self._active_since_ns is None:
-            self._active_since_ns = start_ns
-        self._now_ns += self._schedule_ns
-        gpu_end_ns = self._run(batch, self._active_since_ns, max(self._now_ns, self.gpu.busy_until_ns))
+        if not self._serving:
+            self._serving = True
+            self._replica.begin(start_ns)
+        self._now_ns += self._host_ns(self.world.runtime.schedule_seconds, batch)
+        prepare_ns = self._host_ns(self.world.runtime.prepare_seconds, batch)
+        gpu_end_ns = self._replica.run(batch, self._steps, self._now_ns + prepare_ns)
         preempted, self._unreported_preempted = self._unreported_preempted, []
         self._flights.append(
             _Flight(
@@ -243,65 +284,25 @@ class SimulatedEngine:
         )
         return True
 
-    def _run(self, batch: Batch, since_ns: int, gpu_start_ns: int) -> int:
-        """Lets the GPU do the step and charges its joules; the instant at which it ends.
-
-        Requests have been running since ``since_ns``: what the GPU drew meanwhile is theirs too.
-        """
-        context, scheduled, heads = (
-            np.array(column, dtype=np.int64) for column in (batch.context, batch.scheduled, batch.samples)
-        )
-        features = features_of(context, scheduled, heads)
-        cost = self._law.cost(features.sum(axis=1))
-        seconds, joules = float(cost.seconds[0]), float(cost.joules[0])
-        gpu_end_ns = gpu_start_ns + ns_from_seconds(seconds)
-        gap_joules = self.book.claim(since_ns, gpu_start_ns)
-        # Rounding to whole nanoseconds must not lose energy.
-        self.gpu.append(gpu_start_ns, gpu_end_ns, joules * 1e9 / (gpu_end_ns - gpu_start_ns))
-        self.book.step(gpu_end_ns, joules)
-        self._latest = batch
-        if self.ledger is not None:
-            self.ledger.note(
-                StepEnergy(self._steps, self.gpu.uuid, gpu_start_ns, gpu_end_ns, joules, gap_joules)
-            )
-            self._charge(batch, features, gap_joules)
-        return gpu_end_ns
-
-    def _charge(self, batch: Batch, features: Floats, gap_joules: float) -> None:
-        """Tells the ledger who caused the joules of a step and of the gap before it."""
-        assert self.ledger is not None
-        work = StepWork(
-            scheduled=features[1],
-            sampled=features[5],
-            recomputed=np.array(batch.recomputed, dtype=np.float64),
-            flops=flops_of(self.world.model, features),
-        )
-        shares = shares_of(self._law, features, self._steps)
-        self.ledger.charge(_ids(batch), charges_of(shares, work, gap_joules))
-
     def _rest_if_quiet(self, time_ns: int) -> None:
-        """Once nothing runs any more the requests of the last step pay for the time since it ended."""
-        if self._active_since_ns is None or self._flights or self._scheduler.running:
-            return
-        joules = self.book.claim(self._active_since_ns, time_ns)
-        self._active_since_ns = None
-        if self.ledger is not None and self._latest is not None and joules:
-            self.ledger.charge_gap(_ids(self._latest), joules)
+        """Once no request runs any more, what the GPUs draw is nobody's."""
+        if self._serving and not self._flights and not self._scheduler.running:
+            self._serving = False
+            self._replica.end(time_ns)
 
-    def _take_output(self, flight: _Flight) -> None:
+    def _take_output(self, flight: _Flight, update_ns: int) -> None:
         """The output of a step is back: tokens come out, requests end, the record is written."""
         output_start_ns = self._now_ns
-        end_ns = output_start_ns + self._update_ns // 2
+        end_ns = output_start_ns + update_ns // 2
         batch = flight.batch
         sampled: list[int] = []
-        for request, samples in zip(batch.requests, batch.samples, strict=True):
+        for request, samples, drafted in zip(batch.requests, batch.samples, batch.drafted, strict=True):
             request.in_flight -= 1
             # The token of a request that ended meanwhile is discarded.
-            sampled.append(int(samples and not request.finished))
-            if sampled[-1]:
-                self._take_token(request, end_ns)
+            discarded = not samples or request.finished
+            sampled.append(0 if discarded else self._take_tokens(request, samples, drafted, end_ns))
         self._rest_if_quiet(output_start_ns)
-        self._now_ns += self._update_ns
+        self._now_ns += update_ns
         self._out.append(
             Step(
                 step=flight.number,
@@ -313,6 +314,11 @@ class SimulatedEngine:
                 context=batch.context,
                 scheduled=_all_ones_left_out(batch.scheduled),
                 sampled=_all_ones_left_out(sampled),
+                drafted=[
+                    (request.handle, drafted)
+                    for request, drafted in zip(batch.requests, batch.drafted, strict=True)
+                    if drafted
+                ],
                 cached=flight.cached,
                 preempted=flight.preempted,
                 waiting=len(self._scheduler.waiting),
@@ -321,21 +327,40 @@ class SimulatedEngine:
             )
         )
 
-    def _take_token(self, request: Request, end_ns: int) -> None:
-        """One more token of a request, which may be its last."""
-        plan = request.plan
+    def _take_tokens(self, request: Request, count: int, drafted: int, end_ns: int) -> int:
+        """So many more tokens of a request, the last of which may end it; how many of them came out."""
+        plan, before = request.plan, request.generated
         request.placeholders -= 1
-        request.generated += 1
+        if request.computed:  # else it was preempted meanwhile
+            request.computed -= drafted - (count - 1)
+            request.high_water = max(request.high_water, request.computed)
+        request.generated = min(before + count, plan.output_tokens, plan.max_tokens)
+        if self.world.drafter is not None:
+            request.drafts = self.world.drafter.tokens
         if request.generated >= plan.output_tokens:
             self._end(request, "stop", end_ns)
         elif request.generated >= plan.max_tokens:
             self._end(request, "length", end_ns)
-        elif request.generated == plan.abort_after_tokens:
+        elif plan.abort_after_tokens is not None and before < plan.abort_after_tokens <= request.generated:
             self._plan_abort(request)
+        return request.generated - before
 
 
-def _ids(batch: Batch) -> list[str]:
-    return [request.plan.request_id for request in batch.requests]
+def advance_together(engines: Sequence[SimulatedEngine], until_ns: int) -> None:
+    """Lets engines that share GPUs, or wait for each other, live on in step: each turn is the earliest."""
+    blocked: set[int] = set()
+    while len(blocked) < len(engines):
+        at = min((at for at in range(len(engines)) if at not in blocked), key=lambda at: engines[at].now_ns)
+        if not engines[at].turn(until_ns):
+            blocked.add(at)
+
+
+def _accepted(request: Request, drafted: int) -> int:
+    """How many of the drafted tokens are right: the first wrong one ends them."""
+    accepted = 0
+    while accepted < drafted and request.luck.random() < request.plan.acceptance:
+        accepted += 1
+    return accepted
 
 
 def _all_ones_left_out(values: list[int]) -> list[int]:

@@ -1,4 +1,7 @@
-"""A GPU whose power at every instant is known: constant during a step, idle between steps.
+"""A GPU whose power at every instant is known: constant during a step, and while it rests between steps.
+
+Its leakage may follow its temperature, which follows its power: then power falls exponentially towards the
+level of the rest, and each step begins with the leakage that the ones before it left behind.
 
 It implements :class:`joulescope.sensors.simulated.SimulatedSource`. The engine appends each step as soon
 as it is dispatched, so the history reaches into the future while a step runs. The history is bounded: what
@@ -7,13 +10,14 @@ is forgotten is folded into one sum, and a question about a forgotten instant ge
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from bisect import bisect_right
 from collections.abc import Sequence
 
 from joulescope.model import GpuInfo
-from joulescope.simulation.worlds import Hardware
+from joulescope.simulation.parts import Hardware
 from joulescope.units import seconds_from_ns
 
 HISTORY = 20_000
@@ -24,14 +28,14 @@ _UTILIZATION_WINDOW_NS = 200_000_000
 
 
 class SimulatedGpu:
-    """Power history of one GPU as segments of constant power. Safe to read from any thread.
+    """Power history of one GPU as steps of constant power and rests. Safe to read from any thread.
 
     Args:
         hardware: what it idles at, and its limits.
         start_ns: origin of its energy counter.
         context_ns: from when on a process holds a CUDA context (idle power rises); default ``start_ns``.
         memory_used_bytes: device memory in use once there is a context.
-        seed: decides the UUID.
+        seed, index: decide the UUID.
     """
 
     def __init__(
@@ -51,11 +55,21 @@ class SimulatedGpu:
         self._context_ns = start_ns if context_ns is None else context_ns
         self._memory_used_bytes = memory_used_bytes
         self._lock = threading.Lock()
-        # Parallel lists, one entry a segment; joules is the counter at the segment's start.
+        thermal = hardware.thermal
+        # Leakage warms too, and so leaks more: that is the denominator.
+        self._gain = thermal.leak_per_watt / (1.0 - thermal.leak_per_watt) if thermal else 0.0
+        self._tau_seconds = thermal.time_constant_seconds / (1.0 - thermal.leak_per_watt) if thermal else 1.0
+        # Parallel lists, one entry a step: its span, its watts, the counter at its start, and the watts
+        # and the leakage with which the rest after it begins, both without what relaxes meanwhile.
         self._starts: list[int] = [start_ns]
         self._ends: list[int] = [start_ns]
         self._watts: list[float] = [0.0]
         self._joules: list[float] = [0.0]
+        self._rest_watts: list[float] = [hardware.idle_watts]
+        self._leaks: list[float] = [self._steady_leak_watts(hardware.bare_watts)]
+        if self._context_ns > start_ns:
+            self._rest_watts = [hardware.bare_watts]
+            self.rest(self._context_ns, hardware.idle_watts)
 
     def append(self, start_ns: int, end_ns: int, power_watts: float) -> None:
         """Adds a step that draws ``power_watts`` from ``start_ns`` to ``end_ns``.
@@ -63,17 +77,42 @@ class SimulatedGpu:
         Raises:
             ValueError: if it begins before the last one ends.
         """
+        gap_watts = self.hardware.gap_watts
         with self._lock:
-            last_ns = self._ends[-1]
-            if not last_ns <= start_ns <= end_ns:
-                raise ValueError(f"segment {start_ns}..{end_ns} must follow the last one, ended {last_ns}")
-            self._joules.append(self._energy_joules(start_ns))
-            self._starts.append(start_ns)
-            self._ends.append(end_ns)
-            self._watts.append(power_watts)
-            if len(self._starts) > 2 * HISTORY:
-                for column in self._columns():
-                    del column[:HISTORY]
+            rest_watts = self._rest_watts[-1] if gap_watts is None else gap_watts
+            self._append(start_ns, end_ns, power_watts, rest_watts)
+
+    def rest(self, time_ns: int, power_watts: float) -> None:
+        """From ``time_ns`` until the next step the GPU draws so much, leakage of a warm GPU apart."""
+        with self._lock:
+            self._append(time_ns, time_ns, 0.0, power_watts)
+
+    def idle(self, time_ns: int) -> None:
+        """From ``time_ns`` until the next step no request is running."""
+        if self.hardware.gap_watts is not None:
+            self.rest(time_ns, self.hardware.idle_watts)
+
+    def leak_watts_at(self, time_ns: int) -> float:
+        """Static power at ``time_ns`` beyond the hardware's figure; the last step must be over."""
+        with self._lock:
+            return self._leak_watts(len(self._ends) - 1, seconds_from_ns(time_ns - self._ends[-1]))
+
+    def _append(self, start_ns: int, end_ns: int, power_watts: float, rest_watts: float) -> None:
+        last_ns = self._ends[-1]
+        if not last_ns <= start_ns <= end_ns:
+            raise ValueError(f"segment {start_ns}..{end_ns} must follow the last one, ended {last_ns}")
+        leak_watts = self._leak_watts(len(self._ends) - 1, seconds_from_ns(start_ns - last_ns))
+        self._joules.append(self._energy_joules(start_ns))
+        self._starts.append(start_ns)
+        self._ends.append(end_ns)
+        self._watts.append(power_watts)
+        self._rest_watts.append(rest_watts)
+        steady_watts = self._steady_leak_watts(power_watts - leak_watts)
+        faded = math.exp(-seconds_from_ns(end_ns - start_ns) / self._tau_seconds)
+        self._leaks.append(steady_watts + (leak_watts - steady_watts) * faded)
+        if len(self._starts) > 2 * HISTORY:
+            for column in self._columns():
+                del column[:HISTORY]
 
     def cut(self, time_ns: int) -> None:
         """Nothing runs from ``time_ns`` on, whatever was to come: the process is gone."""
@@ -110,10 +149,11 @@ class SimulatedGpu:
 
     def power_watts_at(self, gpu: str, time_ns: int) -> float:
         with self._lock:
-            at = self._segment(time_ns)
-            if at >= 0 and time_ns < self._ends[at]:
+            at = max(self._segment(time_ns), 0)
+            if time_ns < self._ends[at]:
                 return self._watts[at]
-        return self.hardware.idle_watts if time_ns >= self._context_ns else self.hardware.bare_watts
+            rested_seconds = seconds_from_ns(max(time_ns - self._ends[at], 0))
+            return self._rest_watts[at] + self._leak_watts(at, rested_seconds)
 
     def memory_used_bytes_at(self, gpu: str, time_ns: int) -> int | None:
         return self._memory_used_bytes if time_ns >= self._context_ns else 0
@@ -129,8 +169,8 @@ class SimulatedGpu:
                 at -= 1
         return busy_ns / (time_ns - from_ns) if time_ns > from_ns else 0.0
 
-    def _columns(self) -> tuple[list[int], list[int], list[float], list[float]]:
-        return self._starts, self._ends, self._watts, self._joules
+    def _columns(self) -> tuple[list[int], list[int], list[float], list[float], list[float], list[float]]:
+        return self._starts, self._ends, self._watts, self._joules, self._rest_watts, self._leaks
 
     def _segment(self, time_ns: int) -> int:
         """Index of the last segment that starts at or before ``time_ns``; −1 if there is none."""
@@ -138,18 +178,29 @@ class SimulatedGpu:
 
     def _energy_joules(self, time_ns: int) -> float:
         at = max(self._segment(time_ns), 0)
-        end_ns = self._ends[at]
-        busy_ns = max(min(time_ns, end_ns) - self._starts[at], 0)
-        return (
-            self._joules[at] + seconds_from_ns(busy_ns) * self._watts[at] + self._idle_joules(end_ns, time_ns)
-        )
+        start_ns, end_ns = self._starts[at], self._ends[at]
+        busy_seconds = seconds_from_ns(max(min(time_ns, end_ns) - start_ns, 0))
+        rested_seconds = seconds_from_ns(max(time_ns - end_ns, 0))
+        return self._joules[at] + busy_seconds * self._watts[at] + self._rest_joules(at, rested_seconds)
 
-    def _idle_joules(self, from_ns: int, to_ns: int) -> float:
-        """Joules of an idle stretch; the context may begin inside it."""
-        if to_ns <= from_ns:
+    def _steady_leak_watts(self, power_watts: float) -> float:
+        """Leakage beyond the hardware's figure once this power, leakage apart, has been drawn for long."""
+        thermal = self.hardware.thermal
+        return self._gain * (power_watts - thermal.reference_watts) if thermal else 0.0
+
+    def _leak_watts(self, at: int, rested_seconds: float) -> float:
+        """Leakage when the GPU has rested for so long after a segment."""
+        if not self._gain:
             return 0.0
-        split_ns = min(max(self._context_ns, from_ns), to_ns)
-        return (
-            seconds_from_ns(split_ns - from_ns) * self.hardware.bare_watts
-            + seconds_from_ns(to_ns - split_ns) * self.hardware.idle_watts
-        )
+        steady_watts = self._steady_leak_watts(self._rest_watts[at])
+        return steady_watts + (self._leaks[at] - steady_watts) * math.exp(-rested_seconds / self._tau_seconds)
+
+    def _rest_joules(self, at: int, rested_seconds: float) -> float:
+        """Joules of the first seconds of the rest after a segment."""
+        joules = rested_seconds * self._rest_watts[at]
+        if self._gain:
+            steady_watts = self._steady_leak_watts(self._rest_watts[at])
+            faded = -math.expm1(-rested_seconds / self._tau_seconds)
+            joules += steady_watts * rested_seconds
+            joules += (self._leaks[at] - steady_watts) * self._tau_seconds * faded
+        return joules

@@ -19,10 +19,11 @@ from joulescope.hook.wire import AnyRecord, Hello, Progress, Record, RequestEnd,
 from joulescope.simulation.engine import SimulatedEngine
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.parts import GPU_MEMORY_UTILIZATION, World
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import Workload
-from joulescope.simulation.worlds import GPU_MEMORY_UTILIZATION, H100_LLAMA_8B, World
+from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
 TICK_SECONDS = 0.005
@@ -105,7 +106,8 @@ class LiveEngine:
             if isinstance(record, Step) and record.schedule_start_ns <= now_ns
         ]
         end_ns = max((step.output_end_ns for step in begun), default=now_ns)
-        self._engine.gpu.cut(end_ns)
+        for gpu in self._engine.gpus:
+            gpu.cut(end_ns)
         while self._unsent and _ended_ns(self._unsent[0]) <= end_ns:
             self._queue.put(self._unsent.popleft())
         self._unsent.clear()
@@ -178,7 +180,7 @@ class LiveSimulation:
             return hello(
                 world,
                 limits,
-                self.gpu.uuid,
+                [self.gpu.uuid],
                 time_ns=now_ns,
                 wall_ns=anchor.wall_of(now_ns),
                 pid=os.getpid(),

@@ -5,26 +5,32 @@ any subset of the requests can be asked for, of thousands of subsets at once. Wh
 joules (:mod:`joulescope.simulation.shapley`) knows nothing else about it. Laws differ in form, not only in
 figures: the worlds that are built from them are to be unlike the model that attribution fits.
 
-The first law is a roofline with a power cap, the one whose figures are calibrated. A step reads the weights
-once, however many requests share it; each request adds its KV bytes, its arithmetic and a little of the
-runtime's work. The linear layers read weights while they compute, so the longer of the two counts;
-attention follows. A step that would draw more than the cap takes longer (clocks fall)::
+The law of one GPU, in the form that is calibrated. A step reads the weights once, however many requests share
+it; each request adds its KV bytes, its arithmetic and a little of the runtime's work. The linear layers
+read weights while they compute, so the longer of the two counts; attention follows. A step that would draw
+more than the cap takes longer::
 
     dynamic(S)  = J/byte·(weights + KV) + J/FLOP·FLOPs + J/request·requests
     duration(S) = max(launch + own seconds + max(weight seconds, linear seconds),
                       dynamic(S) / (cap − active watts))
     energy(S)   = dynamic(S) + active watts · duration(S)
+
+The parts of a world (:mod:`joulescope.simulation.parts`) replace pieces of it: weights that depend on the
+tokens, arithmetic that is padded, a drafter, a soft maximum, clocks that fall at the cap. Several GPUs
+are in :mod:`joulescope.simulation.group`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.simulation.worlds import Model, World
+from joulescope.simulation.parts import Drafter, Dvfs, Hardware, Model, Runtime
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,6 +38,9 @@ Ints = NDArray[np.int64]
 FEATURES = ("requests", "tokens", "positions", "kv_tokens", "heads", "samplers")
 """What each request adds to a step: itself; tokens computed; positions attended to, summed over these
 tokens; tokens whose KV is read; tokens at which the output head runs; 1 if a token may come out."""
+
+_NEWTON_STEPS = 5
+"""Of the search for a clock; the power that is reached is then within a milliwatt of the limit."""
 
 
 def features_of(context: Ints, scheduled: Ints, heads: Ints) -> Floats:
@@ -76,6 +85,10 @@ class Law(ABC):
                 soon as there is any request at all.
         """
 
+    @abstractmethod
+    def warmed(self, leak_watts: Sequence[float]) -> Law:
+        """The same with so much more static power on each GPU."""
+
     def energy_joules(self, sums: Floats) -> Floats:
         """Energy of all GPUs together: [len(FEATURES), ...] to [...]."""
         return np.asarray(self.cost(sums).joules.sum(axis=0))
@@ -88,51 +101,185 @@ class Law(ABC):
         return None
 
 
-class Roofline(Law):
-    """One GPU: the longer of memory and arithmetic, and a cap on power that stretches the step."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Load:
+    """What steps ask of one GPU at full clock: arrays [...] that go together."""
 
-    def __init__(self, world: World) -> None:
-        gpu, model, runtime = world.hardware, world.model, world.runtime
-        self.model, self.gpu, self.runtime = model, gpu, runtime
-        self._weight_seconds = model.weight_bytes / gpu.bytes_per_second
-        self._fixed_joules = model.weight_bytes * gpu.joules_per_byte
-        self._headroom_watts = gpu.power_limit_watts - gpu.active_watts
+    fixed_seconds: Floats
+    """Launches, and what the runtime does for each sequence: takes its time whatever the clock."""
+    weight_seconds: Floats
+    kv_seconds: Floats
+    linear_seconds: Floats
+    other_seconds: Floats
+    """Arithmetic that reads no weights: attention, and the output head."""
+    memory_joules: Floats
+    core_joules: Floats
+    """Of arithmetic and small kernels: goes with the square of the voltage."""
+
+    def seconds(self, exponent: float, clock: Floats | float = 1.0) -> Floats:
+        """Time of the steps at a part of the full clock."""
+        linear, other = self.linear_seconds / clock, self.other_seconds / clock
+        if math.isinf(exponent):
+            return self.fixed_seconds + self.kv_seconds + other + np.maximum(self.weight_seconds, linear)
+        memory, arithmetic = self.weight_seconds + self.kv_seconds, linear + other
+        return self.fixed_seconds + (memory**exponent + arithmetic**exponent) ** (1.0 / exponent)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Load:
+        """The load of those steps only, as arrays [chosen]."""
+        columns = (np.broadcast_to(getattr(self, each.name), chosen.shape) for each in fields(self))
+        return Load(*(column[chosen] for column in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a model that one GPU holds and computes, 0..1 each."""
+
+    layers: float = 1.0
+    heads: float = 1.0
+    sequences: float = 1.0
+    """Of the energy that the runtime spends on each sequence."""
+    stages: float = 1.0
+    """Of the time of launches and of the work for each sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLaw(Law):
+    """What steps cost on one GPU."""
+
+    gpu: Hardware
+    model: Model
+    runtime: Runtime
+    drafter: Drafter | None = None
+    share: Share = Share()
+    leak_watts: float = 0.0
 
     def cost(self, sums: Floats) -> Cost:
-        dynamic = self._fixed_joules + self._own_dynamic_joules(sums)
-        reading = np.maximum(self._weight_seconds, self._linear_seconds(sums))
-        work = self.runtime.step_seconds + self._own_seconds(sums) + reading
-        seconds = np.maximum(work, dynamic / self._headroom_watts)
-        return Cost(seconds=seconds[None], joules=(dynamic + self.gpu.active_watts * seconds)[None])
+        load, static = self.load(sums), self.gpu.active_watts + self.leak_watts
+        exponent, limit = self.gpu.overlap_exponent, self.gpu.power_limit_watts
+        if self.gpu.dvfs is not None:
+            seconds, joules = _at_falling_clocks(load, self.gpu, static, self.gpu.dvfs)
+        else:
+            dynamic = load.memory_joules + load.core_joules
+            seconds = np.maximum(load.seconds(exponent), dynamic / (limit - static))
+            joules = dynamic + static * seconds
+        return Cost(seconds=seconds[None], joules=joules[None])
+
+    def warmed(self, leak_watts: Sequence[float]) -> GpuLaw:
+        return replace(self, leak_watts=leak_watts[0])
+
+    def load(self, sums: Floats) -> Load:
+        gpu, model, share = self.gpu, self.model, self.share
+        requests, tokens, positions, kv_tokens, heads, samplers = sums
+        padding = self._padding(tokens)
+        work = (requests + padding) * share.stages
+        weight_bytes = self._weight_bytes(tokens) * share.layers
+        kv_bytes = kv_tokens * (model.kv_bytes_per_token * share.layers)
+        linear = (tokens + padding) * (model.flops_per_token * share.layers)
+        other = positions * (model.flops_per_token_context * share.layers)
+        other = other + heads * (model.flops_per_sample * share.heads)
+        fixed_seconds = self.runtime.step_seconds * share.stages + work * self.runtime.sequence_seconds
+        if self.drafter is not None:
+            passes = self.drafter.tokens * np.minimum(samplers, 1.0)
+            fixed_seconds = fixed_seconds + passes * self.drafter.launch_seconds
+            weight_bytes = weight_bytes + passes * self.drafter.weight_bytes
+            kv_bytes = kv_bytes + self.drafter.tokens * kv_tokens * self.drafter.kv_bytes_per_token
+            drafted = tokens + self.drafter.tokens * samplers
+            linear = linear + drafted * self.drafter.flops_per_token
+        return Load(
+            fixed_seconds=np.asarray(fixed_seconds),
+            weight_seconds=np.asarray(weight_bytes / gpu.bytes_per_second),
+            kv_seconds=np.asarray(kv_bytes / gpu.bytes_per_second),
+            linear_seconds=np.asarray(linear / gpu.flops_per_second),
+            other_seconds=np.asarray(other / gpu.flops_per_second),
+            memory_joules=np.asarray((weight_bytes + kv_bytes) * gpu.joules_per_byte),
+            core_joules=np.asarray(
+                (linear + other) * gpu.joules_per_flop
+                + (requests + padding) * (self.runtime.sequence_joules * share.sequences)
+            ),
+        )
 
     def own_joules(self, features: Floats) -> Floats | None:
-        """Holds if for no subset the arithmetic outgrows the weight read or the power reaches the cap."""
-        if self._linear_seconds(features).sum() > self._weight_seconds:
+        """Holds for the plain form, if for no subset the arithmetic outgrows the weight read or the power
+        reaches the cap."""
+        plain = math.isinf(self.gpu.overlap_exponent) and self.gpu.dvfs is None and self.drafter is None
+        if not plain or self.model.experts is not None or self.runtime.graph_sizes:
             return None
-        own, seconds = self._own_dynamic_joules(features), self._own_seconds(features)
-        fixed_seconds = self.runtime.step_seconds + self._weight_seconds
-        excess = self._fixed_joules / self._headroom_watts - fixed_seconds
-        if excess + np.maximum(own / self._headroom_watts - seconds, 0.0).sum() > 0.0:
+        load, once = self.load(features), self.load(np.zeros(len(features)))
+        if load.linear_seconds.sum() > once.weight_seconds:
             return None
-        return np.asarray(own + self.gpu.active_watts * seconds)
+        static = self.gpu.active_watts + self.leak_watts
+        headroom_watts = self.gpu.power_limit_watts - static
+        own = load.memory_joules - once.memory_joules + load.core_joules
+        seconds = load.fixed_seconds - once.fixed_seconds + load.kv_seconds + load.other_seconds
+        excess = once.memory_joules / headroom_watts - once.fixed_seconds - once.weight_seconds
+        if excess + np.maximum(own / headroom_watts - seconds, 0.0).sum() > 0.0:
+            return None
+        return np.asarray(own + static * seconds)
 
-    def _linear_seconds(self, sums: Floats) -> Floats:
-        return np.asarray(sums[1] * (self.model.flops_per_token / self.gpu.flops_per_second))
+    def _padding(self, tokens: Floats) -> Floats:
+        """Tokens that are computed for nobody, because only steps of certain sizes were captured."""
+        sizes = np.array(self.runtime.graph_sizes, dtype=np.float64)
+        if not len(sizes):
+            return np.zeros_like(tokens)
+        next_size = sizes[np.minimum(np.searchsorted(sizes, tokens), len(sizes) - 1)]
+        # Nothing is launched for nobody: a step of zero tokens stands for what is paid once.
+        return np.where(tokens > 0, np.maximum(next_size - tokens, 0.0), 0.0)
 
-    def _own_dynamic_joules(self, sums: Floats) -> Floats:
-        requests, kv_tokens = sums[0], sums[3]
-        return np.asarray(
-            flops_of(self.model, sums) * self.gpu.joules_per_flop
-            + kv_tokens * (self.model.kv_bytes_per_token * self.gpu.joules_per_byte)
-            + requests * self.runtime.sequence_joules
+    def _weight_bytes(self, tokens: Floats) -> Floats | float:
+        """Weights that are read: experts that no token chose are left alone."""
+        experts = self.model.experts
+        if experts is None:
+            return self.model.weight_bytes
+        untouched = sum(
+            part * np.exp(tokens * math.log1p(-min(experts.choice_ratio * chance, 0.999)))
+            for part, chance in experts.popularity
         )
+        return self.model.weight_bytes - experts.weight_bytes * np.asarray(untouched)
 
-    def _own_seconds(self, sums: Floats) -> Floats:
-        """Time that requests add in any case: attention, output head, KV reads, the runtime's work."""
-        requests, _, positions, kv_tokens, heads, _ = sums
-        other_flops = positions * self.model.flops_per_token_context + heads * self.model.flops_per_sample
-        return np.asarray(
-            other_flops / self.gpu.flops_per_second
-            + kv_tokens * (self.model.kv_bytes_per_token / self.gpu.bytes_per_second)
-            + requests * self.runtime.sequence_seconds
-        )
+
+def _at_falling_clocks(load: Load, gpu: Hardware, static_watts: float, dvfs: Dvfs) -> tuple[Floats, Floats]:
+    """Seconds and joules of steps whose clock falls until they draw no more than the limit."""
+    limit_watts = gpu.power_limit_watts
+    seconds, joules = _at_clock(load, gpu.overlap_exponent, static_watts, dvfs, 1.0)
+    over = np.asarray(joules > limit_watts * seconds)
+    if over.any():
+        some = load.where(over)
+        clock = _clock_of(some, static_watts, limit_watts, dvfs)
+        seconds, joules = np.array(seconds), np.array(joules)
+        seconds[over], joules[over] = _at_clock(some, gpu.overlap_exponent, static_watts, dvfs, clock)
+    return seconds, joules
+
+
+def _at_clock(
+    load: Load, exponent: float, static_watts: float, dvfs: Dvfs, clock: Floats | float
+) -> tuple[Floats, Floats]:
+    """Seconds and joules of steps at a part of the full clock."""
+    seconds = load.seconds(exponent, clock)
+    voltage = dvfs.voltage_floor + (1.0 - dvfs.voltage_floor) * clock
+    return seconds, load.memory_joules + (load.core_joules + static_watts * seconds) * voltage**2
+
+
+def _clock_of(load: Load, static_watts: float, limit_watts: float, dvfs: Dvfs) -> Floats:
+    """The part of the full clock, 1 at most, at which steps draw just the limit, by Newton's method.
+
+    With the weight read or the linear layers as the longer, steps take ``A + B/f`` at the clock ``f``, and
+    what they draw beyond the limit, times ``f``, is a convex cubic of ``f``: from 1 Newton goes straight to
+    its root. Which is the longer there is told by the excess where both are as long.
+    """
+    slope = 1.0 - dvfs.voltage_floor
+    balance = np.clip(load.linear_seconds / np.maximum(load.weight_seconds, 1e-12), dvfs.lowest_clock, 1.0)
+    seconds, joules = _at_clock(load, math.inf, static_watts, dvfs, balance)
+    by_arithmetic = joules > limit_watts * seconds
+    base = load.fixed_seconds + load.kv_seconds + np.where(by_arithmetic, 0.0, load.weight_seconds)
+    scaled = load.other_seconds + np.where(by_arithmetic, load.linear_seconds, 0.0)
+    clock = np.ones_like(base)
+    for _ in range(_NEWTON_STEPS):
+        voltage = dvfs.voltage_floor + slope * clock
+        squared, grows = voltage * voltage, 2.0 * slope * voltage
+        time = base * clock + scaled
+        net_watts = static_watts * squared - limit_watts
+        excess = clock * (load.memory_joules + load.core_joules * squared) + net_watts * time
+        growth = load.memory_joules + load.core_joules * (squared + clock * grows)
+        growth = growth + static_watts * grows * time + net_watts * base
+        clock = clock - excess / growth
+    return np.maximum(clock, dvfs.lowest_clock)

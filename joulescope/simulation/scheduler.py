@@ -9,7 +9,9 @@ had already generated included.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from joulescope.simulation.kv_cache import KvCache
 from joulescope.simulation.workload import PlannedRequest
@@ -25,6 +27,10 @@ class EngineLimits:
     block_size: int = 16
     async_scheduling: bool = True
     """Schedule a step while the one before still runs (vLLM's default since 0.14)."""
+
+
+USUAL_LIMITS = EngineLimits()
+"""vLLM's defaults, and the KV cache of an 8B model on 80 GB."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +55,10 @@ class Request:
     """Prefix hit at first admission."""
     preemptions: int = 0
     finished: bool = False
+    luck: Random = field(default_factory=Random)
+    """Decides which of the tokens drafted for it are right."""
+    drafts: int = 0
+    """Tokens that the drafter has proposed, to be verified in the next step."""
 
     @property
     def tokens(self) -> int:
@@ -68,7 +78,11 @@ class Batch:
     requests: list[Request] = field(default_factory=list)
     context: list[int] = field(default_factory=list)
     scheduled: list[int] = field(default_factory=list)
-    samples: list[bool] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    """Tokens that come out, as far as can be known beforehand."""
+    heads: list[int] = field(default_factory=list)
+    """Tokens at which the output head runs: one, and one for each draft."""
+    drafted: list[int] = field(default_factory=list)
     recomputed: list[int] = field(default_factory=list)
     admitted_with_hit: list[Request] = field(default_factory=list)
     """Requests that this step computes for the first time and that found their prefix."""
@@ -76,10 +90,14 @@ class Batch:
 
 
 class Scheduler:
-    """Queue, running set and KV cache of one engine."""
+    """Queue, running set and KV cache of one engine.
 
-    def __init__(self, limits: EngineLimits) -> None:
+    ``accept`` says how many of a request's drafted tokens will turn out right.
+    """
+
+    def __init__(self, limits: EngineLimits, accept: Callable[[Request, int], int] | None = None) -> None:
         self.limits = limits
+        self._accept = accept or (lambda request, drafted: 0)
         self.kv = KvCache(limits.kv_cache_tokens, limits.block_size)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
@@ -109,14 +127,18 @@ class Scheduler:
         while position < len(self.running) and budget > 0:
             request = self.running[position]
             position += 1
-            count = min(request.tokens - request.computed, budget)
-            if count <= 0 or request.complete_in_flight:
+            count = min(request.tokens - request.computed + request.drafts, budget)
+            if count <= 0 or request.complete_in_flight or self._awaits_token(request):
                 continue
             if not self._allocate_or_preempt(batch, request, count):
                 break
             self._put(batch, request, count)
             budget -= count
         return budget
+
+    def _awaits_token(self, request: Request) -> bool:
+        """Whether its next token is not known yet, and cannot be left to the GPU to fill in."""
+        return request.placeholders > 0 and not self.limits.async_scheduling
 
     def _allocate_or_preempt(self, batch: Batch, request: Request, count: int) -> bool:
         """Room for ``count`` more tokens, if need be at the expense of those that came last."""
@@ -175,9 +197,12 @@ class Scheduler:
         batch.scheduled.append(count)
         batch.recomputed.append(max(0, min(request.high_water, request.computed + count) - request.computed))
         request.computed += count
-        request.high_water = max(request.high_water, request.computed)
-        samples = request.computed == request.tokens
-        batch.samples.append(samples)
+        drafted = max(request.computed - request.tokens, 0)
+        request.high_water = max(request.high_water, request.computed - drafted)
+        samples = int(request.computed >= request.tokens)
+        batch.samples.append(samples + self._accept(request, drafted))
+        batch.heads.append(samples + drafted)
+        batch.drafted.append(drafted)
         request.placeholders += samples
         request.in_flight += 1
         plan = request.plan

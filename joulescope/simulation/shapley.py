@@ -28,6 +28,9 @@ MAX_EXACT = 10
 MIN_ORDERS, MAX_ORDERS = 8, 64
 """Orders in each of the two sets, every one together with its reverse: more for small steps."""
 
+MAX_ROUNDS, GOOD_RATIO = 8, 0.015
+"""New sets are drawn, at most so often, until their difference is below this part of the mean share."""
+
 _SAMPLED_ARRIVALS = 1024
 """Orders times requests in a set, about: what one step may cost."""
 
@@ -93,18 +96,24 @@ def _subsets(count: int) -> tuple[Floats, Floats]:
 def _over_orders(law: Law, features: Floats, once: float, turn: int) -> tuple[Floats, Floats]:
     """Mean over sampled orders of what each request adds, and a draw of its error."""
     count = features.shape[1]
-    orders, places = _orders(count)
     shift = turn % count
     turned = np.roll(features, shift, axis=1)
-    energy = law.energy_joules(np.cumsum(np.take(turned, orders, axis=1), axis=-1))
-    added = np.diff(energy, axis=-1, prepend=once)
-    halves = np.take_along_axis(added, places, axis=-1).mean(axis=1)
-    halves = np.roll(halves, -shift, axis=1)
+    halves = np.zeros((2, count))
+    for rounds in range(1, MAX_ROUNDS + 1):
+        orders, places = _orders(count, rounds)
+        energy = law.energy_joules(np.cumsum(np.take(turned, orders, axis=1), axis=-1))
+        added = np.diff(energy, axis=-1, prepend=once)
+        halves += np.take_along_axis(added, places, axis=-1).mean(axis=1)
+        error = (halves[0] - halves[1]) / 2
+        wanted = GOOD_RATIO * (abs(halves).mean() + rounds * once / count)
+        if math.sqrt(np.mean(error**2)) <= wanted:
+            break
+    halves = np.roll(halves / rounds, -shift, axis=1)
     return halves.mean(axis=0), (halves[0] - halves[1]) / 2
 
 
-@lru_cache(maxsize=256)
-def _orders(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+@lru_cache(maxsize=1024)
+def _orders(count: int, rounds: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Orders of arrival of ``count`` requests, and the place of each request in them.
 
     Two independent Latin hypercubes, [2, orders, requests], the same for everyone who asks. Each order
@@ -112,7 +121,7 @@ def _orders(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     left of the sampling error.
     """
     rows = min(max(_SAMPLED_ARRIVALS // count, MIN_ORDERS), MAX_ORDERS)
-    rng = np.random.default_rng(count)
+    rng = np.random.default_rng((count, rounds))
     strata = rng.permuted(np.tile(np.arange(rows), (2, count, 1)), axis=-1).swapaxes(1, 2)
     arrival = (strata + rng.random((2, rows, count))) / rows
     forward = np.argsort(arrival, axis=-1)

@@ -17,7 +17,9 @@ from joulescope.hook.wire import AnyRecord, Bye, Progress, RequestEnd, RequestSt
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
-from joulescope.simulation.physics import Law, Roofline, features_of
+from joulescope.simulation.group import law_of
+from joulescope.simulation.parts import World
+from joulescope.simulation.physics import Law, features_of
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.traces import (
     SESSION,
@@ -27,7 +29,7 @@ from joulescope.simulation.traces import (
     sample_record,
     trace_header,
 )
-from joulescope.simulation.worlds import H100_LLAMA_8B, World
+from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
 _HOST_NS = 60_000
@@ -111,7 +113,7 @@ def steady_trace(load: SteadyLoad, *, sample_hz: float = 20.0, seed: int = 0) ->
     yield from map(sample_record, sensor.read())
     yield _greeting(world, load, gpu.uuid)
     period_ns = ns_from_seconds(1.0 / sample_hz)
-    shapes = _Shapes(load, Roofline(world))
+    shapes = _Shapes(load, law_of(world))
     now_ns = START_NS
     for number in range(1, load.steps + 1):
         shape = shapes.of(*load.ages(number))
@@ -134,7 +136,7 @@ def steady_trace(load: SteadyLoad, *, sample_hz: float = 20.0, seed: int = 0) ->
 
 def _greeting(world: World, load: SteadyLoad, gpu: str) -> AnyRecord:
     limits = EngineLimits(max_num_seqs=load.batch, async_scheduling=False)
-    greeting = hello(world, limits, gpu, time_ns=START_NS)
+    greeting = hello(world, limits, [gpu], time_ns=START_NS)
     greeting.session = SESSION
     return greeting
 

@@ -1,14 +1,15 @@
 """Simulated runs as traces: what ``joulescope record`` would have written of them.
 
-The engine's records (session 1) and the sensor's samples come interleaved in the order in which a sidecar
-would have taken them in. The sensor is :class:`joulescope.sensors.simulated.SimulatedSensor`, the same
-ticking counter that the demo reads; it is the one thing above the value types, besides the wire,
-that this room uses.
+The engines' records (sessions from 1 on) and the sensor's samples come interleaved in the order in which a
+sidecar would have taken them in. The sensor is :class:`joulescope.sensors.simulated.SimulatedSensor`, the
+same ticking counter that the demo reads; it is the one thing above the value types, besides the wire, that
+this room uses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from joulescope import __version__
@@ -16,13 +17,13 @@ from joulescope.clock import ManualClock
 from joulescope.hook.wire import AnyRecord, Bye, Gpu, Sample, TraceHeader
 from joulescope.model import GpuInfo, GpuReading
 from joulescope.sensors.simulated import SimulatedSensor
-from joulescope.simulation.engine import SimulatedEngine
-from joulescope.simulation.facts import hello
+from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.gpu import SimulatedGpu
+from joulescope.simulation.parts import World
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
-from joulescope.simulation.workload import MIXED, RequestClass, Workload
-from joulescope.simulation.worlds import GPU_MEMORY_UTILIZATION, H100_LLAMA_8B, World
+from joulescope.simulation.workload import RequestClass, Workload
+from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
 SESSION = 1
@@ -32,12 +33,15 @@ TAIL_SECONDS = 1.0
 
 
 class SimulatedRun:
-    """One engine on one GPU for a while, and after it the truth.
+    """The engines of one world on its GPUs for a while, and after it the truth.
 
     Args:
         seconds: how long clients come; whoever came is still served to the end.
-        seed: decides arrivals, lengths, hang-ups and the GPU's UUID.
-        rate_per_second: mean arrivals a second.
+        seed: decides arrivals, lengths, hang-ups and the GPUs' UUIDs.
+        rate_per_second: mean arrivals a second, of all engines together.
+        classes: what arrives; default: the world's.
+        world: what serves them: any of :data:`joulescope.simulation.worlds.WORLDS`, or another.
+        limits: arguments of each engine; default: the world's.
         sample_hz: polls of the sensor a second.
         truth: whether :attr:`truth` learns who truly caused the joules (costs most of the time).
         keep_steps: whether ``truth.steps`` tells the true joules of every step.
@@ -49,7 +53,7 @@ class SimulatedRun:
         *,
         seed: int = 0,
         rate_per_second: float = 8.0,
-        classes: Sequence[RequestClass] = MIXED,
+        classes: Sequence[RequestClass] | None = None,
         world: World = H100_LLAMA_8B,
         limits: EngineLimits | None = None,
         sample_hz: float = 20.0,
@@ -57,35 +61,58 @@ class SimulatedRun:
         truth: bool = True,
         keep_steps: bool = False,
     ) -> None:
-        self.limits = EngineLimits() if limits is None else limits
+        self.limits = world.limits if limits is None else limits
         self.world = world
         self.start_ns = start_ns
-        self.gpu = SimulatedGpu(
-            world.hardware,
-            start_ns,
-            memory_used_bytes=int(GPU_MEMORY_UTILIZATION * world.hardware.memory_bytes),
-            seed=seed,
-        )
         self._end_ns = start_ns + ns_from_seconds(seconds)
-        workload = Workload(rate_per_second, start_ns, classes=classes, seed=seed)
-        requests = takewhile(lambda plan: plan.arrival_ns < self._end_ns, workload)
+        workload = Workload(
+            rate_per_second,
+            start_ns,
+            classes=world.classes if classes is None else classes,
+            seed=seed,
+            max_prompt_tokens=world.max_prompt_tokens,
+        )
         self.truth = TrueLedger(keep_steps=keep_steps)
-        self.engine = SimulatedEngine(
+        self.fleet = Fleet(
             world,
-            self.gpu,
-            requests,
+            takewhile(lambda plan: plan.arrival_ns < self._end_ns, workload),
             start_ns=start_ns,
             limits=self.limits,
             ledger=self.truth if truth else None,
+            seed=seed,
+            change_ns=start_ns + ns_from_seconds(seconds * world.change.at_ratio) if world.change else None,
         )
         self._clock = ManualClock(start_ns)
-        self._sensor = SimulatedSensor(self.gpu, self._clock)
+        self._sensor = SimulatedSensor(self.fleet, self._clock)
         self._period_seconds = 1.0 / sample_hz
+
+    @property
+    def gpus(self) -> tuple[SimulatedGpu, ...]:
+        """Engine by engine, in rank order."""
+        return self.fleet.gpus_by_rank
+
+    @property
+    def gpu(self) -> SimulatedGpu:
+        """The first of :attr:`gpus`, in many worlds the only one."""
+        return self.gpus[0]
 
     @property
     def time_ns(self) -> int:
         """How far the run has been told."""
         return self._clock.now_ns()
+
+    def balances(self) -> list[TrueBalance]:
+        """Where the joules of each GPU went until now; what is told of idle time holds once all is done."""
+        return [
+            TrueBalance(
+                gpu=book.gpu.uuid,
+                drawn_joules=book.gpu.energy_joules_at(book.gpu.uuid, self.time_ns),
+                request_joules=book.request_joules,
+                overhead_joules=book.overhead_joules,
+                idle_joules=book.idle_joules(self.time_ns),
+            )
+            for book in self.fleet.books
+        ]
 
     def records(self) -> Iterator[AnyRecord]:
         """The trace, told once."""
@@ -93,25 +120,33 @@ class SimulatedRun:
         for info in self._sensor.gpus():
             yield gpu_record(info)
         yield from self._samples()
-        greeting = hello(self.world, self.limits, self.gpu.uuid, time_ns=self.start_ns)
-        greeting.session = SESSION
-        yield greeting
-        while not (self.engine.idle and self.time_ns >= self._end_ns):
+        yield from self.fleet.hellos(self.start_ns)
+        while not (self.fleet.idle and self.time_ns >= self._end_ns):
             yield from self._period()
         last_ns = self.time_ns + ns_from_seconds(TAIL_SECONDS)
         while self.time_ns < last_ns:
             yield from self._period()
-        yield Bye(session=SESSION, time_ns=self.time_ns)
+        for session in range(1, len(self.fleet.engines) + 1):
+            yield Bye(session=session, time_ns=self.time_ns)
 
     def _period(self) -> Iterator[AnyRecord]:
         self._clock.advance(self._period_seconds)
-        for record in self.engine.advance(self.time_ns):
-            record.session = SESSION
-            yield record
+        yield from self.fleet.advance(self.time_ns)
         yield from self._samples()
 
     def _samples(self) -> Iterator[AnyRecord]:
         return map(sample_record, self._sensor.read())
+
+
+@dataclass(frozen=True, slots=True)
+class TrueBalance:
+    """Where the joules of one GPU truly went: drawn = requests + overhead + idle."""
+
+    gpu: str
+    drawn_joules: float
+    request_joules: float
+    overhead_joules: float
+    idle_joules: float
 
 
 def simulate_trace(seconds: float, seed: int = 0, *, rate_per_second: float = 8.0) -> Iterator[AnyRecord]:

@@ -31,12 +31,16 @@ class RequestClass:
     """How many different prefixes there are; each request draws one."""
     abort_ratio: float = 0.0
     """Share of clients that hang up before the answer is complete."""
+    acceptance: float = 0.7
+    """Chance that a drafted token is right, if those before it are; matters where there is a drafter."""
 
 
-CHAT = RequestClass("chat", 0.55, 220, 0.7, 260, 0.7, 1024, prefix_tokens=96, abort_ratio=0.06)
+CHAT = RequestClass(
+    "chat", 0.55, 220, 0.7, 260, 0.7, 1024, prefix_tokens=96, abort_ratio=0.06, acceptance=0.6
+)
 RAG = RequestClass("rag", 0.15, 350, 0.5, 150, 0.6, 512, prefix_tokens=5600, prefixes=6, abort_ratio=0.03)
-SUMMARISE = RequestClass("summarise", 0.12, 3200, 0.6, 180, 0.5, 400)
-CODE = RequestClass("code", 0.18, 700, 0.6, 40, 0.8, 128, prefix_tokens=48, abort_ratio=0.15)
+SUMMARISE = RequestClass("summarise", 0.12, 3200, 0.6, 180, 0.5, 400, acceptance=0.75)
+CODE = RequestClass("code", 0.18, 700, 0.6, 40, 0.8, 128, prefix_tokens=48, abort_ratio=0.15, acceptance=0.88)
 
 MIXED = (CHAT, RAG, SUMMARISE, CODE)
 """A service with chat, retrieval over a few shared documents, summaries and code completion."""
@@ -62,6 +66,8 @@ class PlannedRequest:
     """The client hangs up once it has received so many tokens (0: while still waiting)."""
     abort_delay_ns: int
     trace_parent: str
+    acceptance: float = 0.7
+    """Chance that a token drafted for it is right."""
 
 
 class Workload:
@@ -122,6 +128,7 @@ class Workload:
             abort_after_tokens=int(rng.integers(0, min(output, kind.max_tokens))) if aborts else None,
             abort_delay_ns=ns_from_seconds(rng.uniform(0.002, 0.040)),
             trace_parent=f"00-{rng.bytes(16).hex()}-{rng.bytes(8).hex()}-01" if rng.random() < 0.25 else "",
+            acceptance=kind.acceptance,
         )
 
     def _length(self, median: float, sigma: float, limit: int) -> int:

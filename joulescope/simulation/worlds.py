@@ -1,90 +1,30 @@
-"""Worlds: a GPU, a model and a serving runtime, each with the figures that decide what a step costs.
+"""Worlds: services whose cost is known, to try the attribution on.
 
-The figures are *effective* ones, reached in practice, not those of a data sheet. Those of the H100
-were set so that a saturated chat load reproduces the ML.ENERGY benchmark (v3, vLLM 0.11) within 10 %;
-``python -m joulescope.simulation.calibration`` prints how near it comes, and a test holds it there.
-A new world is a new instance, no new code.
+The figures are *effective* ones, reached in practice, not those of a data sheet. Those of the H100 with
+Llama-3.1-8B were set so that a saturated chat load reproduces the ML.ENERGY benchmark (v3, vLLM 0.11) within
+10 %; ``python -m joulescope.simulation.calibration`` prints how near it comes, and a test holds it there. The
+other worlds start from these figures and differ in *form*: no published figure calibrates them, they
+are plausible and unlike the model that attribution fits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
-GPU_MEMORY_UTILIZATION = 0.9
-"""Share of the GPU's memory that the runtime takes at once, vLLM's long-time default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What one GPU does and draws."""
-
-    name: str
-    memory_bytes: int
-    bytes_per_second: float
-    """Memory bandwidth that kernels reach."""
-    flops_per_second: float
-    """Arithmetic that dense kernels reach."""
-    joules_per_byte: float
-    """Energy of moving a byte from memory to the arithmetic, beyond the static power."""
-    joules_per_flop: float
-    """Energy of one floating-point operation, beyond the static power."""
-    active_watts: float
-    """Static power while a step runs: leakage, clocks at full speed, fans."""
-    idle_watts: float
-    """Power with a CUDA context but nothing to do."""
-    bare_watts: float
-    """Power before any process holds a CUDA context."""
-    power_limit_watts: float
-    """The cap. Work that would draw more takes longer instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What one token of a dense transformer moves and computes."""
-
-    name: str
-    dtype: str
-    max_model_len: int
-    stored_bytes: int
-    """All weights, as they lie in memory."""
-    weight_bytes: float
-    """Weights that every step reads: all but the input embedding."""
-    kv_bytes_per_token: float
-    flops_per_token: float
-    """Linear layers, without the output head."""
-    flops_per_token_context: float
-    """Attention: for each token and each position that it attends to."""
-    flops_per_sample: float
-    """The output head, computed only where a token is sampled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the serving software adds to each step."""
-
-    name: str
-    step_seconds: float
-    """Launch gaps and synchronisation of one step."""
-    sequence_seconds: float
-    """Time that each sequence adds whatever its length: sampling, small kernels, host work."""
-    sequence_joules: float
-    """Energy of the same, beyond the static power."""
-    schedule_seconds: float = 60e-6
-    """Time of the scheduler's decision on the engine's thread."""
-    update_seconds: float = 80e-6
-    """Time to take in the output of a step on the engine's thread."""
-    readback_seconds: float = 40e-6
-    """From the end of the GPU's work until the engine's thread sees it."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """One kind of replica: a model on one GPU under one runtime."""
-
-    hardware: Hardware
-    model: Model
-    runtime: Runtime
-
+from joulescope.simulation.parts import (
+    Change,
+    Drafter,
+    Dvfs,
+    Experts,
+    Hardware,
+    Model,
+    Runtime,
+    Thermal,
+    World,
+)
+from joulescope.simulation.scheduler import USUAL_LIMITS, EngineLimits
+from joulescope.simulation.workload import CHAT, CODE, RequestClass
 
 H100 = Hardware(
     name="NVIDIA H100 80GB HBM3 (simulated)",
@@ -99,6 +39,9 @@ H100 = Hardware(
     power_limit_watts=700.0,
 )
 """HBM3 3.35 TB/s and 989 TFLOP/s on paper. Idle: 69 W bare, +26..66 W with a context."""
+
+H100_FP8 = replace(H100, flops_per_second=1050e12, joules_per_flop=0.42e-12)
+"""The same computing in 8 bits."""
 
 _LLAMA_8B_LAYERS, _LLAMA_8B_HIDDEN, _LLAMA_8B_VOCABULARY = 32, 4096, 128_256
 _LLAMA_8B_PARAMETERS = 8_030_261_248
@@ -117,6 +60,59 @@ LLAMA_3_1_8B = Model(
 )
 """Shape from the model's config: 32 layers, 8 KV heads of 128, bf16 throughout."""
 
+LLAMA_3_1_70B_FP8 = Model(
+    name="meta-llama/Llama-3.1-70B-Instruct-FP8",
+    dtype="bfloat16",
+    max_model_len=32_768,
+    stored_bytes=70_553_706_496 + 2_101_346_304,
+    weight_bytes=70_553_706_496.0,
+    kv_bytes_per_token=2.0 * 2 * 80 * 8 * 128,
+    flops_per_token=2.0 * (70_553_706_496 - 2 * 1_050_673_152),
+    flops_per_token_context=4.0 * 80 * 8192,
+    flops_per_sample=2.0 * 1_050_673_152,
+    layers=80,
+    hidden=8192,
+)
+"""80 layers of 8192, 8 KV heads of 128; linear layers of one byte a weight, embedding and head of two."""
+
+_QWEN_EXPERT_PARAMETERS = 48 * 128 * 3 * 2048 * 768
+_QWEN_OTHER_PARAMETERS = 48 * (2 * 2048 * 4096 + 2 * 2048 * 512 + 2048 * 128)
+_QWEN_EMBEDDING = 151_936 * 2048
+
+QWEN3_30B_A3B = Model(
+    name="Qwen/Qwen3-30B-A3B",
+    dtype="bfloat16",
+    max_model_len=32_768,
+    stored_bytes=2 * (_QWEN_EXPERT_PARAMETERS + _QWEN_OTHER_PARAMETERS + 2 * _QWEN_EMBEDDING),
+    weight_bytes=2.0 * (_QWEN_EXPERT_PARAMETERS + _QWEN_OTHER_PARAMETERS + _QWEN_EMBEDDING),
+    kv_bytes_per_token=2.0 * 2 * 48 * 4 * 128,
+    flops_per_token=2.0 * (_QWEN_EXPERT_PARAMETERS * 8 / 128 + _QWEN_OTHER_PARAMETERS),
+    flops_per_token_context=4.0 * 48 * 4096,
+    flops_per_sample=2.0 * _QWEN_EMBEDDING,
+    layers=48,
+    hidden=2048,
+    experts=Experts(weight_bytes=2.0 * _QWEN_EXPERT_PARAMETERS, choice_ratio=8 / 128),
+)
+"""48 layers of 2048, 4 KV heads of 128, 128 experts of 768 of which a token chooses 8."""
+
+_MIXTRAL_EXPERT_PARAMETERS = 32 * 8 * 3 * 4096 * 14_336
+_MIXTRAL_OTHER_PARAMETERS = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 4096 * 8)
+_MIXTRAL_EMBEDDING = 32_000 * 4096
+
+MIXTRAL_8X7B = Model(
+    name="mistralai/Mixtral-8x7B-Instruct-v0.1",
+    dtype="bfloat16",
+    max_model_len=32_768,
+    stored_bytes=2 * (_MIXTRAL_EXPERT_PARAMETERS + _MIXTRAL_OTHER_PARAMETERS + 2 * _MIXTRAL_EMBEDDING),
+    weight_bytes=2.0 * (_MIXTRAL_EXPERT_PARAMETERS + _MIXTRAL_OTHER_PARAMETERS + _MIXTRAL_EMBEDDING),
+    kv_bytes_per_token=2.0 * 2 * 32 * 8 * 128,
+    flops_per_token=2.0 * (_MIXTRAL_EXPERT_PARAMETERS * 2 / 8 + _MIXTRAL_OTHER_PARAMETERS),
+    flops_per_token_context=4.0 * 32 * 4096,
+    flops_per_sample=2.0 * _MIXTRAL_EMBEDDING,
+    experts=Experts(weight_bytes=2.0 * _MIXTRAL_EXPERT_PARAMETERS, choice_ratio=2 / 8),
+)
+"""32 layers of 4096, 8 KV heads of 128, 8 experts of 14,336 of which a token chooses 2."""
+
 VLLM_ON_HOPPER = Runtime(
     name="vllm",
     step_seconds=1.4e-3,
@@ -125,32 +121,95 @@ VLLM_ON_HOPPER = Runtime(
 )
 
 H100_LLAMA_8B = World(hardware=H100, model=LLAMA_3_1_8B, runtime=VLLM_ON_HOPPER)
+"""The calibrated world."""
+
+GRAPH_SIZES = (1, 2, 4, *range(8, 257, 8), *range(272, 513, 16))
+"""Sizes of steps that vLLM captures as CUDA graphs by default."""
+
+DRAFTER_1B = Drafter(
+    tokens=3, weight_bytes=2.5e9, kv_bytes_per_token=32_768.0, flops_per_token=2.4e9, launch_seconds=3e-4
+)
+"""A model of 1.2 billion parameters, as stands beside one of 8."""
+
+_LONG = RequestClass("long", 0.5, 12_000, 0.6, 250, 0.5, 600)
+_LATE = RequestClass("late", 0.2, 3_000, 0.7, 1500, 0.5, 4096)
+_GROWING = RequestClass("growing", 0.6, 150, 0.5, 350, 0.6, 1024)
+_ANSWERED = RequestClass("rag", 0.8, 250, 0.6, 120, 0.6, 512, prefix_tokens=7200, prefixes=5)
 
 
-def _with_gpu(world: World, **figures: float) -> World:
-    return replace(world, hardware=replace(world.hardware, **figures))  # type: ignore[arg-type]
+def _gpu(**figures: Any) -> World:
+    """The calibrated world on another GPU."""
+    return replace(H100_LLAMA_8B, hardware=replace(H100, **figures))
 
 
-def _with_runtime(world: World, **figures: float) -> World:
-    return replace(world, runtime=replace(world.runtime, **figures))  # type: ignore[arg-type]
+def _runtime(**figures: Any) -> World:
+    return replace(H100_LLAMA_8B, runtime=replace(VLLM_ON_HOPPER, **figures))
 
 
-WORLDS = {
+def _limits(**arguments: Any) -> EngineLimits:
+    return replace(USUAL_LIMITS, **arguments)
+
+
+WORLDS: dict[str, World] = {
     "calibrated": H100_LLAMA_8B,
-    # The same form of cost with other figures: what an estimator must learn against its expectation.
-    "cheap-arithmetic": _with_gpu(
-        H100_LLAMA_8B, joules_per_flop=0.5 * H100.joules_per_flop, active_watts=1.3 * H100.active_watts
+    # Other figures, the same form of cost: what an estimator must learn against its expectation.
+    "cheap-arithmetic": _gpu(
+        joules_per_flop=0.5 * H100.joules_per_flop, active_watts=1.3 * H100.active_watts
     ),
-    "slow-memory": _with_gpu(
+    "slow-memory": _gpu(
+        joules_per_byte=1.8 * H100.joules_per_byte, bytes_per_second=0.7 * H100.bytes_per_second
+    ),
+    "costly-sequences": _runtime(sequence_joules=0.044, sequence_seconds=79e-6),
+    "low-cap": _gpu(power_limit_watts=520.0),
+    # One GPU, another form.
+    # With the usual cap, power would hide what the roofline does where memory and arithmetic meet.
+    "blended-roofline": _gpu(overlap_exponent=3.0, power_limit_watts=850.0),
+    "dvfs": _gpu(power_limit_watts=480.0, joules_per_flop=0.85e-12, dvfs=Dvfs()),
+    "moe": replace(
+        H100_LLAMA_8B, model=QWEN3_30B_A3B, limits=_limits(kv_cache_tokens=140_000, max_num_seqs=128)
+    ),
+    "moe-uneven": replace(
         H100_LLAMA_8B,
-        joules_per_byte=1.8 * H100.joules_per_byte,
-        bytes_per_second=0.7 * H100.bytes_per_second,
+        model=replace(
+            QWEN3_30B_A3B,
+            experts=Experts(
+                2.0 * _QWEN_EXPERT_PARAMETERS, 8 / 128, popularity=((0.1, 4.0), (0.4, 1.0), (0.5, 0.4))
+            ),
+        ),
+        limits=_limits(kv_cache_tokens=140_000, max_num_seqs=128),
     ),
-    "costly-sequences": _with_runtime(
+    "speculative": replace(
+        H100_LLAMA_8B, drafter=DRAFTER_1B, limits=_limits(async_scheduling=False, kv_cache_tokens=380_000)
+    ),
+    "cuda-graphs": _runtime(graph_sizes=GRAPH_SIZES),
+    "host-bound": replace(
+        _runtime(
+            schedule_seconds=0.8e-3,
+            prepare_seconds=1.2e-3,
+            update_seconds=1.0e-3,
+            host_seconds_per_sequence=25e-6,
+        ),
+        hardware=replace(H100, gap_watts=130.0),
+        limits=_limits(async_scheduling=False),
+    ),
+    "thermal": _gpu(thermal=Thermal(leak_per_watt=0.08)),
+    "clock-change": replace(
         H100_LLAMA_8B,
-        sequence_joules=2 * VLLM_ON_HOPPER.sequence_joules,
-        sequence_seconds=2 * VLLM_ON_HOPPER.sequence_seconds,
+        change=Change(
+            replace(
+                H100,
+                flops_per_second=0.65 * H100.flops_per_second,
+                joules_per_flop=0.72 * H100.joules_per_flop,
+                active_watts=0.85 * H100.active_watts,
+            )
+        ),
     ),
-    "low-cap": _with_gpu(H100_LLAMA_8B, power_limit_watts=520.0),
+    "cap-change": replace(H100_LLAMA_8B, change=Change(replace(H100, power_limit_watts=420.0))),
+    # The calibrated GPU, another load.
+    "preemption-heavy": replace(
+        H100_LLAMA_8B, classes=(_GROWING, replace(CODE, weight=0.4)), limits=_limits(kv_cache_tokens=8_000)
+    ),
+    "prefix-heavy": replace(H100_LLAMA_8B, classes=(_ANSWERED, replace(CHAT, weight=0.2))),
+    "long-context": replace(H100_LLAMA_8B, classes=(_LONG, _LATE, replace(CODE, weight=0.3))),
 }
 """All known worlds by name."""

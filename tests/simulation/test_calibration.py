@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joulescope.simulation.calibration import PUBLISHED, ServingPoint, main, measure
-from joulescope.simulation.worlds import World
+from joulescope.simulation.parts import World
 
 
 @pytest.mark.parametrize(

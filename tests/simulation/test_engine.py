@@ -49,7 +49,7 @@ class Run:
             limits=self.limits,
             ledger=self.ledger,
         )
-        self.book = engine.book
+        self.book = engine.books[0]
         while not engine.idle:
             self.end_ns = getattr(self, "end_ns", 0) + SECOND
             self.records += engine.advance(self.end_ns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from joulescope.simulation.physics import FEATURES, Floats, Roofline, features_of, flops_of
+from joulescope.simulation.group import law_of
+from joulescope.simulation.physics import FEATURES, Floats, features_of, flops_of
 from joulescope.simulation.worlds import H100, H100_LLAMA_8B, LLAMA_3_1_8B
 
-LAW = Roofline(H100_LLAMA_8B)
+LAW = law_of(H100_LLAMA_8B)
 FIXED_JOULES = float(LAW.energy_joules(np.zeros(len(FEATURES))))
 HEADROOM_WATTS = H100.power_limit_watts - H100.active_watts
 

@@ -8,11 +8,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from joulescope.simulation.physics import Floats, Roofline, features_of
+from joulescope.simulation.group import law_of
+from joulescope.simulation.physics import Floats, features_of
 from joulescope.simulation.shapley import marginal_joules, shares_of
 from joulescope.simulation.worlds import H100_LLAMA_8B
 
-LAW = Roofline(H100_LLAMA_8B)
+LAW = law_of(H100_LLAMA_8B)
 
 
 def features(*requests: tuple[int, int]) -> Floats:

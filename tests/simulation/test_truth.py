@@ -104,11 +104,12 @@ def test_the_book_tells_gaps_from_idle_time() -> None:
     """Idle until requests run, theirs from then on: all joules of a GPU are in the book, once."""
     gpu = SimulatedGpu(H100, 0)
     book = GpuBook(gpu, 0)
-    assert book.claim(SECOND, 3 * SECOND) == pytest.approx(200.0)
+    book.begin("engine", SECOND)
+    assert book.claim("engine", 3 * SECOND) == pytest.approx(200.0)
     gpu.append(3 * SECOND, 4 * SECOND, 500.0)
     book.step(4 * SECOND, 500.0)
-    assert book.claim(SECOND, 4 * SECOND) == 0.0
-    assert book.claim(SECOND, 5 * SECOND) == pytest.approx(100.0)
+    assert book.claim("engine", 4 * SECOND) == 0.0
+    assert book.end("engine", 5 * SECOND) == pytest.approx(100.0)
     assert book.request_joules == pytest.approx(800.0)
     assert book.idle_joules(6 * SECOND) == pytest.approx(100.0 + 100.0)
     assert gpu.energy_joules_at(gpu.uuid, 6 * SECOND) == pytest.approx(1000.0)
@@ -119,10 +120,11 @@ def test_requests_and_idle_time_make_up_what_the_gpu_drew(limits: EngineLimits) 
     """The true joules of all requests, of steps and gaps, and idle ones are the GPU's joules."""
     run = SimulatedRun(15.0, seed=3, rate_per_second=4.0, limits=limits, keep_steps=True)
     steps = [record for record in run.records() if isinstance(record, Step)]
-    total = run.gpu.energy_joules_at(run.gpu.uuid, run.time_ns)
+    (balance,) = run.balances()
     charged = sum(run.truth.true_joules().values())
-    assert charged == pytest.approx(run.engine.book.request_joules, rel=1e-9)
-    assert charged + run.engine.book.idle_joules(run.time_ns) == pytest.approx(total, rel=1e-9)
+    assert charged == pytest.approx(balance.request_joules, rel=1e-9)
+    assert charged + balance.idle_joules == pytest.approx(balance.drawn_joules, rel=1e-9)
+    assert balance.overhead_joules == 0.0
     assert run.truth.steps is not None
     assert [each.step for each in run.truth.steps] == [step.step for step in steps]
     in_steps = sum(each.joules + each.gap_joules for each in run.truth.steps)
