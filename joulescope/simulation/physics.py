@@ -85,9 +85,9 @@ class Law(ABC):
                 soon as there is any request at all.
         """
 
-    @abstractmethod
     def warmed(self, leak_watts: Sequence[float]) -> Law:
-        """The same with so much more static power on each GPU."""
+        """The same with so much more static power on each GPU; a law that knows no leakage stays as it is."""
+        return self
 
     def energy_joules(self, sums: Floats) -> Floats:
         """Energy of all GPUs together: [len(FEATURES), ...] to [...]."""
