@@ -21,12 +21,12 @@ import numpy as np
 
 from benchmarks.hidden_laws import BYTES_SCALE, FLOPS_SCALE, STATIC_WATTS, HiddenLaw, Observed
 from joulescope.clock import ManualClock
+from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook import wire
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.physics import FEATURES, Floats, features_of
 from joulescope.simulation.shapley import Shares, shares_of
-from joulescope.simulation.traces import gpu_record, sample_record
 from joulescope.simulation.truth import StepWork, TrueLedger, charges_of
 from joulescope.simulation.worlds import H100
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from joulescope.clock import ManualClock
+from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook.wire import AnyRecord, Bye, Progress, RequestEnd, RequestStart, Step
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.facts import hello
@@ -21,14 +22,7 @@ from joulescope.simulation.group import law_of
 from joulescope.simulation.parts import World
 from joulescope.simulation.physics import Law, features_of
 from joulescope.simulation.scheduler import EngineLimits
-from joulescope.simulation.traces import (
-    SESSION,
-    START_NS,
-    TAIL_SECONDS,
-    gpu_record,
-    sample_record,
-    trace_header,
-)
+from joulescope.simulation.traces import SESSION, START_NS, TAIL_SECONDS, trace_header
 from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 

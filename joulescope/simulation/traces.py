@@ -14,8 +14,8 @@ from itertools import takewhile
 
 from joulescope import __version__
 from joulescope.clock import ManualClock
-from joulescope.hook.wire import AnyRecord, Bye, Gpu, Sample, TraceHeader
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.gpu_records import gpu_record, sample_record
+from joulescope.hook.wire import AnyRecord, Bye, TraceHeader
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.gpu import SimulatedGpu
@@ -157,28 +157,3 @@ def simulate_trace(seconds: float, seed: int = 0, *, rate_per_second: float = 8.
 def trace_header(time_ns: int) -> TraceHeader:
     """First line of a simulated trace; there is no wall clock in a simulation."""
     return TraceHeader(time_ns=time_ns, joulescope_version=__version__, note="simulated")
-
-
-def gpu_record(info: GpuInfo) -> Gpu:
-    """A GPU as it stands in a trace."""
-    return Gpu(
-        gpu=info.gpu,
-        name=info.name,
-        index=info.index,
-        power_limit_watts=info.power_limit_watts,
-        memory_total_bytes=info.memory_total_bytes,
-        driver_version=info.driver_version,
-        energy_source=info.energy_source,
-    )
-
-
-def sample_record(reading: GpuReading) -> Sample:
-    """A sensor's reading as it stands in a trace."""
-    return Sample(
-        gpu=reading.gpu,
-        time_ns=reading.time_ns,
-        energy_joules=reading.energy_joules,
-        power_watts=reading.power_watts,
-        memory_used_bytes=reading.memory_used_bytes,
-        sm_utilization_ratio=reading.sm_utilization_ratio,
-    )
