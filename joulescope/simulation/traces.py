@@ -8,18 +8,20 @@ this room uses.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from joulescope import __version__
 from joulescope.clock import ManualClock
 from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook.wire import AnyRecord, Bye, TraceHeader
-from joulescope.sensors.simulated import SimulatedSensor
+from joulescope.sensors.simulated import H100_PROFILE, SensorProfile, SimulatedSensor
 from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.parts import World
+from joulescope.simulation.polling import USUAL_POLLING, Polling
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import RequestClass, Workload
@@ -43,6 +45,8 @@ class SimulatedRun:
         world: what serves them: any of :data:`joulescope.simulation.worlds.WORLDS`, or another.
         limits: arguments of each engine; default: the world's.
         sample_hz: polls of the sensor a second.
+        sensor: what the GPUs show of their energy: any of :data:`joulescope.sensors.simulated.PROFILES`.
+        polling: how punctual whoever polls is.
         truth: whether :attr:`truth` learns who truly caused the joules (costs most of the time).
         keep_steps: whether ``truth.steps`` tells the true joules of every step.
     """
@@ -57,6 +61,8 @@ class SimulatedRun:
         world: World = H100_LLAMA_8B,
         limits: EngineLimits | None = None,
         sample_hz: float = 20.0,
+        sensor: SensorProfile = H100_PROFILE,
+        polling: Polling = USUAL_POLLING,
         start_ns: int = START_NS,
         truth: bool = True,
         keep_steps: bool = False,
@@ -83,8 +89,9 @@ class SimulatedRun:
             change_ns=start_ns + ns_from_seconds(seconds * world.change.at_ratio) if world.change else None,
         )
         self._clock = ManualClock(start_ns)
-        self._sensor = SimulatedSensor(self.fleet, self._clock)
-        self._period_seconds = 1.0 / sample_hz
+        self._sensor = SimulatedSensor(self.fleet, self._clock, sensor)
+        self._polling, self._luck = polling, random.Random(seed)
+        self._period_ns, self._periods, self._stamped_ns = ns_from_seconds(1.0 / sample_hz), 0, 0
 
     @property
     def gpus(self) -> tuple[SimulatedGpu, ...]:
@@ -127,15 +134,22 @@ class SimulatedRun:
         while self.time_ns < last_ns:
             yield from self._period()
         for session in range(1, len(self.fleet.engines) + 1):
-            yield Bye(session=session, time_ns=self.time_ns)
+            yield Bye(session=session, time_ns=max(self.time_ns, self._stamped_ns))
 
     def _period(self) -> Iterator[AnyRecord]:
-        self._clock.advance(self._period_seconds)
+        """One poll: on a grid that never drifts, moved a little, and never before what is told already."""
+        self._periods += 1
+        due_ns = self.start_ns + self._periods * self._period_ns
+        due_ns += int(self._luck.random() * self._polling.jitter_ratio * self._period_ns)
+        self._clock.time_ns = max(due_ns, self._stamped_ns + 1)
         yield from self.fleet.advance(self.time_ns)
         yield from self._samples()
 
     def _samples(self) -> Iterator[AnyRecord]:
-        return map(sample_record, self._sensor.read())
+        for reading in self._sensor.read():
+            delay_ns = ns_from_seconds(self._polling.delay_seconds(self._luck))
+            self._stamped_ns = max(self._stamped_ns, reading.time_ns + delay_ns)
+            yield sample_record(replace(reading, time_ns=reading.time_ns + delay_ns))
 
 
 @dataclass(frozen=True, slots=True)

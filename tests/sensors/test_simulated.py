@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.model import GpuInfo, GpuReading
 from joulescope.sensors import Sensor
-from joulescope.sensors.simulated import SimulatedSensor
+from joulescope.sensors.simulated import PROFILES, SensorProfile, SimulatedSensor
 
 
 class Steady:
@@ -73,17 +74,101 @@ def test_figures_have_millijoule_and_milliwatt_steps() -> None:
     assert reading.time_ns == 123_456_789
 
 
-def test_source_is_asked_in_order_and_never_about_the_time_before() -> None:
-    """The instants never fall, never lie before the opening, and are at most one tick old."""
+def test_source_is_not_asked_about_the_time_before_nor_far_back() -> None:
+    """No instant lies before the opening, after the clock, or more than a tick and a window ago."""
     clock = ManualClock(time_ns=10**12)
     source = Steady(GpuInfo("GPU-a"))
     sensor = SimulatedSensor(source, clock)
-    for _ in range(200):
+    for _ in range(400):
+        source.asked_ns.clear()
         sensor.read()
-        assert 10**12 <= source.asked_ns[-1] <= clock.now_ns()
-        assert clock.now_ns() - source.asked_ns[-1] < 100_000_000
+        assert all(10**12 <= asked_ns <= clock.now_ns() for asked_ns in source.asked_ns)
+        assert clock.now_ns() - min(source.asked_ns) < 1_100_000_000
         clock.advance(0.007)
-    assert source.asked_ns == sorted(source.asked_ns)
+
+
+class Alternating(Steady):
+    """A GPU that draws 500 W in the first half of every second and 100 W in the second."""
+
+    def energy_joules_at(self, gpu: str, time_ns: int) -> float:
+        whole, rest = divmod(time_ns / 1e9, 1.0)
+        return 300.0 * whole + 500.0 * min(rest, 0.5) + 100.0 * max(rest - 0.5, 0.0)
+
+
+def powers(profile: SensorProfile) -> list[float]:
+    """The power reading, polled every 10 ms, once it has been open for longer than its window."""
+    clock = ManualClock(time_ns=10**12)
+    sensor = SimulatedSensor(Alternating(GpuInfo("GPU-a")), clock, profile)
+    clock.advance(2.0)
+    values = []
+    for _ in range(300):
+        clock.advance(0.01)
+        values.append(sensor.read()[0].power_watts)
+    return [value for value in values if value is not None]
+
+
+def test_power_is_the_mean_of_a_window() -> None:
+    """A second's average does not see what alternates within it; a window of 25 ms sees both levels."""
+    assert powers(PROFILES["h100"]) == pytest.approx([300.0] * 300, abs=0.002)
+    seen = powers(PROFILES["a100"])
+    assert {round(value) for value in seen} >= {100, 500}
+    changes = sum(before != after for before, after in pairwise(seen))
+    assert changes <= 30
+
+
+def test_power_just_after_the_opening_is_that_of_the_instant() -> None:
+    """Where no window has been seen yet the reading is what is drawn now."""
+    sensor = SimulatedSensor(Steady(GpuInfo("GPU-a")), ManualClock(time_ns=10**12))
+    assert sensor.read()[0].power_watts == 100.0
+
+
+def test_a_part_without_counter_shows_power_only() -> None:
+    """The profile decides for all of its GPUs, and what they say of themselves agrees."""
+    sensor = SimulatedSensor(Steady(GpuInfo("GPU-a")), ManualClock(time_ns=5), PROFILES["power-only"])
+    assert sensor.gpus()[0].energy_source == "power"
+    assert sensor.read()[0].energy_joules is None
+
+
+def test_the_gain_of_a_card_is_its_own_and_within_bounds() -> None:
+    """Cards differ, none by more than the profile says, and energy and power by the same factor."""
+    clock = ManualClock(time_ns=10**12)
+    sensor = SimulatedSensor(
+        Steady(*(GpuInfo(f"GPU-{number}") for number in range(50))), clock, PROFILES["gain-error"]
+    )
+    gains = [sensor.gain_ratio(info.gpu) for info in sensor.gpus()]
+    assert 0.95 <= min(gains) < 0.97 < 1.03 < max(gains) <= 1.05
+    clock.advance(5.0)
+    for reading, gain in zip(sensor.read(), gains, strict=True):
+        assert reading.power_watts == pytest.approx(100.0 * gain, abs=0.01)
+        assert reading.energy_joules == pytest.approx(100.0 * gain * 1005.0, rel=0.001)
+
+
+def test_a_counter_that_is_reset_starts_again_at_nothing() -> None:
+    """After each reset the counter falls once and counts on from 0; power does not notice."""
+    clock = ManualClock(time_ns=10**12)
+    profile = SensorProfile(reset_seconds=(2.05, 4.05))
+    sensor = SimulatedSensor(Steady(GpuInfo("GPU-a")), clock, profile)
+    values, watts = [], set()
+    for _ in range(60):
+        (reading,) = sensor.read()
+        values.append(reading.energy_joules or 0.0)
+        watts.add(reading.power_watts)
+        clock.advance(0.1)
+    falls = [after for before, after in pairwise(values) if after < before]
+    assert falls == pytest.approx([5.0, 5.0], abs=5.0)
+    assert values[-1] == pytest.approx(100.0 * (5.9 - 4.05), abs=10.0)
+    assert max(watts) - min(watts) < 0.002
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_can_be_read(name: str) -> None:
+    """Each shows power, and energy if its part keeps a counter."""
+    clock = ManualClock(time_ns=10**12)
+    sensor = SimulatedSensor(Steady(GpuInfo("GPU-a")), clock, PROFILES[name])
+    clock.advance(3.0)
+    (reading,) = sensor.read()
+    assert reading.power_watts == pytest.approx(100.0, rel=0.06)
+    assert (reading.energy_joules is None) == name.startswith("power-only")
 
 
 def test_gpu_without_a_counter_shows_power_only() -> None:
@@ -103,7 +188,8 @@ def test_it_is_a_sensor() -> None:
     sensor.close()
 
 
-def test_tick_must_be_positive() -> None:
-    """A refresh period of 0 is refused."""
-    with pytest.raises(ValueError, match="tick_seconds"):
-        SimulatedSensor(Steady(), ManualClock(), tick_seconds=0)
+@pytest.mark.parametrize("name", ["counter_tick_seconds", "power_tick_seconds", "power_window_seconds"])
+def test_periods_must_be_positive(name: str) -> None:
+    """A period or window of 0 is refused, and the error names it."""
+    with pytest.raises(ValueError, match=name):
+        replace(SensorProfile(), **{name: 0})

@@ -10,10 +10,12 @@ import pytest
 from joulescope.hook.wire import AnyRecord, Bye, Gpu, Hello, RequestEnd, Sample, Step, TraceHeader
 from joulescope.ingest.trace import TraceReader, TraceWriter
 from joulescope.replay import Replay
+from joulescope.sensors.simulated import PROFILES
 from joulescope.simulation.comparison import compare
+from joulescope.simulation.polling import EXACT_POLLING, Polling
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.steady import SteadyLoad, steady_trace
-from joulescope.simulation.traces import SimulatedRun, simulate_trace
+from joulescope.simulation.traces import START_NS, SimulatedRun, simulate_trace
 
 
 def test_a_trace_tells_things_in_a_recorders_order() -> None:
@@ -74,6 +76,39 @@ def test_recomputation_is_told_apart_as_in_the_truth() -> None:
     overhead = replay.snapshot.gpus[0].overhead_joules["preemption"]
     assert recomputed > 0
     assert overhead == pytest.approx(recomputed, rel=0.1)
+
+
+def test_polls_are_spread_and_their_stamps_are_late() -> None:
+    """Samples lie within the first fifth of each period, most on time, a few some milliseconds late."""
+    samples = [record for record in SimulatedRun(10.0, seed=4).records() if isinstance(record, Sample)]
+    late_ns = [(sample.time_ns - START_NS) % 50_000_000 for sample in samples[1:]]
+    assert max(late_ns) < 10_000_000 + 6_000_000
+    assert 4_000_000 < sum(late_ns) / len(late_ns) < 6_000_000
+    exact = SimulatedRun(10.0, seed=4, polling=EXACT_POLLING).records()
+    assert not any((record.time_ns - START_NS) % 50_000_000 for record in exact if isinstance(record, Sample))
+    stalls = Polling(delay_mean_seconds=0.0, stall_ratio=1.0, stall_seconds=0.04)
+    stamps = [
+        record.time_ns
+        for record in SimulatedRun(5.0, seed=4, polling=stalls).records()
+        if isinstance(record, Sample)
+    ]
+    assert stamps == sorted(stamps)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_part_can_be_accounted_for(profile: str) -> None:
+    """Whatever a part shows, the account of it closes, and its joules are the true ones but for the gain."""
+    run = SimulatedRun(10.0, seed=2, rate_per_second=8.0, sensor=PROFILES[profile])
+    replay = Replay(run.records())
+    finished = list(replay)
+    assert replay.snapshot is not None
+    (gpu,) = replay.snapshot.gpus
+    (truth,) = run.balances()
+    assert gpu.residual_joules == 0.0
+    assert gpu.counter_resets == (1 if profile == "resets" else 0)
+    lost = 0.15 if profile == "resets" else 0.06
+    assert gpu.measured_joules == pytest.approx(truth.drawn_joules, rel=lost)
+    assert all(request.energy_source == gpu.info.energy_source for request in finished)
 
 
 def test_the_regular_engine_is_regular() -> None:
