@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from joulescope.attribution.laws import KV_BYTES, OTHER_FLOPS, SEQUENCES, TOKENS, Duration, Weights
 from joulescope.attribution.learn import PriorRegression
 from joulescope.attribution.prior import Expectation
-from joulescope.attribution.shapley import LARGE, Law, divide_cost
+from joulescope.attribution.shapley import LARGE, divide_cost
 from joulescope.model import CostFacts
 
 Floats = NDArray[np.float64]
@@ -140,8 +140,6 @@ class CostModel:
         self._price_linear(rows, features, steps, counts)
         large = _large_requests(features[TOKENS], steps, columns.offsets)
         crooked = ~self._memory_bound(steps)
-        if self._weights.expert_bytes:
-            crooked |= large >= 0
         if crooked.any():
             self._price_crooked(rows, features, steps, columns.offsets, large, np.flatnonzero(crooked))
         return Prices(rows, steps)
@@ -199,7 +197,7 @@ class CostModel:
         return max(limit - float(self.energy.coefficients[3]), 0.1 * limit)
 
     def _price_linear(self, rows: Floats, features: Floats, steps: Floats, counts: Ints) -> None:
-        """Prices where the duration is a constant plus what each brings. Experts divide by tokens."""
+        """Prices where the duration is a constant plus what each brings, and the experts read."""
         launch, sequence, per_byte, per_flop = self.time.coefficients
         experts = steps[:, READ_BYTES] - self._weights.dense_bytes
         own = np.add(features[KV_BYTES] * per_byte, features[OTHER_FLOPS] * per_flop, out=rows[OWN_TIME])
@@ -211,13 +209,11 @@ class CostModel:
         stretches = np.repeat(stretch, counts)
         own *= stretches
         np.add(own, np.repeat(shared * stretch / counts, counts), out=rows[TIME])
-        read_bytes = np.repeat(self._weights.dense_bytes / counts, counts)
+        read_bytes = self._weights.shares(features[TOKENS], counts)
         saved_bytes = features[KV_BYTES]
         if self._weights.expert_bytes:
-            read_bytes += np.repeat(experts / steps[:, TOKENS], counts) * features[TOKENS]
-            rows[TIME] += (read_bytes - np.repeat(self._weights.dense_bytes / counts, counts)) * (
-                stretches * per_byte
-            )
+            own_bytes = read_bytes - np.repeat(self._weights.dense_bytes / counts, counts)
+            rows[TIME] += own_bytes * (stretches * per_byte)
             untouched = self._weights.of(np.repeat(steps[:, TOKENS], counts) - features[TOKENS])
             released = np.repeat(steps[:, READ_BYTES], counts) - untouched
             saved_bytes = saved_bytes + released
@@ -259,25 +255,17 @@ class CostModel:
         without = np.repeat(sums, counts, axis=0) - own.T
         begins = np.cumsum(counts) - counts
 
-        def shares_of(cost: Law) -> Floats:
-            division = divide_cost(cost, sums - biggest, biggest)
-            shares = (own * np.repeat(division.slopes.T, counts, axis=1)).sum(axis=0)
-            shares[where_large] = division.large[has_large]
-            shares += np.repeat(division.constant / counts, counts)
-            # The quadrature is near the whole, not equal to it.
-            whole = np.add.reduceat(shares, begins)
-            return np.asarray(shares * np.repeat(cost.value(sums) / np.maximum(whole, 1e-300), counts))
-
+        division = divide_cost(law, sums - biggest, biggest)
+        shares = (own * np.repeat(division.slopes.T, counts, axis=1)).sum(axis=0)
+        shares[where_large] = division.large[has_large]
+        shares += np.repeat(division.constant / counts, counts)
+        # The quadrature is near the whole, not equal to it.
+        stretch_shares = np.repeat(steps[chosen, SECONDS] / np.add.reduceat(shares, begins), counts)
         priced = np.empty((ROWS, len(at)))
-        priced[TIME] = shares_of(law) * stretch
+        priced[TIME] = shares * stretch_shares
         priced[OWN_TIME] = (np.repeat(seconds, counts) - law.value(without)) * stretch
         released = np.repeat(steps[chosen, READ_BYTES], counts) - self._weights.value(without)
-        read = (
-            shares_of(self._weights)
-            if self._weights.expert_bytes
-            else np.repeat(self._weights.dense_bytes / counts, counts)
-        )
-        moved = own[KV_BYTES] + read
+        moved = own[KV_BYTES] + self._weights.shares(own[TOKENS], counts)
         self._finish(priced, own, moved, own[KV_BYTES] + released, counts)
         rows[:, at] = priced
 

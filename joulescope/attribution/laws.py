@@ -11,9 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 SEQUENCES, KV_BYTES, OTHER_FLOPS, TOKENS = range(4)
 """Features of a request in a step, and of the step as their sums."""
+
+
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
+_OWEN_NODES, _OWEN_WEIGHTS = 0.5 * (_NODES + 1.0), 0.5 * _NODE_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +35,30 @@ class Weights:
 
     def value(self, sums: Floats) -> Floats:
         return self.of(sums[..., TOKENS])
+
+    def shares(self, tokens: Floats, counts: Ints) -> Floats:
+        """Shapley value of each request in the bytes of its step, given its tokens (requests).
+
+        Exact: by Owen's formula ("Multilinear extensions of games", 1972) it is the integral over t of what
+        a request adds when each other is there with chance t, and the chance that an expert is still
+        untouched is then a product over the requests. ``counts`` are the requests of each step.
+        """
+        shares = np.repeat(self.dense_bytes / counts, counts)
+        if not self.expert_bytes:
+            return shares
+        step = np.repeat(np.arange(len(counts)), counts)
+        chunks = np.flatnonzero(tokens != 1.0)
+        one = -np.expm1(self.log_left_out)
+        chosen = -np.expm1(self.log_left_out * tokens[chunks])
+        chunk_logs = np.log1p(-_OWEN_NODES * chosen[:, None])
+        one_logs = np.log1p(-_OWEN_NODES * one)
+        ones = counts - np.bincount(step[chunks], minlength=len(counts))
+        untouched = ones[:, None] * one_logs
+        np.add.at(untouched, step[chunks], chunk_logs)
+        shares += (self.expert_bytes * one * (np.exp(untouched - one_logs) @ _OWEN_WEIGHTS))[step]
+        before = np.exp(untouched[step[chunks]] - chunk_logs) @ _OWEN_WEIGHTS
+        shares[chunks] = (self.dense_bytes / counts)[step[chunks]] + self.expert_bytes * chosen * before
+        return shares
 
     def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
         left_out = np.exp(self.log_left_out * sums[..., TOKENS])

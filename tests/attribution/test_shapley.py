@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from joulescope.attribution.laws import TOKENS, Weights
 from joulescope.attribution.shapley import Law, divide_cost
 
 Floats = NDArray[np.float64]
@@ -119,3 +120,14 @@ def test_many_steps_at_once_are_each_as_if_alone() -> None:
         alone = divide_cost(law, sums[[row]], large[[row]])
         assert together.slopes[row] == pytest.approx(alone.slopes[0])
         assert together.large[row] == pytest.approx(alone.large[0])
+
+
+@pytest.mark.parametrize("tokens", [[1, 1, 1, 1], [1, 1, 5, 1], [300, 1, 1, 2000, 1, 40], [7]])
+def test_the_experts_bytes_divide_exactly(tokens: list[int]) -> None:
+    """Many tokens of one request or of several: Owen's integral is the Shapley value, not near it."""
+    weights = Weights(3e9, 80e9, math.log(1 - 2 / 8))
+    own = np.zeros((len(tokens), TOKENS + 1))
+    own[:, TOKENS] = tokens
+    twice = np.array(tokens * 2, dtype=np.float64)
+    shares = weights.shares(twice, np.array([len(tokens)] * 2))
+    assert shares == pytest.approx(np.tile(exact(weights, own), 2), rel=1e-6)
