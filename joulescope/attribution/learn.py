@@ -27,8 +27,8 @@ this memory scatters by a third of one."""
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
 
-_KEPT_AFTER_CHANGE = 0.05
-"""Part of the data's weight that outlives a change of regime."""
+_JUMP = 0.5
+"""How far a change of regime may carry each coefficient, as a part of its prior (standard deviation)."""
 
 
 class PriorRegression:
@@ -65,9 +65,7 @@ class PriorRegression:
             return
         deviations = (values - rows @ self.coefficients) / std
         if self._regime_changed(rows, deviations, std):
-            self._information *= _KEPT_AFTER_CHANGE
-            self._evidence *= _KEPT_AFTER_CHANGE
-            self.changes += 1
+            self._jump()
         residuals = np.abs(deviations)
         self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
@@ -92,6 +90,17 @@ class PriorRegression:
             return False
         self._drift = 0.0
         return True
+
+    def _jump(self) -> None:
+        """What the data say of each coefficient now holds only to within a jump of unknown size.
+
+        With information A and evidence b that is (A⁻¹ + D)⁻¹ and its product with A⁻¹b, written without A⁻¹:
+        what the data never told stays untold.
+        """
+        blur = np.linalg.inv(np.eye(len(self.prior)) + self._information * _JUMP**2)
+        self._information = blur @ self._information
+        self._evidence = blur @ self._evidence
+        self.changes += 1
 
     def _note_misfit(self, residuals: Floats) -> None:
         kept = max(
