@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 METHOD = "fitted-shapley"
 """Name of the rule by which joules are divided; it stands in every export."""
 
-METHOD_VERSION = "1"
+METHOD_VERSION = "2"
 
 INTERVAL_LEVEL = 0.9
 """Part of requests whose true figure the stated interval is meant to hold."""
