@@ -91,6 +91,7 @@ class SimulatedEngine:
         self._aborts: list[tuple[int, int, Request]] = []
         self._unreported_preempted: list[int] = []
         self._serving = False
+        self._output_is_back = False
         self._dummy_end_ns: int | None = None
         self._readback_ns = ns_from_seconds(world.runtime.readback_seconds)
         self._out: list[AnyRecord] = []
@@ -143,6 +144,11 @@ class SimulatedEngine:
             return False
         if self._dummy_end_ns is not None:
             return self._finish_dummy(self._dummy_end_ns, until_ns)
+        if self._output_is_back:
+            self._output_is_back = False
+            self._abort_due()
+            self._take_output(self._flights.popleft())
+            return True
         self._admit()
         self._abort_due()
         self._rest_if_quiet(self._now_ns)
@@ -156,15 +162,17 @@ class SimulatedEngine:
         return self._sleep(until_ns)
 
     def _wait_for_output(self, until_ns: int) -> bool:
+        """Waits for the oldest step; its output is taken in by the next turn, when other engines, whose
+        turn comes earlier, have had theirs."""
         flight = self._flights[0]
         seen_ns = max(self._now_ns, flight.gpu_end_ns + self._readback_ns)
-        update_ns = self._host_ns(self.world.runtime.update_seconds, flight.batch)
-        if seen_ns + update_ns > until_ns:
+        if seen_ns + self._update_ns(flight) > until_ns:
             return False
-        self._now_ns = seen_ns
-        self._abort_due()
-        self._take_output(self._flights.popleft(), update_ns)
+        self._now_ns, self._output_is_back = seen_ns, True
         return True
+
+    def _update_ns(self, flight: _Flight) -> int:
+        return self._host_ns(self.world.runtime.update_seconds, flight.batch)
 
     def _host_ns(self, seconds: float, batch: Batch) -> int:
         """Time of the engine's thread for a step."""
@@ -290,9 +298,9 @@ class SimulatedEngine:
             self._serving = False
             self._replica.end(time_ns)
 
-    def _take_output(self, flight: _Flight, update_ns: int) -> None:
+    def _take_output(self, flight: _Flight) -> None:
         """The output of a step is back: tokens come out, requests end, the record is written."""
-        output_start_ns = self._now_ns
+        output_start_ns, update_ns = self._now_ns, self._update_ns(flight)
         end_ns = output_start_ns + update_ns // 2
         batch = flight.batch
         sampled: list[int] = []

@@ -19,6 +19,7 @@ from joulescope.simulation.parts import (
     Experts,
     Hardware,
     Model,
+    Parallel,
     Runtime,
     Thermal,
     World,
@@ -150,6 +151,13 @@ def _limits(**arguments: Any) -> EngineLimits:
     return replace(USUAL_LIMITS, **arguments)
 
 
+_SEVENTY = World(
+    hardware=H100_FP8,
+    model=LLAMA_3_1_70B_FP8,
+    runtime=VLLM_ON_HOPPER,
+    limits=_limits(kv_cache_tokens=240_000),
+)
+
 WORLDS: dict[str, World] = {
     "calibrated": H100_LLAMA_8B,
     # Other figures, the same form of cost: what an estimator must learn against its expectation.
@@ -205,6 +213,34 @@ WORLDS: dict[str, World] = {
         ),
     ),
     "cap-change": replace(H100_LLAMA_8B, change=Change(replace(H100, power_limit_watts=420.0))),
+    # Several GPUs or engines.
+    "tensor-parallel-2": replace(
+        _SEVENTY,
+        # One GPU is a little slower and hungrier than the other, which waits for it.
+        parallel=Parallel(tensor=2, slowness=(1.0, 1.04), hunger=(1.0, 1.05)),
+    ),
+    "moe-tensor-parallel-2": replace(
+        H100_LLAMA_8B,
+        model=MIXTRAL_8X7B,
+        parallel=Parallel(tensor=2),
+        limits=_limits(kv_cache_tokens=450_000),
+    ),
+    "pipeline-parallel-2": replace(
+        _SEVENTY,
+        parallel=Parallel(pipeline=2, slowness=(1.0, 1.06)),
+        limits=_limits(kv_cache_tokens=240_000, async_scheduling=False),
+    ),
+    "data-parallel-dummy": replace(
+        H100_LLAMA_8B,
+        model=QWEN3_30B_A3B,
+        parallel=Parallel(engines=2, skew=(0.8, 0.2), dummy_steps=True),
+        limits=_limits(kv_cache_tokens=140_000, max_num_seqs=128),
+    ),
+    "two-engines": replace(
+        H100_LLAMA_8B,
+        parallel=Parallel(tenants=2, skew=(0.7, 0.3)),
+        limits=_limits(kv_cache_tokens=190_000),
+    ),
     # The calibrated GPU, another load.
     "preemption-heavy": replace(
         H100_LLAMA_8B, classes=(_GROWING, replace(CODE, weight=0.4)), limits=_limits(kv_cache_tokens=8_000)

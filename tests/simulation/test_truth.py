@@ -176,3 +176,29 @@ def test_the_truth_states_its_own_error() -> None:
     starts = [record for record in run.records() if isinstance(record, RequestStart)]
     assert len(starts) > 100
     assert 0.0 < run.truth.sampling_error_ratio() < 0.005
+
+
+def test_engines_that_share_a_gpu_pay_for_their_own_waiting() -> None:
+    """What the GPU drew while only one engine had requests is that engine's, whoever's step comes next."""
+    gpu = SimulatedGpu(H100, 0)
+    book = GpuBook(gpu, 0)
+    book.begin("a", SECOND)
+    book.begin("b", 3 * SECOND)
+    assert book.claim("b", 4 * SECOND) == pytest.approx(100.0)
+    gpu.append(4 * SECOND, 5 * SECOND, 500.0)
+    book.step(5 * SECOND, 500.0)
+    assert book.claim("a", 5 * SECOND) == pytest.approx(200.0)
+    assert book.end("b", 6 * SECOND) == pytest.approx(100.0)
+    assert book.end("a", 7 * SECOND) == pytest.approx(100.0)
+    assert book.idle_joules(9 * SECOND) == pytest.approx(100.0 + 200.0)
+    assert book.request_joules == pytest.approx(1000.0)
+
+
+def test_steps_that_nobody_asked_for_are_overhead() -> None:
+    """Their joules are overhead, and the time before them is idle."""
+    gpu = SimulatedGpu(H100, 0)
+    book = GpuBook(gpu, 0)
+    book.overhead(SECOND, 2 * SECOND, 300.0)
+    gpu.append(SECOND, 2 * SECOND, 300.0)
+    assert (book.overhead_joules, book.request_joules) == (300.0, 0.0)
+    assert book.idle_joules(3 * SECOND) == pytest.approx(200.0)
