@@ -20,9 +20,13 @@ _OUTLIER = 2.5
 """Beyond so many standard deviations an observation counts less (Huber 1964)."""
 
 _DRIFT_MEMORY = 0.8
-_DRIFT_ALARM = 1.5
-"""Mean of the latest residuals, in standard deviations, that chance alone does not bring about: a mean with
-this memory scatters by a third of one."""
+_DRIFT_ALARM = 2.0
+"""Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's mean:
+with this memory it scatters by a third of one, by more where batches resemble those before them."""
+
+_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
+"""How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
+to be (in stated variances)."""
 
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
@@ -49,7 +53,7 @@ class PriorRegression:
         self._evidence = np.zeros(len(prior))
         self.observations = 0
         self._covariance: Floats | None = None
-        self._drift = 0.0
+        self._drift, self._usual = 0.0, 1.0
         self.changes = 0
         """Changes of regime noticed."""
         self.misfit = 1.0
@@ -86,7 +90,9 @@ class PriorRegression:
             known += float(ratio @ self.relative_covariance() @ ratio)
         latest = float(np.clip(deviations, -2 * _OUTLIER, 2 * _OUTLIER).mean()) / known**0.5
         self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
-        if abs(self._drift) < _DRIFT_ALARM:
+        usual = max(_LEAST_SCATTER, self._usual) ** 0.5
+        self._usual = _USUAL_MEMORY * self._usual + (1.0 - _USUAL_MEMORY) * latest**2
+        if abs(self._drift) < _DRIFT_ALARM * usual:
             return False
         self._drift = 0.0
         return True
