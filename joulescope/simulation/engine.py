@@ -56,6 +56,7 @@ class SimulatedEngine:
         limits: its arguments; default: the world's.
         ledger: learns who truly caused the joules; without one the engine runs several times faster.
         change_ns: when the world's change of settings comes, if it has one.
+        session: number of its session in the trace, for the ledger.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SimulatedEngine:
         limits: EngineLimits | None = None,
         ledger: TrueLedger | None = None,
         change_ns: int | None = None,
+        session: int = 1,
     ) -> None:
         self.world = world
         self.limits = world.limits if limits is None else limits
@@ -77,7 +79,7 @@ class SimulatedEngine:
         self.books = (GpuBook(gpus, start_ns),) if isinstance(gpus, SimulatedGpu) else tuple(gpus)
         self.peers: tuple[SimulatedEngine, ...] = ()
         """Engines for which this one computes empty steps while they have requests and it has none."""
-        self._replica = Replica(world, self.books, change_ns=change_ns, ledger=ledger)
+        self._replica = Replica(world, self.books, change_ns=change_ns, ledger=ledger, session=session)
         self._scheduler = Scheduler(self.limits, _accepted if world.drafter else None)
         self._arrivals = iter(requests)
         self._submitted = 0

@@ -68,6 +68,7 @@ class Fleet:
                 limits=limits,
                 ledger=ledger,
                 change_ns=change_ns,
+                session=index + 1,
             )
             for index, stream in enumerate(streams)
         )

@@ -27,6 +27,7 @@ class Replica:
         books: those of the GPUs, in rank order.
         change_ns: when the world's change of settings comes, if it has one.
         ledger: learns who truly caused the joules; without one steps are several times faster.
+        session: number of the engine's session in the trace, for the ledger.
     """
 
     def __init__(
@@ -36,8 +37,12 @@ class Replica:
         *,
         change_ns: int | None = None,
         ledger: TrueLedger | None = None,
+        session: int = 1,
     ) -> None:
+        if len(books) != world.parallel.ranks:
+            raise ValueError(f"an engine of this world has {world.parallel.ranks} GPUs, got {len(books)}")
         self.world = world
+        self._session = session
         self.books = tuple(books)
         self._ledger = ledger
         self._law = law_of(world)
@@ -69,7 +74,9 @@ class Replica:
             book.step(end_ns, joules)
             gap_joules += gap
             if self._ledger is not None:
-                self._ledger.note(StepEnergy(number, book.gpu.uuid, start_ns, end_ns, joules, gap))
+                self._ledger.note(
+                    StepEnergy(self._session, number, book.gpu.uuid, start_ns, end_ns, joules, gap)
+                )
         if self._ledger is not None:
             work = StepWork(
                 scheduled=features[1],

@@ -91,6 +91,7 @@ def _in_proportion(total: float, weights: Floats, otherwise: Floats) -> Floats:
 class StepEnergy:
     """What one step truly drew on one GPU, for those who want to know how much that knowledge is worth."""
 
+    session: int
     step: int
     gpu: str
     start_ns: int
