@@ -18,6 +18,7 @@ not the modelled one, is what the static power is charged for. See ``docs/attrib
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,9 +40,9 @@ _TIME_KEEP = 0.9995
 _ENERGY_KEEP = 0.998
 """Half of what intervals taught is forgotten after 350 of them, about three minutes."""
 
-_TIME_PRIOR_STD, _ENERGY_PRIOR_STD = 1.0, 1.0
-_TIME_NOISE, _TIME_JITTER_SECONDS = 0.05, 2e-4
-_ENERGY_NOISE, _EDGE_SECONDS = 0.02, 0.02
+_TIME_PRIOR_STD, _ENERGY_PRIOR_STD = 1.0, 1.5
+_TIME_NOISE, _TIME_JITTER_SECONDS = 0.015, 5e-5
+_ENERGY_NOISE, _IDLE_NOISE, _EDGE_SECONDS = 0.02, 0.1, 0.02
 """The counter ticks every 0.1 s and is polled in between: the ends of an interval are that unsure."""
 
 _UNCAPPED = 0.97
@@ -302,12 +303,13 @@ class CostModel:
         std = _TIME_NOISE * duration + _TIME_JITTER_SECONDS
         self.time.learn(rows[free], duration[free], std[free])
 
-    def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_seconds: float) -> None:
+    def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_joules: float) -> None:
         """Takes the measured joules of steps (each with the part that was measured), idle ones taken off."""
         n, kv, other, _, read, linear, duration = parts @ steps
         row = np.array([read + kv, linear + other, n, duration])
-        edge_joules = _EDGE_SECONDS * energy_joules / max(duration + idle_seconds, 1e-9)
-        std = max(float(np.hypot(_ENERGY_NOISE * energy_joules, edge_joules)), 1e-6)
+        edge_joules = _EDGE_SECONDS * energy_joules / max(duration, 1e-9)
+        unsure = (_ENERGY_NOISE * energy_joules, edge_joules, _IDLE_NOISE * idle_joules)
+        std = max(math.hypot(*unsure), 1e-6)
         self.energy.learn(row[None, :], np.array([energy_joules]), np.array([std]))
 
 

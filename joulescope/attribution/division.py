@@ -25,7 +25,8 @@ from joulescope.attribution.spans import Span, clip, complement, length_ns, unio
 from joulescope.attribution.steps import Segment
 from joulescope.model import EnergyInterval
 
-_CLEAN = 0.9  # part of an interval that must be busy for it to teach the busy power
+_CLEAN, _BUSY = 0.9, 0.2
+"""Part of an interval that must be busy for it to teach the busy power, and the cost of steps."""
 
 _OVERLAPPING = 1.001
 """Steps of several engines that together tell more time than passed ran in turn, not one after the other."""
@@ -193,12 +194,13 @@ def _learn(
     if stretches.idle_ns == total_ns:
         gpu.idle.learn(interval.energy_uj * 1e3 / total_ns)
         return
-    if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _CLEAN * total_ns:
+    if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _BUSY * total_ns:
         return
     busy_joules = posting.attributed_uj / 1e6
-    gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
+    if stretches.busy_ns >= _CLEAN * total_ns:
+        gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
     if len(shares) == 1:
         segments = shares[0].segments
         figures = np.concatenate([segment.block.figures[segment.steps] for segment in segments])
         parts = np.concatenate([segment.parts for segment in segments])
-        shares[0].engine.model.learn_energy(figures, parts, busy_joules, stretches.idle_ns / 1e9)
+        shares[0].engine.model.learn_energy(figures, parts, busy_joules, posting.idle_uj / 1e6)

@@ -20,7 +20,7 @@ _OUTLIER = 2.5
 """Beyond so many standard deviations an observation counts less (Huber 1964)."""
 
 _DRIFT_MEMORY = 0.8
-_DRIFT_ALARM = 2.0
+_DRIFT_ALARM = 2.5
 """Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's mean:
 with this memory it scatters by a third of one, by more where batches resemble those before them."""
 
@@ -31,7 +31,7 @@ to be (in stated variances)."""
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
 
-_JUMP = 0.5
+_JUMP = 0.3
 """How far a change of regime may carry each coefficient, as a part of its prior (standard deviation)."""
 
 
@@ -53,7 +53,7 @@ class PriorRegression:
         self._evidence = np.zeros(len(prior))
         self.observations = 0
         self._covariance: Floats | None = None
-        self._drift, self._usual = 0.0, 1.0
+        self._drift, self._usual, self._ratio = 0.0, 1.0, 1.0
         self.changes = 0
         """Changes of regime noticed."""
         self.misfit = 1.0
@@ -67,9 +67,13 @@ class PriorRegression:
         """
         if not len(values):
             return
-        deviations = (values - rows @ self.coefficients) / std
+        expected = rows @ self.coefficients
+        deviations = (values - expected) / std
+        ratio = float(values.sum() / max(expected.sum(), 1e-300))
+        self._ratio = _DRIFT_MEMORY * self._ratio + (1.0 - _DRIFT_MEMORY) * min(max(ratio, 0.2), 5.0)
         if self._regime_changed(rows, deviations, std):
             self._jump()
+            deviations = (values - rows @ self.coefficients) / std
         residuals = np.abs(deviations)
         self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
@@ -89,24 +93,28 @@ class PriorRegression:
             ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
             known += float(ratio @ self.relative_covariance() @ ratio)
         latest = float(np.clip(deviations, -2 * _OUTLIER, 2 * _OUTLIER).mean()) / known**0.5
-        self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
         usual = max(_LEAST_SCATTER, self._usual) ** 0.5
-        self._usual = _USUAL_MEMORY * self._usual + (1.0 - _USUAL_MEMORY) * latest**2
+        self._usual = _USUAL_MEMORY * self._usual + (1.0 - _USUAL_MEMORY) * (latest - self._drift) ** 2
+        self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
         if abs(self._drift) < _DRIFT_ALARM * usual:
             return False
         self._drift = 0.0
         return True
 
     def _jump(self) -> None:
-        """What the data say of each coefficient now holds only to within a jump of unknown size.
+        """All coefficients change by the ratio that was seen, and each by a further jump of unknown size.
 
-        With information A and evidence b that is (A⁻¹ + D)⁻¹ and its product with A⁻¹b, written without A⁻¹:
-        what the data never told stays untold.
+        With information A and evidence b the second is (A⁻¹ + D)⁻¹ and its product with A⁻¹b, written
+        without A⁻¹: what the data never told stays untold.
         """
+        self._information /= self._ratio**2
+        self._evidence /= self._ratio
         blur = np.linalg.inv(np.eye(len(self.prior)) + self._information * _JUMP**2)
         self._information = blur @ self._information
         self._evidence = blur @ self._evidence
+        self._ratio = 1.0
         self.changes += 1
+        self._solve()
 
     def _note_misfit(self, residuals: Floats) -> None:
         kept = max(
