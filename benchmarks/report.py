@@ -35,9 +35,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def save(name: str, report: dict[str, Any], text: str) -> None:
-    """Writes ``results/<name>.json`` and ``.md`` and prints the text."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(text)
+def save(name: str, report: dict[str, Any], text: str, folder: Path = RESULTS) -> None:
+    """Writes ``<name>.json`` and ``.md``, usually into ``results``, and prints the text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text)
     print(text)

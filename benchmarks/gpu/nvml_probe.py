@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -91,6 +93,43 @@ class NvmlProbe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class StateLog:
+    """Notes the GPU's state every few seconds in a thread of its own, while something else goes on."""
+
+    def __init__(self, uuid: str | None, period_seconds: float = 2.0) -> None:
+        self.states: list[dict[str, Any]] = []
+        self._period_seconds = period_seconds
+        self._uuid = uuid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> StateLog:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def summary(self) -> dict[str, Any]:
+        """Least and most of each figure; throttle reasons as they occurred, with how often."""
+        found: dict[str, Any] = {"states": len(self.states)}
+        for name in ("sm_mhz", "memory_mhz", "temperature_celsius"):
+            values = [state[name] for state in self.states if state[name] is not None]
+            found[name] = [min(values), max(values)] if values else None
+        found["throttle_reasons"] = dict(Counter(str(state["throttle_reasons"]) for state in self.states))
+        return found
+
+    def _run(self) -> None:
+        with NvmlProbe(self._uuid) as probe:
+            while True:
+                self.states.append(probe.state())
+                if self._stop.wait(self._period_seconds):
+                    return
 
 
 def _safe(call: Callable[[], Any]) -> Callable[[], Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,12 @@ class Kind:
     in_flight: float
     """So many at a time, in the mean; below 1 there is a pause after each, and they never meet."""
 
+    def scaled(self, factor: float) -> Kind:
+        """The same with lengths times ``factor``, at least 4 tokens; a single output token stays single."""
+        prompt = max(round(self.prompt_tokens * factor), min(self.prompt_tokens, 4))
+        output = max(round(self.output_tokens * factor), min(self.output_tokens, 4))
+        return replace(self, prompt_tokens=prompt, output_tokens=output)
+
 
 @dataclass(frozen=True, slots=True)
 class Background:
@@ -66,6 +72,10 @@ class Experiment:
     kinds: tuple[Kind, ...]
     same_instants: bool = False
     """Each kind is injected equally often and at the same instants: one class swapped for another."""
+
+    def scaled(self, factor: float) -> Experiment:
+        """For a small model or a short context: all lengths times ``factor``."""
+        return replace(self, kinds=tuple(kind.scaled(factor) for kind in self.kinds))
 
 
 @dataclass(frozen=True, slots=True)

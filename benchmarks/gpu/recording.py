@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,8 @@ class Recording:
         self._outputs: dict[int, int] = {}
         self._lost: list[tuple[int, int]] = []
         self._named: set[str] = set()
+        self.engine: dict[str, Any] = {}
+        """What the engine said of itself."""
         self._columns: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
         self.finished: dict[str, FinishedRequest] = {}
         """joulescope's account of every request, injected or background, by id."""
@@ -173,6 +175,12 @@ class Recording:
 
     def _take_hello(self, record: wire.Hello) -> None:
         if record.engine is not None:
+            self.engine = {
+                "model": (record.engine.served_model or record.engine.model).rstrip("/").rpartition("/")[2],
+                "vllm": record.engine.vllm_version,
+                "cost": record.engine.cost.source,
+                "asynchronous": record.engine.async_scheduling,
+            }
             self._outputs[record.session] = record.time_ns
             self._named.update(record.engine.gpus)
         if record.worker is not None and record.worker.gpu:

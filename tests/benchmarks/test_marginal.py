@@ -12,7 +12,7 @@ from benchmarks.gpu import marginal
 from benchmarks.gpu import results as pages
 from benchmarks.gpu.comparison import ArmResult, compare
 from benchmarks.gpu.counterfactual import change
-from benchmarks.gpu.plan import Background, Experiment, Kind, Pace, Plan, make_plan
+from benchmarks.gpu.plan import EXPERIMENTS, Background, Experiment, Kind, Pace, Plan, make_plan
 from benchmarks.gpu.simulated import NOBODY, SAMPLE_HZ, SimulatedBench, SimulatedTruth
 from joulescope.hook import wire
 from joulescope.simulation.traces import SimulatedRun
@@ -111,12 +111,24 @@ def test_alone_on_a_gpu_a_request_adds_its_whole_energy_less_idle() -> None:
     assert seen.total_joules == pytest.approx(seen.marginal_joules - seen.idle_joules, rel=1e-3)
 
 
-def test_the_command_line_chooses_the_pace() -> None:
-    """``--quick`` shortens blocks; rounds and length can be set apart."""
-    assert marginal.pace_of(marginal.parse(["--quick"])) == marginal.QUICK
-    assert marginal.pace_of(marginal.parse([])) == marginal.FULL
-    chosen = marginal.pace_of(marginal.parse(["--quick", "--rounds", "4", "--block-seconds", "3"]))
-    assert (chosen.rounds, chosen.block_seconds) == (4, 3.0)
+def test_the_command_line_chooses_what_is_measured() -> None:
+    """``--quick`` takes one experiment and short blocks; rounds, length and scale can be set apart."""
+    assert marginal.setup_of(marginal.parse(["--quick"])).pace == marginal.QUICK
+    everything = marginal.setup_of(marginal.parse([]))
+    assert everything.pace == marginal.FULL
+    assert [experiment.name for experiment in everything.experiments] == list(EXPERIMENTS)
+    words = ["--quick", "--rounds", "4", "--block-seconds", "3", "--scale", "0.0625", "--streams", "8"]
+    small = marginal.setup_of(marginal.parse(words))
+    assert (small.pace.rounds, small.pace.block_seconds) == (4, 3.0)
+    assert [(kind.prompt_tokens, kind.output_tokens) for kind in small.kinds] == [(256, 1), (4, 12), (64, 4)]
+    assert small.background == Background(streams=8, output_tokens=32)
+
+
+def test_a_server_needs_its_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the path of the hook's socket there would be nothing to listen to: said at once."""
+    with pytest.raises(SystemExit):
+        marginal.parse(["--server", "http://127.0.0.1:1"])
+    assert "JOULESCOPE_SOCKET" in capsys.readouterr().err
 
 
 def test_runs_are_pooled_pair_by_pair(measured: list[ArmResult]) -> None:
