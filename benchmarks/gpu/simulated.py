@@ -63,7 +63,7 @@ class SimulatedBench:
         seconds = 8.0 + 2.0 * len(kinds)
         spans: dict[str, list[int]] = defaultdict(list)
         names: dict[int, str] = {}
-        for record in serve(self._run(seconds, truth=False), background, injected, seconds):
+        for record in serve(self.start(seconds), background, injected, seconds):
             if isinstance(record, wire.RequestStart):
                 names[record.request] = record.request_id
             if isinstance(record, (wire.RequestStart, wire.RequestEnd)):
@@ -78,11 +78,12 @@ class SimulatedBench:
             planned(request_id, START_NS + ns_from_seconds(at), kind.prompt_tokens, kind.output_tokens)
             for at, request_id, kind in plan.injections()
         ]
-        run = self._run(plan.length_seconds, truth=True)
+        run = self.start(plan.length_seconds, truth=True)
         records = serve(run, plan.background, injected, plan.length_seconds)
         return Recording(plan, START_NS, records, truth=SimulatedTruth(self.world, run.truth))
 
-    def _run(self, seconds: float, *, truth: bool) -> SimulatedRun:
+    def start(self, seconds: float, *, truth: bool = False) -> SimulatedRun:
+        """A simulation that no client has asked anything of."""
         return SimulatedRun(
             seconds,
             seed=self.seed,
