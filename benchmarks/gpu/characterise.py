@@ -34,7 +34,8 @@ from benchmarks.report import machine, save  # noqa: E402
 from joulescope.clock import Clock, ManualClock, SystemClock  # noqa: E402
 from joulescope.sensors.simulated import SimulatedSensor  # noqa: E402
 from joulescope.simulation.gpu import SimulatedGpu  # noqa: E402
-from joulescope.simulation.worlds import H100_LLAMA_8B, World  # noqa: E402
+from joulescope.simulation.parts import World  # noqa: E402
+from joulescope.simulation.worlds import H100_LLAMA_8B  # noqa: E402
 from joulescope.units import ns_from_seconds, seconds_from_ns  # noqa: E402
 
 POLL_SECONDS = 0.002

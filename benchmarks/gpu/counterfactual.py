@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks.gpu.intervals import Estimate, mean_interval
 from benchmarks.gpu.plan import Kind, injected_id
-from benchmarks.gpu.simulated import planned
+from benchmarks.gpu.simulated import engine_of, planned
 from joulescope.hook import wire
+from joulescope.simulation.parts import World
 from joulescope.simulation.traces import START_NS, SimulatedRun
-from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds, seconds_from_ns
 
 MARGIN_SECONDS = 5.0
@@ -120,7 +120,7 @@ def _serve(
     ids = [injected_id(0, number) for number in range(len(instants_seconds))]
     for request_id, at_seconds in zip(ids, instants_seconds, strict=True):
         at_ns = START_NS + ns_from_seconds(at_seconds)
-        run.engine.submit(planned(request_id, at_ns, kind.prompt_tokens, kind.output_tokens))
+        engine_of(run).submit(planned(request_id, at_ns, kind.prompt_tokens, kind.output_tokens))
     outcome = _Outcome(run)
     last_ns = START_NS
     for record in run.records():

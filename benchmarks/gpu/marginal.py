@@ -43,6 +43,7 @@ from benchmarks.gpu.plan import (  # noqa: E402
     Kind,
     Pace,
     make_plan,
+    pace_for,
 )
 from benchmarks.gpu.recording import Recording  # noqa: E402
 from benchmarks.gpu.server import SENSOR_SECONDS, ServerBench, load_kept  # noqa: E402
@@ -50,7 +51,8 @@ from benchmarks.gpu.simulated import SimulatedBench  # noqa: E402
 from benchmarks.gpu.vllm_process import running_vllm  # noqa: E402
 from benchmarks.report import RESULTS, machine, save  # noqa: E402
 from joulescope.model import METHOD, METHOD_VERSION  # noqa: E402
-from joulescope.simulation.worlds import H100_LLAMA_8B, World  # noqa: E402
+from joulescope.simulation.parts import World  # noqa: E402
+from joulescope.simulation.worlds import H100_LLAMA_8B, WORLDS  # noqa: E402
 
 QUICK = Pace(rounds=10, block_seconds=7.0)
 FULL = Pace(rounds=10, block_seconds=10.0)
@@ -59,11 +61,33 @@ RATES = (0.5, 8.0, 16.0, 22.0)
 COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT, COUNTERFACTUAL_SECONDS = range(5), 40, 60.0
 
 
-def worlds() -> Iterator[tuple[str, World]]:
-    """Worlds for the simulated bench: one in which costs nearly add up, and one in which they do not."""
-    yield "H100, Llama-3.1-8B", H100_LLAMA_8B
-    capped = replace(H100_LLAMA_8B.hardware, power_limit_watts=520.0)
-    yield "the same, power cap of 520 W", replace(H100_LLAMA_8B, hardware=capped)
+OTHERS = ("low-cap", "cuda-graphs", "moe", "host-bound")
+"""Worlds beside the calibrated one in which the comparison itself is tried: a power cap that holds, batches
+padded to captured sizes, experts, and a host that keeps the GPU waiting."""
+
+LEGEND = (
+    "Joules are per injected request. *Added*: from the energy counter at equal background work, Student's 95 % "
+    "over the pairs. *Plain ΔE*: from the same blocks at equal time. *Steps lost*: background steps that the "
+    "injected requests' time cost. *True, one by one*: what each request's steps would have cost less without "
+    "it; *together*: without all that were injected at the time; their difference is the *group effect*, which "
+    "no comparison with single figures can be free of. What all of it means: "
+    "[docs/validation.md](../../docs/validation.md)."
+)
+
+OTHERS_EXPERIMENTS = ("classes", "density")
+
+
+def worlds(setup: Setup) -> Iterator[tuple[str, World, Setup]]:
+    """The calibrated world with all experiments, and others with some, in short blocks."""
+    yield "calibrated: H100, Llama-3.1-8B", H100_LLAMA_8B, setup
+    few = tuple(each for each in setup.experiments if each.name in OTHERS_EXPERIMENTS)
+    for name in OTHERS:
+        if few:
+            yield (
+                name,
+                WORLDS[name],
+                replace(setup, experiments=few, pace=replace(QUICK, rounds=setup.pace.rounds)),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +107,9 @@ def measure(bench: Bench, setup: Setup, seed: int) -> tuple[dict[str, Any], list
     """Characterises the meter, finds out how long requests take, and runs the experiments."""
     sensor = bench.characterise()
     latencies = bench.latencies_seconds(setup.kinds, setup.background)
-    plan = make_plan(setup.experiments, latencies, setup.pace, setup.background, seed)
+    pace = pace_for(setup.pace, latencies)
+    plan = make_plan(setup.experiments, latencies, pace, setup.background, seed)
+    print(f"{len(plan.blocks)} blocks of {pace.block_seconds:g} s, {plan.length_seconds / 60:.1f} minutes")
     return judge(bench.run(plan), sensor)
 
 
@@ -133,8 +159,9 @@ def run_simulated(setup: Setup, seeds: Sequence[int], folder: Path, with_counter
     """All worlds; the page says how good the comparison itself is."""
     report: dict[str, Any] = {"machine": machine("joulescope-inference", "numpy"), "worlds": []}
     lines = ["# What a request adds: measured against marginal, in simulation\n", f"{report['machine']}\n"]
-    for title, world in worlds():
-        runs = [measure(SimulatedBench(world, seed), setup, seed) for seed in seeds]
+    lines += [f"`python benchmarks/gpu/marginal.py`, {METHOD}/{METHOD_VERSION}. {LEGEND}"]
+    for title, world, its_setup in worlds(setup):
+        runs = [measure(SimulatedBench(world, seed), its_setup, seed) for seed in seeds]
         found = pooled([results for _, results in runs])
         facts = [facts for facts, _ in runs]
         results = pages.results_json(found, facts[0]["poll_seconds"])

@@ -10,6 +10,7 @@ A plan counts seconds from its own start. The bench says at which instant that w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ EDGE_SECONDS = 0.3
 
 TAIL = 1.6
 """An injected request must be over before its block is: so many times its latency is left for it."""
+
+INJECTING_SECONDS = 2.5
+"""Least time of a block in which requests may be sent."""
 
 MIN_SPACING_SECONDS = 0.02
 
@@ -161,6 +165,12 @@ class _Builder:
         length = self.pace.block_seconds
         self.blocks.append(Block(len(self.blocks), experiment, number, arm, self.at_seconds, length, offsets))
         self.at_seconds += length + self.pace.gap_seconds
+
+
+def pace_for(pace: Pace, latencies: Mapping[str, float]) -> Pace:
+    """The same pace, with blocks long enough for the slowest kind."""
+    needed = 2 * EDGE_SECONDS + TAIL * max(latencies.values()) + INJECTING_SECONDS
+    return replace(pace, block_seconds=max(pace.block_seconds, math.ceil(needed)))
 
 
 def make_plan(

@@ -17,11 +17,13 @@ from benchmarks.gpu.characterise import characterise_simulated
 from benchmarks.gpu.plan import BACKGROUND_ID, Background, Kind, Plan
 from benchmarks.gpu.recording import Recording
 from joulescope.hook import wire
-from joulescope.simulation.physics import Floats, Roofline, features_of
+from joulescope.simulation.engine import SimulatedEngine
+from joulescope.simulation.group import law_of
+from joulescope.simulation.parts import World
+from joulescope.simulation.physics import Floats, features_of
 from joulescope.simulation.traces import START_NS, SimulatedRun
 from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import PlannedRequest
-from joulescope.simulation.worlds import World
 from joulescope.units import ns_from_seconds, seconds_from_ns
 
 NOBODY = 1e-9
@@ -99,11 +101,13 @@ def serve(
 ) -> Iterator[wire.AnyRecord]:
     """The trace of a closed-loop background with requests injected, and of its end."""
     for plan in injected:
-        run.engine.submit(plan)
+        engine_of(run).submit(plan)
     turn = itertools.count()
     for stream in range(background.streams):
         tokens = background.first_output_tokens(stream)
-        run.engine.submit(planned(f"{BACKGROUND_ID}{next(turn)}", START_NS, background.prompt_tokens, tokens))
+        engine_of(run).submit(
+            planned(f"{BACKGROUND_ID}{next(turn)}", START_NS, background.prompt_tokens, tokens)
+        )
     last_ns = START_NS + ns_from_seconds(seconds)
     ours: set[int] = set()
     for record in run.records():
@@ -115,8 +119,13 @@ def serve(
             if at_ns < last_ns:
                 name = f"{BACKGROUND_ID}{next(turn)}"
                 again = planned(name, at_ns, background.prompt_tokens, background.output_tokens)
-                run.engine.submit(again)
+                engine_of(run).submit(again)
         yield record
+
+
+def engine_of(run: SimulatedRun) -> SimulatedEngine:
+    """The engine that clients speak to; the bench has one."""
+    return run.fleet.engines[0]
 
 
 def planned(request_id: str, arrival_ns: int, prompt_tokens: int, output_tokens: int) -> PlannedRequest:
@@ -143,12 +152,14 @@ class SimulatedTruth:
 
     def __init__(self, world: World, ledger: TrueLedger) -> None:
         self._ledger = ledger
-        self._law = Roofline(world)
+        self._law = law_of(world)
+        self._is_lasting = not (world.change or world.hardware.thermal or world.drafter)
+        """Whether one law holds for all steps, and the trace tells all that it needs."""
         self._group: dict[int, float] = defaultdict(float)
 
     def step(self, step: wire.Step, blocks: Sequence[int | None]) -> None:
         found = {block for block in blocks if block is not None}
-        if not found:
+        if not found or not self._is_lasting:
             return
         features = self.features(step)
         whole = features.sum(axis=1)
@@ -173,4 +184,4 @@ class SimulatedTruth:
         return sum(account.marginal_joules for account in accounts if account is not None)
 
     def group_joules(self, block: int) -> float | None:
-        return self._group[block]
+        return self._group[block] if self._is_lasting else None

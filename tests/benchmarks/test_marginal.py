@@ -15,8 +15,9 @@ from benchmarks.gpu.counterfactual import change
 from benchmarks.gpu.plan import EXPERIMENTS, Background, Experiment, Kind, Pace, Plan, make_plan
 from benchmarks.gpu.simulated import NOBODY, SAMPLE_HZ, SimulatedBench, SimulatedTruth
 from joulescope.hook import wire
+from joulescope.simulation.parts import World
 from joulescope.simulation.traces import SimulatedRun
-from joulescope.simulation.worlds import H100_LLAMA_8B, World
+from joulescope.simulation.worlds import H100_LLAMA_8B
 
 PREFILL, DECODE = Kind("prefill", 2048, 1, 0.4), Kind("decode", 16, 48, 8)
 SHORT = Experiment("short", (PREFILL, DECODE))

@@ -22,6 +22,7 @@ from benchmarks.gpu.plan import (
     block_of,
     injected_id,
     make_plan,
+    pace_for,
 )
 
 SHORT, LONG = Kind("short", 16, 8, 4.0), Kind("long", 512, 64, 0.5)
@@ -130,6 +131,16 @@ def test_impossible_plans_say_why() -> None:
     other = Experiment("other", (Kind("short", 1, 1, 1.0),))
     with pytest.raises(ValueError, match="two different kinds are called short"):
         make_plan([BOTH, other], LATENCIES, Pace(), Background(), 1)
+
+
+def test_blocks_grow_with_the_slowest_kind() -> None:
+    """A slow server gets longer blocks, so that every plan can be made; a fast one keeps the pace."""
+    pace = Pace(block_seconds=7.0)
+    assert pace_for(pace, {"short": 0.1, "long": 1.0}) == pace
+    slow = {"short": 4.0, "long": 6.0}
+    grown = pace_for(pace, slow)
+    assert grown.block_seconds > TAIL * slow["long"]
+    assert make_plan([Experiment("one", (SHORT,))], slow, grown, Background(), 1).blocks
 
 
 def test_the_experiments_can_be_planned_together() -> None:
