@@ -66,11 +66,11 @@ OTHERS = ("low-cap", "cuda-graphs", "moe", "host-bound")
 padded to captured sizes, experts, and a host that keeps the GPU waiting."""
 
 LEGEND = (
-    "Joules are per injected request. *Added*: from the energy counter at equal background work, Student's 95 % "
-    "over the pairs. *Plain ΔE*: from the same blocks at equal time. *Steps lost*: background steps that the "
-    "injected requests' time cost. *True, one by one*: what each request's steps would have cost less without "
-    "it; *together*: without all that were injected at the time; their difference is the *group effect*, which "
-    "no comparison with single figures can be free of. What all of it means: "
+    "Joules are per injected request. *Added*: from the energy counter at equal background work, Student's "
+    "95 % over the pairs. *Plain ΔE*: from the same blocks at equal time. *Steps lost*: background steps for "
+    "which the injected requests left no time. *True, one by one*: what each request's steps would have cost "
+    "less without it; *together*: without all that were injected at the time. Their difference is the *group "
+    "effect*; no comparison with single figures can be free of it. What all of it means: "
     "[docs/validation.md](../../docs/validation.md)."
 )
 
@@ -166,8 +166,12 @@ def run_simulated(setup: Setup, seeds: Sequence[int], folder: Path, with_counter
         facts = [facts for facts, _ in runs]
         results = pages.results_json(found, facts[0]["poll_seconds"])
         report["worlds"].append({"world": title, "runs": facts, **results})
-        lines += [f"\n## {title}\n", *pages.table_of(found), "\nHow good the comparison itself is:\n"]
-        lines += [*pages.truth_table_of(found), "\nOne kind in the place of another:\n"]
+        lines += [f"\n## {title}\n", *pages.table_of(found), pages.sameness_of(found)]
+        lines += [
+            "\nHow good the comparison itself is:\n",
+            *pages.truth_table_of(found),
+            "\nOne kind in the place of another:\n",
+        ]
         lines += pages.swap_table_of(swaps(found))
     if with_counterfactual:
         rows = list(counterfactuals())
@@ -228,11 +232,14 @@ def save_hardware(
         **facts,
         "failures": failures or {},
         **pages.results_json(found, facts["poll_seconds"]),
+        "pairs": pages.pairs_json(found),
     }
     lines = [f"# What a request adds: measured against marginal, on {name}\n", f"{origin}\n"]
     lines += [f"{facts['engine']}, {facts['method']}, polls every {1e3 * facts['poll_seconds']:.0f} ms\n"]
-    lines += [*pages.table_of(found), "\nOne kind in the place of another:\n"]
-    lines += pages.swap_table_of(swaps(found))
+    lines += [*pages.table_of(found), pages.sameness_of(found)]
+    idle = "not known" if facts["idle_ratio"] is None else f"{facts['idle_ratio']:.2%}"
+    lines += [f"\nIdle in the blocks: {idle}. While they ran: {sensor.get('during')}\n"]
+    lines += ["\nOne kind in the place of another:\n", *pages.swap_table_of(swaps(found))]
     save(f"gpu_marginal_{slug(name)}", report, "\n".join(lines) + "\n", folder)
 
 

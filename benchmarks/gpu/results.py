@@ -36,7 +36,6 @@ def arm_json(result: ArmResult, poll_seconds: float) -> dict[str, Any]:
         "marginal_error": asdict(result.error_of("marginal_joules")),
         "lost_steps_ratio": result.mean("lost_steps_ratio"),
         "tokens_per_step_ratio": result.mean("tokens_per_step_ratio"),
-        "each_pair": [asdict(pair) for pair in result.pairs],
     }
     if result.knows_truth:
         single, group = result.mean("true_single_joules"), result.mean("true_group_joules")
@@ -49,6 +48,15 @@ def arm_json(result: ArmResult, poll_seconds: float) -> dict[str, Any]:
             "marginal_true_error": result.mean("marginal_joules") / single - 1,
         }
     return found
+
+
+def pairs_json(results: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    """Every pair by itself, for those who want to compute otherwise."""
+    return [
+        {"experiment": result.experiment, "kind": result.arm, **asdict(pair)}
+        for result in results
+        for pair in result.pairs
+    ]
 
 
 def results_json(results: Sequence[ArmResult], poll_seconds: float) -> dict[str, Any]:
@@ -87,6 +95,14 @@ def table_of(results: Sequence[ArmResult]) -> list[str]:
             f"| {result.mean('lost_steps_ratio'):.1%} |"
         )
     return lines
+
+
+def sameness_of(results: Sequence[ArmResult]) -> str:
+    """Whether the background was the same with and without the injected requests, in a sentence."""
+    ratios = [result.mean("tokens_per_step_ratio") for result in results if len(result.pairs) > 1]
+    if not ratios:
+        return ""
+    return f"\nBackground tokens in a step, against `off`: {min(ratios):.4f} to {max(ratios):.4f} by kind."
 
 
 def truth_table_of(results: Sequence[ArmResult]) -> list[str]:
