@@ -57,8 +57,9 @@ from joulescope.simulation.worlds import H100_LLAMA_8B, WORLDS  # noqa: E402
 QUICK = Pace(rounds=10, block_seconds=7.0)
 FULL = Pace(rounds=10, block_seconds=10.0)
 SEEDS = (1,)
-RATES = (0.5, 8.0, 16.0, 22.0)
-COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT, COUNTERFACTUAL_SECONDS = range(5), 40, 60.0
+COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT = range(5), 40
+COUNTERFACTUAL_LOADS = {0.5: 240.0, 8.0: 60.0, 16.0: 60.0, 22.0: 60.0}
+"""Arrivals a second of the others, and how long they come: longer where the injected would meet each other."""
 
 
 OTHERS = ("low-cap", "cuda-graphs", "moe", "host-bound")
@@ -189,9 +190,9 @@ def run_simulated(setup: Setup, seeds: Sequence[int], folder: Path, with_counter
 
 def counterfactuals() -> Iterator[Counterfactual]:
     for kind in (PREFILL, DECODE):
-        for rate in RATES:
+        for rate, seconds in COUNTERFACTUAL_LOADS.items():
             yield counterfactual(
-                H100_LLAMA_8B, kind, rate, COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT, COUNTERFACTUAL_SECONDS
+                H100_LLAMA_8B, kind, rate, COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT, seconds
             )
 
 
