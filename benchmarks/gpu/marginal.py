@@ -59,7 +59,7 @@ FULL = Pace(rounds=10, block_seconds=10.0)
 SEEDS = (1,)
 COUNTERFACTUAL_SEEDS, COUNTERFACTUAL_COUNT = range(5), 40
 COUNTERFACTUAL_LOADS = {0.5: 240.0, 8.0: 60.0, 16.0: 60.0, 22.0: 60.0}
-"""Arrivals a second of the others, and how long they come: longer where the injected would meet each other."""
+"""Arrivals a second of the others, and for how many seconds: longer where the injected would else meet."""
 
 
 OTHERS = ("low-cap", "cuda-graphs", "moe", "host-bound")
