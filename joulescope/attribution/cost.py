@@ -37,21 +37,25 @@ Ints = NDArray[np.int64]
 _TIME_KEEP = 0.9995
 """Half of what steps taught is forgotten after 1,400 steps."""
 
-_ENERGY_KEEP = 0.998
+_ENERGY_KEEP = 0.995
 """Half of what intervals taught is forgotten after 350 of them, about three minutes."""
 
-_TIME_PRIOR_STD, _ENERGY_PRIOR_STD = 1.0, 1.5
+_TIME_PRIOR_STD = 1.0
+_ENERGY_PRIOR_STD = np.array([1.0, 1.5, 2.0, 1.0])
+"""How far each coefficient may be from what is expected, as a part of it."""
+
 _TIME_NOISE, _TIME_JITTER_SECONDS = 0.015, 5e-5
-_ENERGY_NOISE, _IDLE_NOISE, _EDGE_SECONDS = 0.02, 0.1, 0.02
+_ENERGY_NOISE, _IDLE_NOISE, _EDGE_SECONDS = 0.03, 0.1, 0.02
 """The counter ticks every 0.1 s and is polled in between: the ends of an interval are that unsure."""
 
 _UNCAPPED = 0.97
 """Steps whose dynamic power comes nearer to the cap than this may have been stretched by it."""
 
-READ_BYTES, LINEAR_FLOPS, SECONDS = range(4, 7)
-"""What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration."""
+READ_BYTES, LINEAR_FLOPS, SECONDS, WAITED_SECONDS = range(4, 8)
+"""What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration, and how
+long the GPU waited for it."""
 
-STEP_FIGURES = 7
+STEP_FIGURES = 8
 
 WEIGHT, SAVED, FLOPS, TIME, OWN_TIME = range(5)
 """Rows of priced steps, by request: modelled Shapley joules; joules saved without it; FLOPs; its part of the
@@ -74,6 +78,8 @@ class StepColumns:
     """Where each step begins, and the end: one more than there are steps."""
     seconds: Floats
     """Observed duration of each step."""
+    waited_seconds: Floats
+    """How long the GPU waited for each step while one of its requests was running."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +105,8 @@ class CostModel:
         chosen = min(facts.expert_choice_ratio, 1.0 - 1e-9)
         experts = facts.expert_weight_bytes * per_gpu if chosen > 0.0 else 0.0
         self._weights = Weights(facts.weight_bytes * per_gpu - experts, experts, float(np.log1p(-chosen)))
+        self.wait_watts = 0.0
+        """What the GPU draws while it waits for the next step of running requests."""
         self._scratch = np.empty((TOKENS + 1, 0))
         """Reused from block to block: what is too large for the heap costs page faults each time."""
         self.expect(expectation)
@@ -137,12 +145,16 @@ class CostModel:
         steps[:, READ_BYTES] = self._weights.of(steps[:, TOKENS])
         steps[:, LINEAR_FLOPS] = steps[:, TOKENS] * self._linear
         steps[:, SECONDS] = columns.seconds
+        steps[:, WAITED_SECONDS] = columns.waited_seconds
         rows = np.empty((ROWS, features.shape[1])) if rows is None else rows
         self._price_linear(rows, features, steps, counts)
         large = _large_requests(features[TOKENS], steps, columns.offsets)
         crooked = ~self._memory_bound(steps)
         if crooked.any():
             self._price_crooked(rows, features, steps, columns.offsets, large, np.flatnonzero(crooked))
+        if columns.waited_seconds.any():
+            rows[WEIGHT] += np.repeat(self.wait_watts * columns.waited_seconds / counts, counts)
+            self._save_all_alone(rows, counts)
         return Prices(rows, steps)
 
     def expected_seconds(self, columns: StepColumns) -> Floats:
@@ -234,8 +246,13 @@ class CostModel:
             joules = np.multiply(moved, joules_per_byte, out=rows[row])
             joules += arithmetic
             joules += seconds * active_watts
+        self._save_all_alone(rows, counts)
+
+    @staticmethod
+    def _save_all_alone(rows: Floats, counts: Ints) -> None:
+        """Without its only request there would have been no step."""
         alone = counts == 1
-        if alone.any():  # without its only request there would have been no step
+        if alone.any():
             at = (np.cumsum(counts) - counts)[alone]
             rows[SAVED, at] = rows[WEIGHT, at]
             rows[OWN_TIME, at] = rows[TIME, at]
@@ -285,7 +302,7 @@ class CostModel:
         """
         if not len(steps):
             return
-        n, kv, other, _, read, linear, duration = steps.T
+        n, kv, other, _, read, linear, duration, _ = steps.T
         _, _, per_byte, per_flop = self.time.coefficients
         by_memory = read * per_byte >= linear * per_flop
         rows = np.stack(
@@ -305,7 +322,9 @@ class CostModel:
 
     def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_joules: float) -> None:
         """Takes the measured joules of steps (each with the part that was measured), idle ones taken off."""
-        n, kv, other, _, read, linear, duration = parts @ steps
+        n, kv, other, _, read, linear, duration, waited = parts @ steps
+        waited_joules = min(self.wait_watts * waited, energy_joules)
+        energy_joules, idle_joules = energy_joules - waited_joules, idle_joules + waited_joules
         row = np.array([read + kv, linear + other, n, duration])
         edge_joules = _EDGE_SECONDS * energy_joules / max(duration, 1e-9)
         unsure = (_ENERGY_NOISE * energy_joules, edge_joules, _IDLE_NOISE * idle_joules)

@@ -76,6 +76,7 @@ def divide(
     stretches = _classify(interval, gpu, engines, silent, found, otherwise)
     slowdown = _slowdown(found, stretches)
     for engine, segments in found:
+        engine.model.wait_watts = gpu.idle.watts
         engine.price(segments, slowdown)
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)

@@ -67,9 +67,10 @@ class Engine:
     def known_until_ns(self) -> int:
         if self.down_ns is not None:
             return FOREVER_NS
-        if self._pending_since_ns is None:
+        if self._pending_since_ns is None and (self.sends_progress or self._clock.stages == 1):
             return self._complete_until_ns
-        return min(self._complete_until_ns, max(self._pending_since_ns, self._last_output_ns))
+        # A step under way may have been on the first stage since that was free.
+        return min(self._complete_until_ns, max(self._pending_since_ns or 0, self._clock.first_free_ns))
 
     @property
     def sends_progress(self) -> bool:

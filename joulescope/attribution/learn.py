@@ -40,11 +40,11 @@ class PriorRegression:
 
     Args:
         prior: expected coefficients, all positive; their scale also sets the units of the fit.
-        relative_std: how far each may be from its prior, as a part of it.
+        relative_std: how far each may be from its prior, as a part of it; one figure or one for each.
         keep: part of the data's weight that stays after one more observation (0..1).
     """
 
-    def __init__(self, prior: Floats, relative_std: float, keep: float) -> None:
+    def __init__(self, prior: Floats, relative_std: Floats | float, keep: float) -> None:
         self.prior = prior
         self.coefficients: Floats = prior.copy()
         self.keep = keep

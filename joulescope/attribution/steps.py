@@ -31,7 +31,7 @@ class PlacedStep:
     spans: list[Span]
     """The stretch of time that it is accounted for, on each pipeline stage."""
     busy_ns: int
-    """How long one stage worked on it."""
+    """How long one stage worked on it; the rest of a span it waited for it."""
 
 
 class StageClock:
@@ -64,12 +64,17 @@ class StageClock:
             spans.append((before_ns if continued else start_ns, reached_ns))
             free_ns[stage] = reached_ns
         if stages == 1:
-            busy_ns = spans[0][1] - spans[0][0]
+            busy_ns = spans[0][1] - begins[0]
         return spans, busy_ns
 
     @property
-    def last_output_ns(self) -> int:
-        return self._free_ns[-1]
+    def stages(self) -> int:
+        return len(self._free_ns)
+
+    @property
+    def first_free_ns(self) -> int:
+        """When the first stage had done the last step that is known."""
+        return self._free_ns[0]
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +120,8 @@ class StepBlock:
         """Stages × steps."""
         self.end_ns: Ints = np.ascontiguousarray(spans[:, :, 1].T)
         self.seconds: Floats = np.array([step.busy_ns for step in steps]) / 1e9
+        lengths = (self.end_ns - self.start_ns).mean(axis=0)
+        self.waited_seconds: Floats = np.maximum(lengths / 1e9 - self.seconds, 0.0)
         self.special: Special | None = None
         self.rows: Floats = np.empty((ROWS, len(self.slots)))
         self.figures: Floats = np.empty((len(steps), STEP_FIGURES))
@@ -137,6 +144,7 @@ class StepBlock:
             self.sampled[begin:end],
             self.offsets[first : last + 1] - begin,
             self.seconds[first:last],
+            self.waited_seconds[first:last],
         )
 
     def price_until(self, last: int, model: CostModel, slowdown: float | None = None) -> None:
@@ -150,6 +158,7 @@ class StepBlock:
             return
         if slowdown is not None:
             self.seconds[first:last] = slowdown * model.expected_seconds(self.columns(first, last))
+            self.waited_seconds[first:last] = 0.0
             self.shared[first:last] = True
         rows = self.rows[:, self.offsets[first] : self.offsets[last]]
         self.figures[first:last] = model.price(self.columns(first, last), rows).steps

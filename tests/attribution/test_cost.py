@@ -50,7 +50,9 @@ def priced(model: CostModel, *steps: tuple[list[int], list[int], float]) -> Pric
     ones = np.ones(int(offsets[-1]), dtype=np.int64)
     seconds = np.array([seconds for _, _, seconds in steps])
     return model.price(
-        StepColumns(np.concatenate(contexts), np.concatenate(scheduled), ones, offsets, seconds)
+        StepColumns(
+            np.concatenate(contexts), np.concatenate(scheduled), ones, offsets, seconds, np.zeros(len(steps))
+        )
     )
 
 

@@ -13,14 +13,14 @@ def test_one_stage_runs_until_its_output() -> None:
     clock = StageClock(1, 0)
     assert clock.place(5, 20, continued=False) == ([(5, 20)], 15)
     assert clock.place(10, 30, continued=False) == ([(20, 30)], 10)
-    assert clock.last_output_ns == 30
+    assert clock.first_free_ns == 30
 
 
 def test_the_wait_of_a_running_request_is_its_steps() -> None:
     """Between two steps of one request the GPU waits for that request's host work."""
     clock = StageClock(1, 0)
     clock.place(0, 20, continued=False)
-    assert clock.place(26, 40, continued=True) == ([(20, 40)], 20)
+    assert clock.place(26, 40, continued=True) == ([(20, 40)], 14)
     assert clock.place(50, 60, continued=False) == ([(50, 60)], 10)
 
 
