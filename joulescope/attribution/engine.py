@@ -67,10 +67,19 @@ class Engine:
     def known_until_ns(self) -> int:
         if self.down_ns is not None:
             return FOREVER_NS
-        if self._pending_since_ns is None and (self.sends_progress or self._clock.stages == 1):
-            return self._complete_until_ns
-        # A step under way may have been on the first stage since that was free.
-        return min(self._complete_until_ns, max(self._pending_since_ns or 0, self._clock.first_free_ns))
+        until_ns, free_ns = self._complete_until_ns, self._clock.first_free_ns
+        if self._pending_since_ns is not None:
+            until_ns = min(until_ns, max(self._pending_since_ns, free_ns))
+        if free_ns < until_ns <= free_ns + _LONGEST_WAIT_NS and self._may_continue():
+            return free_ns  # the next step may claim the wait for it
+        return until_ns
+
+    def _may_continue(self) -> bool:
+        """Whether a request has run and may run on."""
+        table = self.requests
+        return any(
+            table.last_step_ns[slot] and handle not in self._endings for handle, slot in table.slot_of.items()
+        )
 
     @property
     def sends_progress(self) -> bool:
@@ -115,6 +124,7 @@ class Engine:
         """Steps may be missing in this stretch; who was open in it is not told whole."""
         self.tally.gaps += 1
         self.gaps.append((start_ns, end_ns))
+        self._clock.lost_until(end_ns)
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
         self.requests.complete[list(self.requests.slot_of.values())] = False
 

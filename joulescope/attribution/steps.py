@@ -67,9 +67,9 @@ class StageClock:
             busy_ns = spans[0][1] - begins[0]
         return spans, busy_ns
 
-    @property
-    def stages(self) -> int:
-        return len(self._free_ns)
+    def lost_until(self, time_ns: int) -> None:
+        """Until here steps may have run that nobody told of: no later step claims that time."""
+        self._free_ns = [max(free_ns, time_ns) for free_ns in self._free_ns]
 
     @property
     def first_free_ns(self) -> int:
