@@ -52,8 +52,8 @@ _UNCAPPED = 0.97
 """Steps whose dynamic power comes nearer to the cap than this may have been stretched by it."""
 
 READ_BYTES, LINEAR_FLOPS, SECONDS, WAITED_SECONDS = range(4, 8)
-"""What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration, and how
-long the GPU waited for it."""
+"""What else is known of a step: weights that it reads, FLOPs of the layers that read them, its duration, and
+how long the GPU waited for it."""
 
 STEP_FIGURES = 8
 

@@ -21,12 +21,15 @@ _OUTLIER = 2.5
 
 _DRIFT_MEMORY = 0.8
 _DRIFT_ALARM = 2.5
-"""Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's mean:
-with this memory it scatters by a third of one, by more where batches resemble those before them."""
+"""Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's
+mean: with this memory it scatters by a third of one, by more where batches resemble those before them."""
 
 _USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
 """How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
 to be (in stated variances)."""
+
+_FAR, _SEEN_MEMORY = 3.0, 0.98
+"""A prior that is off by more than this factor, over so long a memory, is of another kind of machine."""
 
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
@@ -52,6 +55,8 @@ class PriorRegression:
         self._information = np.zeros_like(self._prior_information)
         self._evidence = np.zeros(len(prior))
         self.observations = 0
+        self._seen: Floats = np.zeros(2)
+        """Latest values, and what the prior expected of them, summed."""
         self._covariance: Floats | None = None
         self._drift, self._usual, self._ratio = 0.0, 1.0, 1.0
         self.changes = 0
@@ -67,6 +72,7 @@ class PriorRegression:
         """
         if not len(values):
             return
+        self._rescale(rows, values)
         expected = rows @ self.coefficients
         deviations = (values - expected) / std
         ratio = float(values.sum() / max(expected.sum(), 1e-300))
@@ -83,6 +89,21 @@ class PriorRegression:
         self._information = kept * self._information + weighted.T @ scaled
         self._evidence = kept * self._evidence + weighted.T @ values
         self.observations += len(values)
+        self._covariance = None
+        self._solve()
+
+    def _rescale(self, rows: Floats, values: Floats) -> None:
+        """Moves the whole prior where what is seen lies far from all that it expects: another kind of GPU, or
+        facts that are wrong. Its proportions stay."""
+        self._seen *= _SEEN_MEMORY
+        self._seen += (values.sum(), (rows @ self.prior).sum())
+        ratio = float(self._seen[0] / max(self._seen[1], 1e-300))
+        if 1.0 / _FAR <= ratio <= _FAR:
+            return
+        self.prior = self.prior * ratio
+        self._information *= ratio**2
+        self._evidence *= ratio
+        self._seen[1] *= ratio
         self._covariance = None
         self._solve()
 

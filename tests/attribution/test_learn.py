@@ -67,3 +67,20 @@ def test_no_coefficient_becomes_negative() -> None:
     fit = PriorRegression(PRIOR, 1.0, 0.999)
     feed(fit, np.array([2.0, -5.0, 120.0]), 300)
     assert (fit.coefficients > 0).all()
+
+
+def test_a_prior_of_another_kind_of_machine_is_left_behind() -> None:
+    """Where everything is a thousand times what was expected, the expectation moves as a whole."""
+    fit = PriorRegression(PRIOR, 1.0, 0.999)
+    for row in rows(300):
+        fit.learn(row[None, :], np.array([1000.0 * (row @ TRUTH)]), np.array([20.0]))
+    assert fit.coefficients == pytest.approx(1000.0 * TRUTH, rel=0.05)
+
+
+def test_a_change_of_proportions_is_noticed_at_once() -> None:
+    """A lasting shift makes the old data count little, long before it would have faded."""
+    fit = PriorRegression(PRIOR, 1.0, 0.9999)
+    feed(fit, PRIOR, 2000)
+    feed(fit, TRUTH, 60, seed=1)
+    assert fit.changes >= 1
+    assert fit.coefficients == pytest.approx(TRUTH, rel=0.1)
