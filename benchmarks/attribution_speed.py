@@ -4,7 +4,8 @@ Feeds the accountant alone, with steps that are already in memory, as a replay h
 parsed: a steady batch of decoding requests of which some end and others, with prefills, take their place in
 every tenth step, on one GPU with an interval of joules every half second. Everything that attribution does is
 in it: tokens counted, steps priced, intervals divided, requests charged with their uncertainty and
-finished, the cost model fitted. What comes before (reading JSON or the socket) is measured by ``benchmarks/sidecar.py``.
+finished, the cost model fitted. What comes before (reading JSON or the socket) is measured by
+``benchmarks/sidecar.py``.
 
     python benchmarks/attribution_speed.py [--repeat 5]
 """

@@ -318,7 +318,10 @@ class CostModel:
         dynamic = (kv + read) * joules_per_byte + (linear + other) * joules_per_flop + n * sequence_joules
         free = dynamic < _UNCAPPED * self._headroom_watts() * (rows @ self.time.coefficients)
         std = _TIME_NOISE * duration + _TIME_JITTER_SECONDS
+        changes = self.time.changes
         self.time.learn(rows[free], duration[free], std[free])
+        if self.time.changes > changes:  # other clocks change the joules too, which fewer data tell of
+            self.energy.jump()
 
     def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_joules: float) -> None:
         """Takes the measured joules of steps (each with the part that was measured), idle ones taken off."""

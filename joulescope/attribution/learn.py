@@ -24,7 +24,7 @@ _DRIFT_ALARM = 2.5
 """Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's
 mean: with this memory it scatters by a third of one, by more where batches resemble those before them."""
 
-_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
+_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.04
 """How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
 to be (in stated variances)."""
 
@@ -78,7 +78,7 @@ class PriorRegression:
         ratio = float(values.sum() / max(expected.sum(), 1e-300))
         self._ratio = _DRIFT_MEMORY * self._ratio + (1.0 - _DRIFT_MEMORY) * min(max(ratio, 0.2), 5.0)
         if self._regime_changed(rows, deviations, std):
-            self._jump()
+            self.jump()
             deviations = (values - rows @ self.coefficients) / std
         residuals = np.abs(deviations)
         self._note_misfit(residuals)
@@ -122,7 +122,7 @@ class PriorRegression:
         self._drift = 0.0
         return True
 
-    def _jump(self) -> None:
+    def jump(self) -> None:
         """All coefficients change by the ratio that was seen, and each by a further jump of unknown size.
 
         With information A and evidence b the second is (A⁻¹ + D)⁻¹ and its product with A⁻¹b, written
