@@ -1,0 +1,213 @@
+"""What each part of the estimator is worth: its error in simulated worlds without that part.
+
+The parts: the prior, the KV cache's bytes, the model of time, the uncertainty of not knowing the steps'
+energies, and the counter's tick. The same runs, worlds and judgement as ``benchmarks/accuracy.py``.
+
+    python benchmarks/ablations.py [--seconds 45] [--processes 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks.accuracy import Errors, judge, merged
+from benchmarks.report import machine, save
+from joulescope.attribution.cost import CostModel, Floats, ModelMaker
+from joulescope.attribution.learn import PriorRegression
+from joulescope.attribution.prior import Expectation
+from joulescope.hook.wire import AnyRecord, Sample, Step
+from joulescope.model import CostFacts
+from joulescope.sampling.meter import WINDOW_NS
+from joulescope.sensors.simulated import PROFILES
+from joulescope.simulation.traces import SimulatedRun
+from joulescope.simulation.worlds import WORLDS
+
+RATES = (4.0, 16.0)
+SEEDS = (101,)
+
+SOME_WORLDS = ("calibrated", "blended-roofline", "moe", "speculative", "host-bound", "long-context")
+
+_NO_PRIOR_STD = 100.0
+"""A prior so wide that it only sets the units."""
+
+_NEGLIGIBLE = 1e-9
+
+
+class WithoutPrior(CostModel):
+    """Starts from the prior's figures, but gives them no weight against data."""
+
+    def expect(self, expectation: Expectation) -> None:
+        super().expect(expectation)
+        for name in ("time", "energy"):
+            fit: PriorRegression = getattr(self, name)
+            setattr(self, name, PriorRegression(fit.prior, _NO_PRIOR_STD, fit.keep))
+
+
+class WithoutLearning(CostModel):
+    """The prior alone."""
+
+    def learn_times(self, steps: Floats) -> None:
+        pass
+
+    def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_seconds: float) -> None:
+        pass
+
+
+class WithoutTime(CostModel):
+    """Every request of a step takes the same part of its duration."""
+
+    def expect(self, expectation: Expectation) -> None:
+        flat = replace(
+            expectation,
+            sequence_seconds=_NEGLIGIBLE * expectation.sequence_seconds,
+            seconds_per_byte=_NEGLIGIBLE * expectation.seconds_per_byte,
+            seconds_per_flop=_NEGLIGIBLE * expectation.seconds_per_flop,
+        )
+        super().expect(flat)
+
+    def learn_times(self, steps: Floats) -> None:
+        pass
+
+
+def without_kv(facts: CostFacts, gpu_count: int, expectation: Expectation) -> CostModel:
+    """The estimator is not told that contexts are read."""
+    return CostModel(replace(facts, kv_bytes_per_token=0.0), gpu_count, expectation)
+
+
+def with_exact_steps(run: SimulatedRun, records: Sequence[AnyRecord]) -> list[AnyRecord]:
+    """The records with a reading of the true energy at both ends of every step instead of the counter's."""
+    total: dict[str, float] = {}
+    readings: list[tuple[int, AnyRecord]] = []
+    for step in run.truth.steps or ():
+        before = total.get(step.gpu, 0.0) + step.gap_joules
+        total[step.gpu] = before + step.joules
+        for time_ns, joules in ((step.start_ns, before), (step.end_ns, total[step.gpu])):
+            readings.append((time_ns, Sample(gpu=step.gpu, time_ns=time_ns, energy_joules=joules)))
+    timed: list[tuple[int, AnyRecord]] = []
+    now_ns = 0
+    for record in records:
+        if not isinstance(record, Sample):
+            now_ns = max(now_ns, record.output_end_ns if isinstance(record, Step) else _instant(record))
+            timed.append((now_ns, record))
+    readings.sort(key=lambda each: each[0])
+    return [record for _, record in heapq.merge(timed, readings, key=lambda each: each[0])]
+
+
+def _instant(record: AnyRecord) -> int:
+    return int(getattr(record, "end_ns", 0) or getattr(record, "time_ns", 0))
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A way to do without something, or to have something better."""
+
+    name: str
+    make_model: ModelMaker = CostModel
+    sensor: str = "h100"
+    """Which meter the GPU shows."""
+    exact_steps: bool = False
+
+
+ABLATIONS = (
+    Ablation("as it is"),
+    Ablation("without the prior", WithoutPrior),
+    Ablation("without learning", WithoutLearning),
+    Ablation("without the KV cache", without_kv),
+    Ablation("without a model of time", WithoutTime),
+    Ablation("with every step's true energy", exact_steps=True),
+    Ablation("with a counter that ticks every 10 ms", sensor="tick-10ms"),
+    Ablation("with a counter that ticks every 1 s", sensor="tick-1s"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulated run without one of the parts."""
+
+    ablation: Ablation
+    world: str
+    rate: float
+    seed: int
+    seconds: float
+
+    def measure(self) -> tuple[Errors, dict[str, float]]:
+        run = SimulatedRun(
+            self.seconds,
+            seed=self.seed,
+            rate_per_second=self.rate,
+            world=WORLDS[self.world],
+            keep_steps=self.ablation.exact_steps,
+            sensor=PROFILES[self.ablation.sensor],
+        )
+        records: Sequence[AnyRecord] = list(run.records())
+        if self.ablation.exact_steps:
+            return judge(run, with_exact_steps(run, records), self.ablation.make_model, window_ns=1)
+        return judge(run, records, self.ablation.make_model, WINDOW_NS)
+
+
+def measure_all(worlds: Sequence[str], seconds: float, processes: int) -> list[dict[str, Any]]:
+    keys = [(ablation, world) for ablation in ABLATIONS for world in worlds]
+    runs = [
+        Run(ablation, world, rate, seed, seconds)
+        for ablation, world in keys
+        for rate in RATES
+        for seed in SEEDS
+    ]
+    with ProcessPoolExecutor(processes) as pool:
+        results = iter(pool.map(Run.measure, runs))
+        return [
+            {
+                "ablation": ablation.name,
+                "world": world,
+                **merged([next(results) for _ in range(len(RATES) * len(SEEDS))]),
+            }
+            for ablation, world in keys
+        ]
+
+
+def text_of(report: dict[str, Any]) -> str:
+    rows, worlds = report["rows"], report["worlds"]
+    lines = [
+        "# What each part of the estimator is worth\n",
+        f"`python benchmarks/ablations.py`, {report['machine']}\n",
+        "Mean error of a request's joules and its 95th percentile, percent, over loads of "
+        f"{' and '.join(f'{rate:g}' for rate in RATES)} requests a second and seeds not used in tuning.\n",
+        f"| the estimator | {' | '.join(worlds)} | mean |",
+        "|" + "---|" * (len(worlds) + 2),
+    ]
+    for ablation in ABLATIONS:
+        some = [row for row in rows if row["ablation"] == ablation.name]
+        cells = [f"{100 * row['ours']['mean']:.1f} ({100 * row['ours']['p95']:.1f})" for row in some]
+        mean = np.mean([row["ours"]["mean"] for row in some])
+        lines.append(f"| {ablation.name} | {' | '.join(cells)} | {100 * mean:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=45.0, help="simulated time of one run")
+    parser.add_argument("--worlds", nargs="+", default=list(SOME_WORLDS), choices=sorted(WORLDS))
+    parser.add_argument("--processes", type=int, default=2)
+    chosen = parser.parse_args()
+    report = {
+        "machine": machine("joulescope-inference", "numpy"),
+        "seconds": chosen.seconds,
+        "worlds": chosen.worlds,
+        "rows": measure_all(chosen.worlds, chosen.seconds, chosen.processes),
+    }
+    save("ablations", report, text_of(report))
+
+
+if __name__ == "__main__":
+    main()
