@@ -205,7 +205,7 @@ def text_of(report: dict[str, Any]) -> str:
         "# Error of a request's joules, in simulated worlds\n",
         f"`python benchmarks/accuracy.py`, {report['machine']}\n",
         "Errors are |figure − true| / true of finished requests, in percent. *Within*: mean ≤ 2 % and "
-        "95th percentile ≤ 6 %; for mixtures of experts 3 % and 8 %. *Interval*: part of the true figures that the "
+        "95th percentile ≤ 6 %; for mixtures of experts 3 % and 8 %. *Interval*: part of the truths that the "
         f"stated {INTERVAL_LEVEL:.0%} interval holds, and half its width (median). *Cold*: seconds from the "
         f"engine's first request until the mean error stays below {SETTLED_ERROR:.0%}. *Truth*: standard "
         "error of the truth itself. *Residual*: measured less accounted joules.\n",

@@ -24,12 +24,17 @@ _DRIFT_ALARM = 2.5
 """Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's
 mean: with this memory it scatters by a third of one, by more where batches resemble those before them."""
 
-_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.04
+_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
 """How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
 to be (in stated variances)."""
 
+_MOST = 4.0
+"""A deviation counts for no more than this in an alarm: one alone must not raise it."""
+
 _FAR, _SEEN_MEMORY = 3.0, 0.98
 """A prior that is off by more than this factor, over so long a memory, is of another kind of machine."""
+
+_ABSURD = 10.0
 
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
@@ -95,10 +100,11 @@ class PriorRegression:
     def _rescale(self, rows: Floats, values: Floats) -> None:
         """Moves the whole prior where what is seen lies far from all that it expects: another kind of GPU, or
         facts that are wrong. Its proportions stay."""
-        self._seen *= _SEEN_MEMORY
-        self._seen += (values.sum(), (rows @ self.prior).sum())
+        expected = float((rows @ self.prior).sum())
+        seen = min(float(values.sum()), _ABSURD * expected)  # one absurd value must not do it alone
+        self._seen = _SEEN_MEMORY * self._seen + (seen, expected)
         ratio = float(self._seen[0] / max(self._seen[1], 1e-300))
-        if 1.0 / _FAR <= ratio <= _FAR:
+        if ratio <= 0.0 or 1.0 / _FAR <= ratio <= _FAR:
             return
         self.prior = self.prior * ratio
         self._information *= ratio**2
@@ -113,7 +119,7 @@ class PriorRegression:
         if self.observations < _SETTLED:
             ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
             known += float(ratio @ self.relative_covariance() @ ratio)
-        latest = float(np.clip(deviations, -2 * _OUTLIER, 2 * _OUTLIER).mean()) / known**0.5
+        latest = float(np.clip(deviations, -_MOST, _MOST).mean()) / known**0.5
         usual = max(_LEAST_SCATTER, self._usual) ** 0.5
         self._usual = _USUAL_MEMORY * self._usual + (1.0 - _USUAL_MEMORY) * (latest - self._drift) ** 2
         self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
