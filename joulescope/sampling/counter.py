@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joulescope.model import EnergyInterval
+from joulescope.sampling.ticks import TickClock
 from joulescope.units import seconds_from_ns, uj_from_joules
 
 HOLE_SECONDS = 5.0
@@ -89,6 +90,7 @@ class CounterMeter:
         self._power_watts = 0.0
         self._start_ns = self._changed_ns = self._seen_ns = 0
         self._start_uj = 0
+        self._ticks = TickClock()
 
     def add(self, time_ns: int, joules: float, power_watts: float | None) -> list[EnergyInterval]:
         """Takes one poll, later than the one before; gives the intervals that it completes."""
@@ -105,12 +107,13 @@ class CounterMeter:
             return self._break(time_ns, joules)
         hole = seconds_from_ns(time_ns - self._seen_ns) > HOLE_SECONDS
         intervals = self._close(self._changed_ns) if hole else []
-        self._seen_ns = time_ns
+        before_ns, self._seen_ns = self._seen_ns, time_ns
         self._joules = joules
         if step.joules > 0:
-            self._changed_ns = time_ns
-            if time_ns - self._start_ns >= self._window_ns:
-                intervals += self._close(time_ns)
+            ticked_ns = self._ticks.saw(before_ns, time_ns)
+            self._changed_ns = ticked_ns
+            if ticked_ns - self._start_ns >= self._window_ns:
+                intervals += self._close(ticked_ns)
         return intervals
 
     def flush(self) -> list[EnergyInterval]:
@@ -121,6 +124,7 @@ class CounterMeter:
         self._origin_joules = self._joules = joules
         self._start_ns = self._changed_ns = self._seen_ns = time_ns
         self._start_uj = 0
+        self._ticks = TickClock()
 
     def _break(self, time_ns: int, joules: float) -> list[EnergyInterval]:
         intervals = self._close(self._changed_ns)

@@ -38,11 +38,11 @@ def test_steps_of_a_counter_are_a_type() -> None:
 
 
 def test_interval_ends_at_the_first_change_after_the_window() -> None:
-    """Polls between two ticks see the old value and never end an interval."""
+    """Polls between two ticks see the old value and never end an interval; it ends between two polls."""
     meter = Meter(INFO)
     polls = [(0.0, 100), (0.2, 120), (0.4, 140), (0.5, 140), (0.55, 140), (0.6, 160), (0.65, 160)]
-    assert spans(feed(meter, [at(*poll) for poll in polls])) == [(0.0, 0.6, 60.0)]
-    assert spans(meter.flush()) == [(0.6, 0.65, 0.0)]
+    assert spans(feed(meter, [at(*poll) for poll in polls])) == [(0.0, 0.575, 60.0)]
+    assert spans(meter.flush()) == [(0.575, 0.65, 0.0)]
 
 
 def test_next_interval_starts_where_the_last_one_ended() -> None:
