@@ -30,7 +30,7 @@ EDGE_SECONDS = 0.02
 OWN_TIME_STD = 0.05
 """How unsure the split of a step's duration into what is shared and what requests bring is, relative."""
 
-COEFFICIENT_PART, MARGINAL_COEFFICIENT_PART = 0.3, 0.45
+COEFFICIENT_PART, MARGINAL_COEFFICIENT_PART = 0.35, 0.45
 """Part of the fit's standard deviations that figures really show: the fit is told more noise than there is,
 so that it leans on its prior. These and the next were set on simulated worlds (``benchmarks/accuracy.py``)
 such that 90 % intervals hold 90 % of the truths, and are judged there on seeds that were not used for it."""
