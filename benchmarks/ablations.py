@@ -86,13 +86,19 @@ def without_kv(facts: CostFacts, gpu_count: int, expectation: Expectation) -> Co
 
 
 def with_exact_steps(run: SimulatedRun, records: Sequence[AnyRecord]) -> list[AnyRecord]:
-    """The records with a reading of the true energy at both ends of every step instead of the counter's."""
+    """The records with a reading of the true energy at every step's end instead of the counter's.
+
+    Also at its begin where the GPU was idle before; where it waited for the step, that is the step's.
+    """
     total: dict[str, float] = {}
     readings: list[tuple[int, AnyRecord]] = []
     for step in run.truth.steps or ():
         before = total.get(step.gpu, 0.0) + step.gap_joules
         total[step.gpu] = before + step.joules
-        for time_ns, joules in ((step.start_ns, before), (step.end_ns, total[step.gpu])):
+        edges = [(step.end_ns, total[step.gpu])]
+        if not step.gap_joules:
+            edges.insert(0, (step.start_ns, before))
+        for time_ns, joules in edges:
             readings.append((time_ns, Sample(gpu=step.gpu, time_ns=time_ns, energy_joules=joules)))
     timed: list[tuple[int, AnyRecord]] = []
     now_ns = 0
