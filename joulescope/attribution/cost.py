@@ -38,7 +38,7 @@ _TIME_KEEP = 0.9995
 """Half of what steps taught is forgotten after 1,400 steps."""
 
 _ENERGY_KEEP = 0.995
-"""Half of what intervals taught is forgotten after 350 of them, about three minutes."""
+"""Half of what intervals taught is forgotten after 140 of them, about 70 seconds."""
 
 _TIME_PRIOR_STD = 1.0
 _ENERGY_PRIOR_STD = np.array([1.0, 1.5, 2.0, 1.0])
