@@ -2,8 +2,9 @@
 
 Bayesian linear regression in information form, with forgetting towards the prior: old data fades at a
 given rate, the prior does not. So coefficients that the data cannot tell apart (in steady decode the
-bytes read and the duration rise together) stay at the prior's proportions, and a change of regime is
-followed once the old data has faded. Memory and time do not grow with the stream.
+bytes read and the duration rise together) stay at the prior's proportions. A change of regime is noticed by
+residuals that lie to one side, and the old data then counts for little. Memory and time do not grow with
+the stream.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _FAR, _SEEN_MEMORY = 3.0, 0.98
 """A prior that is off by more than this factor, over so long a memory, is of another kind of machine."""
 
 _ABSURD = 10.0
+"""A value counts for no more than so many times what was expected when the prior is moved."""
 
 _SETTLED = 200
 """After so many observations what is not known of the coefficients is little beside the noise."""
