@@ -63,7 +63,7 @@ QUERIES = (
     ),
     (
         "How far counter and power readings agree, over ten minutes",
-        "rate(joulescope_compared_counter_energy_joules_total[10m])"
+        "rate(joulescope_compared_driver_energy_joules_total[10m])"
         " / rate(joulescope_compared_power_energy_joules_total[10m])",
     ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
@@ -75,7 +75,7 @@ METERS = """\
 Most GPUs with an energy counter tell their power too. Each reading of power holds until the next, for 2 s at
 most, and is integrated beside the counter, from one change of the counter to a later one. Both meters leave
 out holes, resets and impossible values, so that the two sums always speak of the same time.
-`joulescope_counter_to_power_ratio` is their ratio in the last 60 s, shown once 20 s of them could be
+`joulescope_gpu_meters_ratio` is their ratio in the last 60 s, shown once 20 s of them could be
 compared. Only the counter is accounted.
 
 Many GPUs show power as a mean over the last second: after a change of load the power meter is half a second

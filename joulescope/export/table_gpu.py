@@ -114,7 +114,7 @@ GPU = (
         readers.of_gpu(lambda gpu: gpu.info.calibration_factor),
     ),
     Metric(
-        "joulescope_counter_to_power_ratio",
+        "joulescope_gpu_meters_ratio",
         Kind.GAUGE,
         "ratio",
         ("gpu",),
@@ -123,7 +123,7 @@ GPU = (
         readers.of_comparison(lambda comparison: comparison.ratio, live=True),
     ),
     Metric(
-        "joulescope_compared_counter_energy_joules_total",
+        "joulescope_compared_driver_energy_joules_total",
         Kind.COUNTER,
         "joules",
         ("gpu",),

@@ -74,7 +74,7 @@ def test_the_parts_sum_to_the_measured_energy() -> None:
 def test_absent_is_not_zero() -> None:
     """A silent sensor or an engine that left has no gauge, though the snapshot holds its last word."""
     snapshot = rich_snapshot()
-    for name in ("counter_to_power_ratio", "compared_power_energy_joules_total"):
+    for name in ("gpu_meters_ratio", "compared_power_energy_joules_total"):
         assert set(points(f"joulescope_{name}", snapshot)) == {(GPU_A,)}
     for name in ("power_watts", "memory_used_bytes", "sm_utilization_ratio"):
         assert set(points(f"joulescope_gpu_{name}", snapshot)) == {(GPU_A,)}
@@ -88,7 +88,7 @@ def test_a_reading_is_stale_once_its_sensor_is_down() -> None:
     gpu = rich_snapshot().gpus[0]
     snapshot = replace(rich_snapshot(), gpus=(replace(gpu, up=False),))
     assert points("joulescope_gpu_power_watts", snapshot) == {}
-    assert points("joulescope_counter_to_power_ratio", snapshot) == {}
+    assert points("joulescope_gpu_meters_ratio", snapshot) == {}
     assert points("joulescope_sensor_up", snapshot) == {(GPU_A,): 0}
 
 
