@@ -121,11 +121,15 @@ class Accountant:
         return self._make_model(info.cost, gpu_count, expectation_of("", None))
 
     def _expect(self) -> None:
-        """Tells the models that have learned nothing yet what GPU they are about."""
+        """Tells the models that have learned nothing yet what GPUs they are about, and who else has them."""
+        first_of: dict[tuple[str, ...], CostModel] = {}
         for engine in self._engines:
             gpus = self._gpus_of(engine)
-            if gpus and not engine.model.has_learned:
+            if not gpus:
+                continue
+            if not engine.model.has_learned:
                 engine.model.expect(expectation_of(gpus[0].info.name, gpus[0].info.power_limit_watts))
+            engine.model.share_energy(first_of.setdefault(tuple(gpu.info.gpu for gpu in gpus), engine.model))
 
     def _former(self, info: EngineInfo) -> Engine | None:
         """The engine that this one is, back from a broken connection."""

@@ -23,10 +23,14 @@ from joulescope.attribution.gpu import GpuState
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.spans import Span, clip, complement, length_ns, union
 from joulescope.attribution.steps import Segment
+from joulescope.attribution.usage import Usage, usage_of
 from joulescope.model import EnergyInterval
 
 _CLEAN, _BUSY = 0.9, 0.2
 """Part of an interval that must be busy for it to teach the busy power, and the cost of steps."""
+
+_AT_LIMIT = 0.985
+"""Part of the power limit that an interval must draw in the mean to have been held back by it throughout."""
 
 _OVERLAPPING = 1.001
 """Steps of several engines that together tell more time than passed ran in turn, not one after the other."""
@@ -37,12 +41,14 @@ _Found = list[tuple[Engine, list[Segment]]]
 
 @dataclass(slots=True)
 class EngineShare:
-    """What one engine's steps got of an interval, one entry per request and step, in order."""
+    """What one engine's steps got of an interval."""
 
     engine: Engine
     segments: list[Segment]
     """The steps that overlap the interval."""
+    usage: Usage
     request_uj: NDArray[np.int64]
+    """What each of the requests of ``usage`` pays."""
     scale: float
     """Measured by modelled joules."""
 
@@ -74,27 +80,40 @@ def divide(
     """
     found = [(engine, engine.steps_in(interval)) for engine in engines]
     stretches = _classify(interval, gpu, engines, silent, found, otherwise)
-    slowdown = _slowdown(found, stretches)
-    for engine, segments in found:
-        engine.model.wait_watts = gpu.idle.watts
-        engine.price(segments, slowdown)
+    _take_turns(found, stretches)
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)
     rest_uj = interval.energy_uj - posting.idle_uj
+    at_limit = _is_at_limit(interval, stretches, gpu.info.power_limit_watts)
+    for engine, segments in found:
+        engine.price(segments, at_limit)
     shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
     _learn(interval, gpu, stretches, posting, shares)
     return posting, shares
 
 
-def _slowdown(found: _Found, stretches: Stretches) -> float | None:
-    """How much longer steps took than alone, where those of several engines ran in turn on one GPU."""
+def _is_at_limit(interval: EnergyInterval, stretches: Stretches, limit_watts: float | None) -> bool:
+    """Whether the power limit held the GPU back all the time."""
+    total_ns = interval.end_ns - interval.start_ns
+    if limit_watts is None or stretches.busy_ns < _CLEAN * total_ns:
+        return False
+    return interval.energy_uj * 1e3 >= _AT_LIMIT * limit_watts * total_ns
+
+
+def _take_turns(found: _Found, stretches: Stretches) -> None:
+    """Where steps of several engines overlap, the GPU worked on one after the other, as outputs came."""
     if len(found) < 2:
-        return None
-    told_ns = sum(segment.length_ns for _, segments in found for segment in segments)
+        return
+    told_ns = sum(int(segment.overlap_ns.sum()) for _, segments in found for segment in segments)
     if told_ns <= _OVERLAPPING * stretches.busy_ns:
-        return None
-    expected_seconds = sum(engine.expected_seconds(segments) for engine, segments in found)
-    return stretches.busy_ns / 1e9 / max(expected_seconds, 1e-9)
+        return
+    ends = [[segment.ends_ns for segment in segments] for _, segments in found]
+    for at, (_, segments) in enumerate(found):
+        others = [each for other, of in enumerate(ends) if other != at for each in of]
+        if others:
+            others_ns = np.sort(np.concatenate(others))
+            for segment in segments:
+                segment.take_turns(others_ns)
 
 
 def _classify(
@@ -161,7 +180,8 @@ def _divide_rest(
     """Among request-steps, overhead and unknown stretches, in proportion to their modelled joules."""
     books = [(posting.overhead_uj, reason, ns) for reason, ns in stretches.overhead_ns.items()]
     books += [(posting.unattributed_uj, reason, ns) for reason, ns in stretches.unknown_ns.items()]
-    columns = [_weights(segments) for _, segments in found]
+    usages = [usage_of(segments, engine.requests.capacity, gpu.idle.watts) for engine, segments in found]
+    columns = [usage.sums[WEIGHT] for usage in usages]
     columns.append(np.array([gpu.busy.watts * ns / 1e9 for _, _, ns in books]))
     weights = np.concatenate(columns)
     if not len(weights):
@@ -172,19 +192,14 @@ def _divide_rest(
     scale = rest_uj / 1e6 / modelled_joules if modelled_joules > 0.0 else 0.0
     shares: list[EngineShare] = []
     at = 0
-    for (engine, segments), column in zip(found, columns, strict=False):
-        shares.append(EngineShare(engine, segments, parts[at : at + len(column)], scale))
-        at += len(column)
+    for (engine, segments), usage in zip(found, usages, strict=True):
+        upto = at + len(usage.slots)
+        shares.append(EngineShare(engine, segments, usage, parts[at:upto], scale))
+        at = upto
     posting.attributed_uj = int(parts[:at].sum())
     for (book, reason, _), part_uj in zip(books, parts[at:].tolist(), strict=True):
         book[reason] += part_uj
     return [share for share in shares if share.segments]
-
-
-def _weights(segments: list[Segment]) -> NDArray[np.float64]:
-    """Modelled joules of every request and step; most steps lie in the interval as a whole."""
-    columns = [segment.row(WEIGHT) for segment in segments]
-    return np.concatenate(columns) if columns else np.empty(0)
 
 
 def _learn(
@@ -200,8 +215,21 @@ def _learn(
     busy_joules = posting.attributed_uj / 1e6
     if stretches.busy_ns >= _CLEAN * total_ns:
         gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)
-    if len(shares) == 1:
-        segments = shares[0].segments
-        figures = np.concatenate([segment.block.figures[segment.steps] for segment in segments])
-        parts = np.concatenate([segment.parts for segment in segments])
-        shares[0].engine.model.learn_energy(figures, parts, busy_joules, posting.idle_uj / 1e6)
+    modelled_joules = sum(float(share.usage.sums[WEIGHT].sum()) for share in shares)
+    for group in _by_fit(shares):
+        segments = [segment for share in group for segment in share.segments]
+        modelled = sum(float(share.usage.sums[WEIGHT].sum()) for share in group)
+        part_joules = busy_joules * modelled / max(modelled_joules, 1e-9)
+        waited_seconds = sum(float(segment.waited_seconds.sum()) for segment in segments)
+        waited_joules = min(gpu.idle.watts * waited_seconds, part_joules)
+        off_joules = posting.idle_uj / 1e6 + waited_joules
+        figures = np.sum([segment.figures() for segment in segments], axis=0)
+        group[0].engine.model.learn_energy(figures, part_joules - waited_joules, off_joules, busy_joules)
+
+
+def _by_fit(shares: list[EngineShare]) -> list[list[EngineShare]]:
+    """Engines on the same GPUs have one fit of the joules, and teach it together: only their sum is known."""
+    groups: dict[int, list[EngineShare]] = {}
+    for share in shares:
+        groups.setdefault(id(share.engine.model.energy), []).append(share)
+    return list(groups.values())

@@ -165,12 +165,16 @@ class Engine:
     def finished(self, settled_ns: int) -> Iterator[FinishedRequest]:
         """Takes out the requests whose joules are all accounted, given what is settled."""
         self.steps.flush()
+        ends = []
         for end in list(self._endings.settled(settled_ns)):
             last_step_ns = int(self.requests.last_step_ns[self.requests.slot_of[end.request]])
             if last_step_ns > settled_ns:  # it was computed beyond the step that was said to be its last
                 self._endings.await_energy(end, last_step_ns)
-                continue
-            done = self.requests.finish(self.requests.slot_of[end.request], end, self.info, self.model)
+            else:
+                ends.append(end)
+        if not ends:
+            return
+        for done in self.requests.finish(ends, self.info, self.model):
             self.tally.finished(done)
             yield done
 
@@ -193,7 +197,7 @@ class Engine:
         slots = self._slots(step)
         continued = (
             step.schedule_end_ns - self._last_output_ns <= _LONGEST_WAIT_NS
-            and bool(table.last_step_ns[slots].any())
+            and (table.last_step_ns[slots[0]] > 0 or bool(table.last_step_ns[slots].any()))
         )  # fmt: skip
         spans, busy_ns = self._clock.place(step.schedule_end_ns, step.output_start_ns, continued)
         end_ns = spans[-1][1]
@@ -218,28 +222,18 @@ class Engine:
         """The steps that overlap an interval of one of the engine's GPUs."""
         return self.steps.overlapping(interval, self.stage_of(interval.gpu))
 
-    def price(self, segments: list[Segment], slowdown: float | None = None) -> None:
+    def price(self, segments: list[Segment], at_limit: bool) -> None:
         """Gives a price to those of the steps that have none yet.
 
         A price is set once, when the first interval that the step lies in is divided, so that it depends on
-        what earlier intervals taught and on nothing else: a replay comes to the same. ``slowdown``: see
-        :meth:`StepBlock.price_until`.
+        what earlier intervals taught and on nothing else: a replay comes to the same. ``at_limit``: the power
+        limit held the GPU back in this interval.
         """
         for segment in segments:
             first = segment.block.priced
-            segment.block.price_until(segment.last, self.model, slowdown)
+            segment.block.price_until(segment.last, self.model, at_limit)
             for told in segment.block.told[first : segment.last]:
                 self._note_avoided(told)
-
-    def expected_seconds(self, segments: list[Segment]) -> float:
-        """How long these steps, as far as they lie in the interval, should take alone."""
-        return sum(
-            float(
-                segment.parts
-                @ self.model.expected_seconds(segment.block.columns(segment.first, segment.last))
-            )
-            for segment in segments
-        )
 
     def _note_avoided(self, step: StepDone) -> None:
         """Prices the prefill that prefix-cache hits spared."""

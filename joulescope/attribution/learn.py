@@ -50,15 +50,20 @@ class PriorRegression:
 
     Args:
         prior: expected coefficients, all positive; their scale also sets the units of the fit.
-        relative_std: how far each may be from its prior, as a part of it; one figure or one for each.
+        relative_covariance: how far each may be from its prior, as a part of it, and which go together.
         keep: part of the data's weight that stays after one more observation (0..1).
+        wander: how far each coefficient drifts from one call of :meth:`learn` to the next, as a part of its
+            prior (standard deviation).
     """
 
-    def __init__(self, prior: Floats, relative_std: Floats | float, keep: float) -> None:
+    def __init__(
+        self, prior: Floats, relative_covariance: Floats, keep: float, wander: Floats | None = None
+    ) -> None:
         self.prior = prior
         self.coefficients: Floats = prior.copy()
         self.keep = keep
-        self._prior_information = np.eye(len(prior)) / relative_std**2
+        self._wander = np.zeros(len(prior)) if wander is None else wander
+        self._prior_information = np.asarray(np.linalg.inv(relative_covariance), dtype=np.float64)
         self._information = np.zeros_like(self._prior_information)
         self._evidence = np.zeros(len(prior))
         self.observations = 0
@@ -93,11 +98,20 @@ class PriorRegression:
         scaled = rows * self.prior
         kept = self.keep ** len(values)
         weighted = scaled * weights[:, None]
+        self._let_wander()
         self._information = kept * self._information + weighted.T @ scaled
         self._evidence = kept * self._evidence + weighted.T @ values
         self.observations += len(values)
         self._covariance = None
         self._solve()
+
+    def _let_wander(self) -> None:
+        """Blurs what the data tell of the coefficients that drift: (A⁻¹ + Q)⁻¹ for each in turn."""
+        for at in np.flatnonzero(self._wander).tolist():
+            column = self._information[:, at].copy()
+            gain = self._wander[at] ** 2 / (1.0 + self._wander[at] ** 2 * column[at])
+            self._evidence = self._evidence - column * (gain * self._evidence[at])
+            self._information = self._information - gain * np.outer(column, column)
 
     def _rescale(self, rows: Floats, values: Floats) -> None:
         """Moves the whole prior where what is seen lies far from all that it expects: another kind of GPU, or

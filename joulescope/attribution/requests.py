@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class RequestTable:
         self.measured: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
         self.complete: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
         self.started: list[RequestStarted | None] = [None] * capacity
-        self.slot_of: OrderedDict[int, int] = OrderedDict()
+        self.slot_of: dict[int, int] = {}
         """Handle to slot, oldest first."""
         self._free = list(range(capacity - 1, -1, -1))
 
@@ -87,6 +87,11 @@ class RequestTable:
 
     def __len__(self) -> int:
         return len(self.slot_of)
+
+    @property
+    def capacity(self) -> int:
+        """Slots, used or free."""
+        return len(self.started)
 
     def open(self, request: RequestStarted) -> int:
         """Gives the request a slot with all columns zeroed."""
@@ -110,17 +115,34 @@ class RequestTable:
         self.recompute_until[slot] = until
         self.prefill_until[slot] = max(self.prompt_tokens[slot], until)
 
-    def finish(self, slot: int, end: RequestEnded, info: EngineInfo, model: CostModel) -> FinishedRequest:
-        """Takes the request out and returns its final account."""
+    def finish(
+        self, ends: Sequence[RequestEnded], info: EngineInfo, model: CostModel
+    ) -> list[FinishedRequest]:
+        """Takes the requests out and returns their final accounts."""
+        slots = [self.slot_of[end.request] for end in ends]
+        attributed_std, marginal_std = self.doubt.std_joules(slots, model)
+        stds = zip(attributed_std.tolist(), marginal_std.tolist(), strict=True)
+        columns = self._ints[:, slots].T.tolist()
+        return [
+            self._finish(slot, end, info, dict(zip(_INT_COLUMNS, values, strict=True)), std)
+            for slot, end, values, std in zip(slots, ends, columns, stds, strict=True)
+        ]
+
+    def _finish(
+        self,
+        slot: int,
+        end: RequestEnded,
+        info: EngineInfo,
+        now: dict[str, int],
+        stds: tuple[float, float],
+    ) -> FinishedRequest:
         started = self.started[slot]
         if started is None:
             raise KeyError(f"slot {slot} holds no request")
-        now = dict(zip(_INT_COLUMNS, self._ints[:, slot].tolist(), strict=True))
         measured = bool(self.measured[slot]) or not now["steps"]
         attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
         wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
         joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6
-        stds = self.doubt.std_joules(slot, model)
         width, marginal_width = NORMAL_90 * stds[0], NORMAL_90 * stds[1]
         finished = FinishedRequest(
             request_id=started.request_id,
@@ -155,7 +177,7 @@ class RequestTable:
             marginal_low_joules=max(marginal_joules - marginal_width, 0.0) if measured else None,
             marginal_high_joules=marginal_joules + marginal_width if measured else None,
             avoided_joules=joules_from_uj(now["avoided_uj"]) if measured else None,
-            energy_source=_SOURCES.get(now["sources"], "counter"),
+            energy_source=_SOURCES.get(now["sources"], ""),
         )
         self._release(slot, started.request)
         return finished

@@ -13,6 +13,7 @@ All functions take many steps at once; the quadrature's cost does not depend on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -69,3 +70,43 @@ def divide_cost(law: Law, others: Floats, large: Floats) -> Division:
         slopes=np.einsum("am,anmf->nf", _CHANCES, slopes),
         large=(values[1] - values[0]).mean(axis=1),
     )
+
+
+def divide_largest(constants: Floats, prices: Floats, others: Floats, large: Floats) -> Division:
+    """Divides the cost of steps that is the largest of several linear bounds.
+
+    The same as :func:`divide_cost`, exactly: along the way each bound is the largest in at most one stretch,
+    and in a stretch the cost is linear.
+
+    Args:
+        constants: of each bound.
+        prices: of each feature, by each bound (bounds × features).
+        others, large: as for :func:`divide_cost`.
+    """
+    rise = others @ prices.T
+    begin = np.stack([np.zeros_like(rise), large @ prices.T]) if large.any() else np.zeros((1, *rise.shape))
+    begin += constants
+    low, high = _pairs(len(constants))
+    steeper = rise[:, high] - rise[:, low]
+    crossing = (begin[..., low] - begin[..., high]) / np.where(steeper == 0.0, np.inf, steeper)
+    edges = np.zeros((*begin.shape[:-1], len(low) + 2))
+    edges[..., 1:-1] = np.sort(np.clip(crossing, 0.0, 1.0), axis=-1)
+    edges[..., -1] = 1.0
+    lengths, middles = np.diff(edges), 0.5 * (edges[..., 1:] + edges[..., :-1])
+    bounds = begin[..., None, :] + middles[..., None] * rise[:, None, :]
+    chances = np.stack([1.0 - middles[0], middles[1]]) if len(begin) == 2 else np.ones_like(middles)
+    is_largest = bounds.argmax(axis=-1)[..., None] == np.arange(len(constants))
+    parts = ((lengths * chances)[..., None] * is_largest).sum(axis=(0, 2))
+    means = (lengths * bounds.max(axis=-1)).sum(axis=-1)
+    return Division(
+        constant=np.full(len(others), constants.max()),
+        slopes=parts @ prices,
+        large=means[-1] - means[0],
+    )
+
+
+@lru_cache
+def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Every pair of so many bounds."""
+    low, high = np.triu_indices(count, 1)
+    return low, high

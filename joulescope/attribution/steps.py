@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import ROWS, STEP_FIGURES, CostModel, StepColumns
+from joulescope.attribution.cost import ROWS, CostModel, StepColumns
+from joulescope.attribution.laws import STEP_FIGURES
 from joulescope.attribution.spans import Span
 from joulescope.model import EnergyInterval, StepDone
 
@@ -52,6 +53,11 @@ class StageClock:
         """
         free_ns = self._free_ns
         stages = len(free_ns)
+        if stages == 1:
+            start_ns = max(free_ns[0], ready_ns)
+            begin_ns = free_ns[0] if continued else start_ns
+            free_ns[0] = max(output_ns, start_ns + 1)
+            return [(begin_ns, free_ns[0])], free_ns[0] - start_ns
         begins = [max(free_ns[0], ready_ns), *free_ns[1:]]
         busy_ns = max(min((output_ns - at) // (stages - stage) for stage, at in enumerate(begins)), 1)
         spans: list[Span] = []
@@ -63,8 +69,6 @@ class StageClock:
                 reached_ns = max(output_ns, start_ns + 1)
             spans.append((before_ns if continued else start_ns, reached_ns))
             free_ns[stage] = reached_ns
-        if stages == 1:
-            busy_ns = spans[0][1] - begins[0]
         return spans, busy_ns
 
     def lost_until(self, time_ns: int) -> None:
@@ -119,14 +123,11 @@ class StepBlock:
         self.start_ns: Ints = np.ascontiguousarray(spans[:, :, 0].T)
         """Stages × steps."""
         self.end_ns: Ints = np.ascontiguousarray(spans[:, :, 1].T)
-        self.seconds: Floats = np.array([step.busy_ns for step in steps]) / 1e9
-        lengths = (self.end_ns - self.start_ns).mean(axis=0)
-        self.waited_seconds: Floats = np.maximum(lengths / 1e9 - self.seconds, 0.0)
+        self.busy_ns: Ints = np.array([step.busy_ns for step in steps], dtype=np.int64)
+        self.seconds: Floats = self.busy_ns / 1e9
         self.special: Special | None = None
         self.rows: Floats = np.empty((ROWS, len(self.slots)))
         self.figures: Floats = np.empty((len(steps), STEP_FIGURES))
-        self.shared: NDArray[np.bool_] = np.zeros(len(steps), dtype=np.bool_)
-        """Whether another engine's steps had the GPU for a part of the time."""
         self.measured_ns: Ints = np.zeros(len(steps), dtype=np.int64)
         """GPU time of each step that lay inside measured intervals, summed over GPUs."""
         self.priced = self.taught = self.left = 0
@@ -144,65 +145,89 @@ class StepBlock:
             self.sampled[begin:end],
             self.offsets[first : last + 1] - begin,
             self.seconds[first:last],
-            self.waited_seconds[first:last],
         )
 
-    def price_until(self, last: int, model: CostModel, slowdown: float | None = None) -> None:
-        """Prices the steps before ``last`` that have no price yet.
-
-        ``slowdown``: the GPU was shared, so the steps' observed durations say little; they get what they
-        should have taken alone, times this.
-        """
+    def price_until(self, last: int, model: CostModel, at_limit: bool) -> None:
+        """Prices the steps before ``last`` that have no price yet."""
         first = self.priced
         if first >= last:
             return
-        if slowdown is not None:
-            self.seconds[first:last] = slowdown * model.expected_seconds(self.columns(first, last))
-            self.waited_seconds[first:last] = 0.0
-            self.shared[first:last] = True
         rows = self.rows[:, self.offsets[first] : self.offsets[last]]
-        self.figures[first:last] = model.price(self.columns(first, last), rows).steps
+        self.figures[first:last] = model.price(self.columns(first, last), rows, at_limit).steps
         self.priced = last
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """The steps of one block that overlap an interval."""
+    """The steps of one block that overlap an interval, on one pipeline stage."""
 
     block: StepBlock
     first: int
     last: int
     stage: int
-    parts: Floats
-    """Of each step, the part that lies in the interval, 0..1."""
-    requests: slice = field(init=False)
-    """Their requests among the block's."""
+    overlap_ns: Ints
+    """Of each step's span, what lies in the interval."""
+    interval_ns: Span
+    parts: Floats = field(init=False)
+    """Of each step's work, the part that lies in the interval, 0..1."""
+    waited_seconds: Floats = field(init=False)
+    """Of the time that the GPU waited for each step, what lies in the interval."""
 
     def __post_init__(self) -> None:
-        self.requests = slice(int(self.block.offsets[self.first]), int(self.block.offsets[self.last]))
+        worked_ns = self._worked_ns()
+        self.waited_seconds = (self.overlap_ns - worked_ns) / 1e9
+
+    def _worked_ns(self) -> Ints:
+        """Sets :attr:`parts`: the GPU works on a step at the end of its span, and waits for it before."""
+        start_ns, end_ns = self.interval_ns
+        ends, busy_ns = self.ends_ns, self.block.busy_ns[self.steps]
+        worked_ns: Ints = np.minimum(ends, end_ns) - np.maximum(ends - busy_ns, start_ns)
+        np.clip(worked_ns, 0, self.overlap_ns, out=worked_ns)
+        self.parts = worked_ns / busy_ns
+        return worked_ns
+
+    def take_turns(self, others_ns: Ints) -> None:
+        """Another engine's steps ended at these instants (sorted): until then the GPU worked on them.
+
+        Steps that have a price keep their place.
+        """
+        block, new = self.block, slice(max(self.first, self.block.priced), self.last)
+        if new.start < new.stop:
+            ends = block.end_ns[self.stage, new]
+            before = np.searchsorted(others_ns, ends) - 1
+            free_ns = np.where(before >= 0, others_ns[np.maximum(before, 0)], 0)
+            block.busy_ns[new] = np.minimum(block.busy_ns[new], np.maximum(ends - free_ns, 1))
+            block.seconds[new] = block.busy_ns[new] / 1e9
+        self._worked_ns()
+        self.waited_seconds = np.zeros_like(self.parts)
+
+    @property
+    def ends_ns(self) -> Ints:
+        """When each step was done on this stage."""
+        ends_ns: Ints = self.block.end_ns[self.stage, self.steps]
+        return ends_ns
 
     @property
     def steps(self) -> slice:
         return slice(self.first, self.last)
 
     @property
+    def requests(self) -> slice:
+        """Their requests among the block's."""
+        return slice(int(self.block.offsets[self.first]), int(self.block.offsets[self.last]))
+
+    @property
     def slots(self) -> Ints:
         return self.block.slots[self.requests]
 
-    @property
-    def length_ns(self) -> float:
-        """Time of the steps inside the interval."""
-        starts, ends = self.block.start_ns[self.stage, self.steps], self.block.end_ns[self.stage, self.steps]
-        return float(self.parts @ (ends - starts))
+    def requests_of(self, step: int) -> slice:
+        """The requests of one of the steps, counted from the segment's first, among the block's."""
+        at = self.first + step
+        return slice(int(self.block.offsets[at]), int(self.block.offsets[at + 1]))
 
-    def row(self, which: int) -> Floats:
-        """A row of the requests' prices, as far as it lies in the interval."""
-        values = self.block.rows[which, self.requests]
-        return values if (self.parts == 1.0).all() else values * self.part_of_requests()
-
-    def part_of_requests(self) -> Floats:
-        counts = np.diff(self.block.offsets[self.first : self.last + 1])
-        return np.repeat(self.parts, counts)
+    def figures(self) -> Floats:
+        """Figures of the steps, as far as they lie in the interval, summed."""
+        return np.asarray(self.parts @ self.block.figures[self.steps])
 
     def special(self) -> Special | None:
         if self.block.special is None:
@@ -253,9 +278,10 @@ class StepLog:
             if first >= last:
                 continue
             cut = slice(first, last)
-            overlap_ns = np.minimum(ends[cut], end_ns) - np.maximum(starts[cut], start_ns)
+            starts, ends = starts[cut], ends[cut]
+            overlap_ns = np.minimum(ends, end_ns) - np.maximum(starts, start_ns)
             block.measured_ns[cut] += overlap_ns
-            found.append(Segment(block, first, last, stage, overlap_ns / (ends[cut] - starts[cut])))
+            found.append(Segment(block, first, last, stage, overlap_ns, (start_ns, end_ns)))
         return found
 
     def learn_times(self, until_ns: int, model: CostModel) -> None:
@@ -264,8 +290,7 @@ class StepLog:
         for block in self._blocks:
             last = min(int(np.searchsorted(block.end_ns[-1], until_ns, side="right")), block.priced)
             if block.taught < last:
-                alone = ~block.shared[block.taught : last]
-                lessons.append(block.figures[block.taught : last][alone])
+                lessons.append(block.figures[block.taught : last])
                 block.taught = last
             if last < len(block):
                 break

@@ -11,64 +11,83 @@ What is *not* in it: the gain error of the card's meter, which is the same for a
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import FLOPS, OWN_TIME, SAVED, TIME, CostModel
-from joulescope.attribution.steps import Segment
+from joulescope.attribution.cost import CACHE, FLOPS, OWN_TIME, SAVED, TIME, WEIGHT, CostModel
+from joulescope.attribution.laws import StepJoules
+from joulescope.attribution.usage import STEPS, Usage
 
 Floats = NDArray[np.float64]
 
 NORMAL_90 = 1.6449
 """Half the width of the 90 % interval of a normal distribution, in standard deviations."""
 
-EDGE_SECONDS = 0.02
+EDGE_SECONDS = 0.003
 """How unsure the instant is that an edge of an interval stands for (standard deviation)."""
 
-OWN_TIME_STD = 0.05
-"""How unsure the split of a step's duration into what is shared and what requests bring is, relative."""
 
-COEFFICIENT_PART, MARGINAL_COEFFICIENT_PART = 0.35, 0.45
-"""Part of the fit's standard deviations that figures really show: the fit is told more noise than there is,
-so that it leans on its prior. These and the next were set on simulated worlds (``benchmarks/accuracy.py``)
-such that 90 % intervals hold 90 % of the truths, and are judged there on seeds that were not used for it."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How far what is not known reaches.
 
-FORM_STD, MARGINAL_FORM_STD = 0.02, 0.03
-"""How far the best coefficients of this form may be from the truth for one kind of step against another."""
+    Set on simulated worlds (``benchmarks/accuracy.py``) such that 90 % intervals hold 90 % of the truths,
+    and judged there on seeds that were not used for it.
+    """
 
-_PARTS = 5
-"""Bytes, FLOPs, sequences, time (as the energy coefficients), and the split of the time."""
+    coefficients: float
+    """Part of the fit's standard deviations that figures really show: the fit is told more noise than there
+    is, so that it leans on its prior."""
+    form: float
+    """How far the best coefficients of this form are from the truth for one kind of step against another."""
+    own_time: float
+    """How unsure the split of a step's duration into what is shared and what requests bring is, relative.
+
+    This and ``form`` are where observed durations scatter about the fitted ones as much as the fit is told;
+    they grow with that scatter, which is what is seen of a form that is wrong.
+    """
+
+
+ATTRIBUTED = Scale(coefficients=0.285, form=0.047, own_time=0.04)
+MARGINAL = Scale(coefficients=0.55, form=0.024, own_time=0.06)
+
+_PARTS = 6
+"""Weights, KV cache, FLOPs, sequences, time (as the energy coefficients), and the split of the time."""
 
 
 class Doubt:
     """What is not known of the figures of one engine's open requests, by slot."""
 
     def __init__(self, capacity: int) -> None:
-        self._sums: Floats = np.zeros((2 * _PARTS + 1, capacity))
-        """Sensitivities of the attributed and of the marginal joules, and the edges' variance so far (J²)."""
+        self._sums: Floats = np.zeros((capacity, 2 * _PARTS))
+        """Sensitivities of the attributed and of the marginal joules (J)."""
+        self._edges: Floats = np.zeros(capacity)
+        """The edges' variance so far (J²)."""
         self._latest: dict[str, Floats] = {}
         """By GPU: joules an edge may have moved from or to each slot, at the latest interval's end."""
-        self._known: Floats | None = None
+        self._known: tuple[Floats, float] | None = None
         self._covariances = (np.zeros((_PARTS, _PARTS)), np.zeros((_PARTS, _PARTS)))
 
     def grow(self, capacity: int) -> None:
-        more = capacity - self._sums.shape[1]
+        more = capacity - len(self._sums)
         if more > 0:
-            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+            self._sums = np.pad(self._sums, ((0, more), (0, 0)))
+            self._edges = np.pad(self._edges, (0, more))
             self._latest = {gpu: np.pad(latest, (0, more)) for gpu, latest in self._latest.items()}
 
     def reset(self, slot: int) -> None:
         """Begins anew for another request in the slot."""
-        self._sums[:, slot] = 0.0
+        self._sums[slot] = 0.0
+        self._edges[slot] = 0.0
         for latest in self._latest.values():
             latest[slot] = 0.0
 
     def add(
         self,
         gpu: str,
-        segments: list[Segment],
+        usage: Usage,
         paid_joules: Floats,
         scale: float,
         interval: tuple[float, float],
@@ -78,65 +97,81 @@ class Doubt:
 
         Args:
             gpu: whose interval.
-            segments: the engine's steps in it.
-            paid_joules: what each of their requests and steps was charged.
+            usage: of the engine's requests in it.
+            paid_joules: what each of them was charged.
             scale: measured by modelled joules.
             interval: its joules and its seconds.
             model: what the steps were priced by, or nearly.
         """
         energy_joules, seconds = interval
-        capacity = self._sums.shape[1]
-        slots = np.concatenate([segment.slots for segment in segments])
-
-        def by_slot(values: Floats) -> Floats:
-            return np.bincount(slots, values, capacity).astype(np.float64)
-
-        def row(which: int) -> Floats:
-            return by_slot(np.concatenate([segment.row(which) for segment in segments])) * scale
-
-        _, joules_per_flop, sequence_joules, active_watts = model.energy.coefficients
-        paid, saved = by_slot(paid_joules), row(SAVED)
-        flops, time = row(FLOPS) * joules_per_flop, row(TIME) * active_watts
-        own = row(OWN_TIME) * active_watts
-        shares = [segment.part_of_requests() for segment in segments]
-        counted = by_slot(np.concatenate(shares)) * (scale * sequence_joules)
-        time_sum = float(time.sum())
-        own_part = float(own.sum()) / time_sum if time_sum > 0.0 else 0.0
-        attributed = np.stack([paid - flops - counted - time, flops, counted, time, own - own_part * time])
-        marginal = np.stack([saved - flops - counted - own, flops, counted, own, own * (1.0 - own_part)])
-        whole = attributed.sum(axis=1) / max(energy_joules, 1e-9)
-        self._sums[:_PARTS] += attributed - whole[:, None] * paid
-        self._sums[_PARTS:-1] += marginal - whole[:, None] * saved
-        moved = paid * (EDGE_SECONDS / max(seconds, 1e-9))
+        slots, used = usage.slots, usage.sums.copy()
+        used[WEIGHT] = paid_joules
+        whole = used.sum(axis=1)
+        turned = _sensitivities(model.step_joules(), scale, whole)
+        share = whole @ turned[:, :_PARTS] / max(energy_joules, 1e-9)
+        turned[WEIGHT, :_PARTS] -= share
+        turned[SAVED, _PARTS:] -= scale * share
+        self._sums[slots] += used.T @ turned
+        moved = np.zeros(len(self._sums))
+        moved[slots] = paid_joules * (EDGE_SECONDS / max(seconds, 1e-9))
         before = self._latest.get(gpu)
-        self._sums[-1] += (moved if before is None else moved - before) ** 2
+        self._edges += (moved if before is None else moved - before) ** 2
         self._latest[gpu] = moved
 
-    def std_joules(self, slot: int, model: CostModel) -> tuple[float, float]:
-        """Standard deviations of the attributed and the marginal joules of the request in the slot."""
-        attributed_covariance, marginal_covariance = self._covariances_of(model)
-        *sums, edges = self._sums[:, slot]
-        edges += sum(float(latest[slot]) ** 2 for latest in self._latest.values())
-        attributed, marginal = np.array(sums[:_PARTS]), np.array(sums[_PARTS:])
-        return (
-            math.sqrt(float(attributed @ attributed_covariance @ attributed) + edges),
-            math.sqrt(float(marginal @ marginal_covariance @ marginal) + edges),
+    def std_joules(self, slots: list[int], model: CostModel) -> tuple[Floats, Floats]:
+        """Standard deviations of the attributed and of the marginal joules of the requests in the slots."""
+        edges = self._edges[slots]
+        for latest in self._latest.values():
+            edges += latest[slots] ** 2
+        sums = self._sums[slots]
+        attributed, marginal = (
+            np.sqrt(((part @ covariance) * part).sum(axis=1) + edges)
+            for part, covariance in zip(
+                (sums[:, :_PARTS], sums[:, _PARTS:]), self._covariances_of(model), strict=True
+            )
         )
+        return attributed, marginal
 
     def _covariances_of(self, model: CostModel) -> tuple[Floats, Floats]:
         """Relative covariances of the coefficients, what their form cannot express included."""
-        known = model.energy.relative_covariance()
-        if known is not self._known:
+        known = (model.energy.relative_covariance(), model.time.misfit)
+        if self._known is None or known[0] is not self._known[0] or known[1] != self._known[1]:
             self._known = known
-            self._covariances = (
-                _covariance(COEFFICIENT_PART**2 * known, FORM_STD),
-                _covariance(MARGINAL_COEFFICIENT_PART**2 * known, MARGINAL_FORM_STD),
-            )
+            self._covariances = (_covariance(*known, ATTRIBUTED), _covariance(*known, MARGINAL))
         return self._covariances
 
 
-def _covariance(coefficients: Floats, form_std: float) -> Floats:
+def _covariance(coefficients: Floats, misfit: float, scale: Scale) -> Floats:
     covariance = np.zeros((_PARTS, _PARTS))
-    covariance[:4, :4] = coefficients + np.eye(4) * form_std**2
-    covariance[4, 4] = OWN_TIME_STD**2
+    covariance[:-1, :-1] = scale.coefficients**2 * coefficients
+    covariance[:-1, :-1] += np.eye(_PARTS - 1) * (scale.form**2 * misfit)
+    covariance[-1, -1] = scale.own_time**2 * misfit
     return covariance
+
+
+def _sensitivities(joules: StepJoules, scale: float, whole: Floats) -> Floats:
+    """How the attributed and the marginal joules change with each part, from what was used.
+
+    Args:
+        joules: the coefficients.
+        scale: measured by modelled joules.
+        whole: of all requests together, in the rows of :class:`joulescope.attribution.usage.Usage`.
+
+    Returns:
+        Rows of usage (that of the weight: joules paid) × parts of both figures. What is not one of the
+        others is the weights' part.
+    """
+    turned = np.zeros((len(whole), 2 * _PARTS))
+    turned[WEIGHT, 0] = 1.0
+    turned[SAVED, _PARTS] = scale
+    brought = ((CACHE, joules.per_kv_byte), (FLOPS, joules.per_flop), (STEPS, joules.sequence))
+    for part, (row, price) in enumerate(brought, start=1):
+        for first in (0, _PARTS):
+            turned[row, first] = -scale * price
+            turned[row, first + part] = scale * price
+    watts = scale * joules.active_watts
+    own_part = float(whole[OWN_TIME] / whole[TIME]) if whole[TIME] > 0.0 else 0.0
+    turned[TIME, [0, 4, 5]] = -watts, watts, -own_part * watts
+    turned[OWN_TIME, 5] = watts
+    turned[OWN_TIME, _PARTS + np.array([0, 4, 5])] = -watts, watts, watts * (1.0 - own_part)
+    return turned

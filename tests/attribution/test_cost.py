@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from joulescope.attribution.cost import (
-    LINEAR_FLOPS,
-    READ_BYTES,
+    OWN_TIME,
     SAVED,
+    TIME,
     WEIGHT,
     CostModel,
     Prices,
     StepColumns,
 )
-from joulescope.attribution.laws import KV_BYTES, OTHER_FLOPS
+from joulescope.attribution.laws import KV_BYTES, LINEAR_FLOPS, OTHER_FLOPS, READ_BYTES, TOKENS, Weights
 from joulescope.attribution.prior import Expectation
 from joulescope.model import CostFacts
 
@@ -42,18 +42,18 @@ H = Expectation(
 )
 
 
-def priced(model: CostModel, *steps: tuple[list[int], list[int], float]) -> Prices:
-    """Prices of steps given by the contexts, the scheduled tokens and the seconds of each."""
+def columns_of(*steps: tuple[list[int], list[int], float]) -> StepColumns:
+    """Steps given by the contexts, the scheduled tokens and the seconds of each."""
     contexts = [np.array(context) for context, _, _ in steps]
     scheduled = [np.array(tokens) for _, tokens, _ in steps]
     offsets = np.cumsum([0, *(len(context) for context in contexts)])
     ones = np.ones(int(offsets[-1]), dtype=np.int64)
     seconds = np.array([seconds for _, _, seconds in steps])
-    return model.price(
-        StepColumns(
-            np.concatenate(contexts), np.concatenate(scheduled), ones, offsets, seconds, np.zeros(len(steps))
-        )
-    )
+    return StepColumns(np.concatenate(contexts), np.concatenate(scheduled), ones, offsets, seconds)
+
+
+def priced(model: CostModel, *steps: tuple[list[int], list[int], float]) -> Prices:
+    return model.price(columns_of(*steps))
 
 
 def test_a_decode_step_is_its_formula() -> None:
@@ -156,8 +156,55 @@ def test_it_learns_times_and_energies_from_what_it_sees() -> None:
             joules += (16e9 + kv) * 1.3e-10 + (count * 16e9 + other) * 8e-13 + 0.05 * count + 150.0 * seconds
         steps = priced(model, *told).steps
         model.learn_times(steps)
-        model.learn_energy(steps, np.ones(len(steps)), joules, 0.0)
-    assert model.time.coefficients[2] == pytest.approx(6e-13, rel=0.05)
+        model.learn_energy(steps.sum(axis=0), joules, 0.0)
+    assert model.time.coefficients[3] == pytest.approx(6e-13, rel=0.05)
     probe = priced(model, ([500] * 32, [1] * 32, 0.012)).rows[WEIGHT].sum()
     expected = (16e9 + 32 * 501 * 131072.0) * 1.3e-10 + 32 * (17e9 + 501 * 5.2e5) * 8e-13 + 32 * 0.05
     assert probe == pytest.approx(expected + 150.0 * 0.012, rel=0.03)
+
+
+def test_at_the_power_limit_a_step_costs_its_time() -> None:
+    """Whatever runs draws the limit: joules are the limit times each one's part of the duration."""
+    step = ([0, 700, 900], [4000, 1, 1], 0.2)
+    model = CostModel(FACTS, 1, H)
+    prices = model.price(columns_of(step), at_limit=True)
+    assert prices.rows[WEIGHT] == pytest.approx(700.0 * prices.rows[TIME])
+    assert prices.rows[SAVED] == pytest.approx(700.0 * prices.rows[OWN_TIME])
+    assert prices.rows[WEIGHT].sum() == pytest.approx(700.0 * 0.2)
+
+
+def test_it_learns_how_unevenly_experts_are_chosen() -> None:
+    """Few experts that get most of the tokens show in how durations grow with the tokens of a step."""
+    model = CostModel(MIXTURE, 1, H)
+    truth = Weights(4e9, 86e9, 0.125, unevenness=0.8)
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        told = []
+        for _ in range(20):
+            count = int(rng.integers(1, 96))
+            context = rng.integers(50, 2000, count)
+            read = float(truth.of(np.array(float(count))))
+            kv, other = (
+                float((context + 1).sum()) * 131072.0,
+                float((context + 1).sum()) * 5.2e5 + count * 1e9,
+            )
+            told.append(
+                (context.tolist(), [1] * count, 1e-3 + 2e-5 * count + (read + kv) * 4e-13 + other * 2e-15)
+            )
+        model.learn_times(priced(model, *told).steps)
+    for tokens in (2, 20, 80):
+        step = priced(model, ([100] * tokens, [1] * tokens, 0.05)).steps[0]
+        assert step[TOKENS] == tokens
+        assert step[READ_BYTES] == pytest.approx(float(truth.of(np.array(float(tokens)))), rel=0.03)
+
+
+def test_one_gpu_has_one_fit_of_its_joules() -> None:
+    """A second engine on it goes on with what the first learned; one that has learned its own does not."""
+    first, second, third = (CostModel(FACTS, 1, H) for _ in range(3))
+    steps = priced(first, ([500] * 32, [1] * 32, 0.012)).steps
+    first.learn_energy(steps[0], 9.0, 0.0)
+    third.learn_energy(steps[0], 7.0, 0.0)
+    second.share_energy(first)
+    third.share_energy(first)
+    assert second.energy is first.energy
+    assert third.energy is not first.energy

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from joulescope.attribution.laws import TOKENS, Weights
-from joulescope.attribution.shapley import Law, divide_cost
+from joulescope.attribution.shapley import Division, Law, divide_cost, divide_largest
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,17 @@ def exact(law: Law, own: Floats) -> Floats:
 def divided(law: Law, own: Floats, large: int | None) -> Floats:
     """The shares by the quadrature, as the cost model uses it: scaled to the whole."""
     biggest = np.zeros((1, own.shape[1])) if large is None else own[[large]]
-    division = divide_cost(law, own.sum(axis=0, keepdims=True) - biggest, biggest)
+    return scaled(law, own, large, divide_cost(law, own.sum(axis=0, keepdims=True) - biggest, biggest))
+
+
+def divided_by_bounds(law: Largest, own: Floats, large: int | None) -> Floats:
+    """The same without a quadrature."""
+    biggest = np.zeros((1, own.shape[1])) if large is None else own[[large]]
+    others = own.sum(axis=0, keepdims=True) - biggest
+    return scaled(law, own, large, divide_largest(law.constants, law.prices, others, biggest))
+
+
+def scaled(law: Law, own: Floats, large: int | None, division: Division) -> Floats:
     shares = own @ division.slopes[0]
     if large is not None:
         shares[large] = division.large[0]
@@ -84,6 +94,24 @@ def test_shares_are_near_the_exact_ones(prefill: float, seed: int) -> None:
     """Within 6 % for each request, also around the crossing of two bounds; the sum is exact."""
     law, own = prefill_among_decodes(prefill, seed)
     assert divided(law, own, 0) == pytest.approx(exact(law, own), rel=0.06)
+    assert divided_by_bounds(law, own, 0) == pytest.approx(exact(law, own), rel=0.06)
+
+
+@pytest.mark.parametrize("large", [None, 0])
+def test_linear_bounds_need_no_quadrature(large: int | None) -> None:
+    """The exact integral over the largest of linear bounds is what ever finer quadratures come to."""
+    law, own = prefill_among_decodes(2.0, 5)
+    biggest = np.zeros((1, 3)) if large is None else own[[large]]
+    others = own.sum(axis=0, keepdims=True) - biggest
+    fine = np.zeros(3)
+    nodes = (np.arange(20_000) + 0.5) / 20_000
+    for chance, base in ((1.0 - nodes, 0.0 * biggest), (nodes, biggest)):
+        _, slopes = law.value_and_slopes(nodes[:, None] * others + base)
+        fine += (chance[:, None] * slopes).mean(axis=0)
+    division = divide_largest(law.constants, law.prices, others, biggest)
+    assert division.slopes[0] == pytest.approx(fine, rel=1e-3)
+    gained = law.value(nodes[:, None] * others + biggest) - law.value(nodes[:, None] * others)
+    assert division.large[0] == pytest.approx(gained.mean(), rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("large", [None, 0])
@@ -123,11 +151,12 @@ def test_many_steps_at_once_are_each_as_if_alone() -> None:
 
 
 @pytest.mark.parametrize("tokens", [[1, 1, 1, 1], [1, 1, 5, 1], [300, 1, 1, 2000, 1, 40], [7]])
-def test_the_experts_bytes_divide_exactly(tokens: list[int]) -> None:
+@pytest.mark.parametrize("unevenness", [0.0, 0.6])
+def test_the_experts_bytes_divide_exactly(tokens: list[int], unevenness: float) -> None:
     """Many tokens of one request or of several: Owen's integral is the Shapley value, not near it."""
-    weights = Weights(3e9, 80e9, math.log(1 - 2 / 8))
+    weights = Weights(3e9, 80e9, 2 / 8, unevenness)
     own = np.zeros((len(tokens), TOKENS + 1))
     own[:, TOKENS] = tokens
     twice = np.array(tokens * 2, dtype=np.float64)
-    shares = weights.shares(twice, np.array([len(tokens)] * 2))
+    shares = weights.expert_shares(twice, np.array([len(tokens)] * 2)) + 3e9 / len(tokens)
     assert shares == pytest.approx(np.tile(exact(weights, own), 2), rel=1e-6)
