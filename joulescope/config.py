@@ -120,6 +120,26 @@ class Settings:
         Choice(("overhead", "request")),
         "Who pays for tokens computed again after a preemption: the system, or the request itself.",
     )
+    rejected_to: str = _setting(
+        "request",
+        Choice(("request", "overhead")),
+        "Who pays for drafted tokens that were not accepted. Counted as wasted either way.",
+    )
+    dummy_to: str = _setting(
+        "overhead",
+        Choice(("overhead", "request")),
+        "Who pays for empty data-parallel steps: the system, or the requests that ran in the same interval.",
+    )
+    idle_to: str = _setting(
+        "idle",
+        Choice(("idle", "request")),
+        "Who pays for idle time: nobody, or the requests that ran in the same interval.",
+    )
+    lost_to: str = _setting(
+        "unattributed",
+        Choice(("unattributed", "request")),
+        "Who pays for time of which records were lost: nobody, or the requests known of the same interval.",
+    )
     max_open_requests: int = _setting(
         65536,
         Whole(1, 100_000_000, "requests"),

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
-from joulescope.attribution.accountant import Policy
+from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
 from joulescope.export import RequestSink
@@ -72,6 +72,10 @@ class Daemon:
         self._pipeline = Pipeline(
             Policy(
                 recompute_to=settings.recompute_to,
+                rejected_to=settings.rejected_to,
+                dummy_to=settings.dummy_to,
+                idle_to=settings.idle_to,
+                lost_to=settings.lost_to,
                 max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
                 max_open_requests=settings.max_open_requests,
             ),

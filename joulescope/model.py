@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 METHOD = "fitted-shapley"
 """Name of the rule by which joules are divided; it stands in every export."""
 
-METHOD_VERSION = "2"
+METHOD_VERSION = "3"
 
 INTERVAL_LEVEL = 0.9
 """Part of requests whose true figure the stated interval is meant to hold."""
@@ -33,8 +33,9 @@ UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped"
 """Why measured joules are nobody's: no engine was connected; records were dropped or a connection
 broke; an engine stopped reporting; no engine says that it uses this GPU."""
 
-OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption")
-"""Work no request asked for: load, warm-up and graph capture; empty data-parallel steps; recompute."""
+OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption", "rejected_draft")
+"""Work no request asked for: load, warm-up and graph capture; empty data-parallel steps; recompute; and, if
+requests need not pay for them, drafts that were not accepted."""
 
 WASTED_REASONS = ("abort", "rejected_draft", "preemption")
 """Joules contained in the figures above whose work came to nothing."""

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from joulescope.attribution.accountant import Accountant, Policy
+from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record

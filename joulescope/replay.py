@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from joulescope.attribution.accountant import Policy
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading
 from joulescope.hook import wire

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from joulescope.attribution.charge import charge
+from joulescope.attribution.charge import charge, hand_over
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
 from joulescope.model import (
@@ -29,20 +29,6 @@ _NO_ENGINE_GRACE_NS = NANOSECONDS_PER_SECOND
 
 _IDLE_AFTER_NS = 2 * NANOSECONDS_PER_SECOND
 """An engine that has finished all steps and started none for this long runs nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Choices of the operator about who pays and how long to wait."""
-
-    recompute_to: str = "overhead"
-    """Who pays for recompute after preemption: ``overhead`` or ``request``."""
-    max_lag_ns: int = 10 * NANOSECONDS_PER_SECOND
-    """How long an interval waits for an engine that has not said what it did."""
-    max_open_requests: int = 65536
-    """Per engine; the oldest is closed as ``evicted`` when there are more."""
-    assume_all_gpus: bool = False
-    """An engine that names no GPU is taken to use all that are measured."""
 
 
 class Accountant:
@@ -232,8 +218,9 @@ class Accountant:
         elsewhere = any(_alive_within(engine, interval) for engine in self._engines)
         otherwise = "unmapped" if elsewhere and not drivers else "no_engine"
         posting, shares = divide(interval, gpu, drivers, silent, otherwise)
+        hand_over(posting, shares, self.policy)
         for share in shares:
-            charge(share, posting, gpu.info.gpu, self.policy.recompute_to)
+            charge(share, posting, gpu.info.gpu, self.policy)
         gpu.account.post(posting)
         for engine in drivers:
             engine.learn_times(interval.end_ns)

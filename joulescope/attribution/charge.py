@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.attribution.apportion import apportion
 from joulescope.attribution.cost import SAVED, WEIGHT
 from joulescope.attribution.division import EngineShare
 from joulescope.attribution.ledger import Posting
+from joulescope.attribution.policy import Policy
 from joulescope.attribution.requests import SOURCE_BITS
 from joulescope.attribution.usage import SpecialUsage
 
 _Uj = NDArray[np.int64]
 
 
-def charge(share: EngineShare, posting: Posting, gpu: str, recompute_to: str) -> None:
+def hand_over(posting: Posting, shares: Sequence[EngineShare], policy: Policy) -> None:
+    """Lets requests pay for what else happened in their interval, in proportion to what they pay already.
+
+    Where no request ran there is nobody to pay, and the books keep what they have.
+    """
+    paid_uj = [share.request_uj for share in shares]
+    if not sum(int(each.sum()) for each in paid_uj):
+        return
+    moved_uj = 0
+    if policy.idle_to == "request":
+        moved_uj, posting.idle_uj = posting.idle_uj, 0
+    if policy.dummy_to == "request":
+        moved_uj += posting.overhead_uj.pop("dummy_batch", 0)
+    if policy.lost_to == "request":
+        moved_uj += posting.unattributed_uj.pop("records_lost", 0)
+    parts_uj = apportion(moved_uj, np.concatenate(paid_uj).astype(np.float64))
+    at = 0
+    for share in shares:
+        share.request_uj += parts_uj[at : at + len(share.request_uj)]
+        at += len(share.request_uj)
+    posting.attributed_uj += moved_uj
+
+
+def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> None:
     """Charges the requests of one engine for its steps in an interval.
 
     Args:
         share: what :func:`joulescope.attribution.division.divide` gave to the engine's steps.
-        posting: the interval's posting; recompute after preemption moves there from attributed to
-            overhead when ``recompute_to`` is ``overhead`` (the system chose the victim), and stays with
-            the victim when it is ``request``. It is counted as wasted in both cases.
+        posting: the interval's posting; what the system pays by the policy (recompute, rejected drafts) moves
+            there from attributed to overhead. It is counted as wasted whoever pays.
+        gpu: whose interval.
+        policy: who pays.
     """
     table, tally = share.engine.requests, share.engine.tally
     usage, paid_uj = share.usage, share.request_uj
-    slots, weight = usage.slots, usage.sums[WEIGHT]
+    slots = usage.slots
     prefill_uj = 0
     if usage.special is not None:
-        prefill_uj = _charge_special(share, usage.special, posting, recompute_to)
-    saved_part = np.divide(usage.sums[SAVED], weight, where=weight > 0.0, out=np.zeros_like(weight))
-    marginal_uj = paid_uj * saved_part
+        prefill_uj = _charge_special(share, usage.special, posting, policy)
+    marginal_uj = usage.sums[SAVED] * (1e6 * share.scale)
     table.attributed_uj[slots] += paid_uj
     table.marginal_uj[slots] += marginal_uj
     table.measured[slots] = True
@@ -43,8 +70,8 @@ def charge(share: EngineShare, posting: Posting, gpu: str, recompute_to: str) ->
     table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
 
 
-def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, recompute_to: str) -> int:
-    """Takes recompute out of what requests pay, in place, if the system pays; gives what went to prefill."""
+def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy) -> int:
+    """Takes out, in place, what requests do not pay of what they got; returns what went to prefill."""
     table, tally = share.engine.requests, share.engine.tally
     slots, owed_uj, weight = share.usage.slots, share.request_uj, share.usage.sums[WEIGHT]
 
@@ -55,18 +82,21 @@ def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting,
     recomputed_uj, prefill_uj, rejected_uj = map(
         part, (special.recomputed, special.prefill, special.rejected)
     )
-    recomputed_total_uj = int(recomputed_uj.sum())
-    tally.wasted_uj["preemption"] += recomputed_total_uj
-    if recompute_to == "overhead":
-        owed_uj -= recomputed_uj
-        posting.attributed_uj -= recomputed_total_uj
-        if recomputed_total_uj:
-            posting.overhead_uj["preemption"] += recomputed_total_uj
-    else:
-        table.wasted_uj[slots] += recomputed_uj
+    if policy.recompute_to == "request":
         prefill_uj += recomputed_uj
+    wasted = (
+        ("preemption", recomputed_uj, policy.recompute_to),
+        ("rejected_draft", rejected_uj, policy.rejected_to),
+    )
+    for reason, wasted_uj, payer in wasted:
+        total_uj = int(wasted_uj.sum())
+        tally.wasted_uj[reason] += total_uj
+        if payer == "request":
+            table.wasted_uj[slots] += wasted_uj
+        elif total_uj:
+            owed_uj -= wasted_uj
+            posting.attributed_uj -= total_uj
+            posting.overhead_uj[reason] += total_uj
     prefill_uj = np.minimum(prefill_uj, owed_uj)
-    tally.wasted_uj["rejected_draft"] += int(rejected_uj.sum())
     table.prefill_uj[slots] += prefill_uj
-    table.wasted_uj[slots] += rejected_uj
     return int(prefill_uj.sum())

@@ -92,8 +92,8 @@ def _special_usage(segments: list[Segment], capacity: int, slots: Ints) -> Speci
         weights = segment.block.rows[WEIGHT, segment.requests][special.rows] * _parts_of(segment, special)
         of = segment.slots[special.rows]
         ratios = (special.prefill_ratio, special.recomputed_ratio, special.rejected_ratio)
-        for row, ratio in zip(sums, ratios, strict=True):
-            row += np.bincount(of, weights * ratio, capacity)
+        for row, ratio in enumerate(ratios):
+            sums[row] += np.bincount(of, weights * ratio, capacity)
     return SpecialUsage(*sums[:, slots]) if found else None
 
 

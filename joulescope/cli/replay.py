@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from joulescope.attribution.accountant import Policy
+from joulescope.attribution.policy import Policy
 from joulescope.cli.summary import summary_lines
 from joulescope.clock import WallAnchor
 from joulescope.config import TABLE, Settings
@@ -23,6 +23,7 @@ from joulescope.replay import Replay
 from joulescope.units import ns_from_seconds
 
 _CALIBRATION = TABLE["calibration"].kind
+_PAYERS = ("recompute_to", "rejected_to", "dummy_to", "idle_to", "lost_to")
 
 
 def _factors(
@@ -37,6 +38,20 @@ def _factors(
         raise click.BadParameter(str(problem)) from None
 
 
+def _payers(command: Callable[..., None]) -> Callable[..., None]:
+    """A flag for each setting that says who pays, as in `serve`."""
+    for name in reversed(_PAYERS):
+        setting = TABLE[name]
+        command = click.option(
+            setting.flag,
+            type=click.Choice(setting.kind.metavar.split("|")),
+            default=setting.default,
+            show_default=True,
+            help=setting.help,
+        )(command)
+    return command
+
+
 @click.command()
 @click.argument("trace", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
@@ -45,13 +60,7 @@ def _factors(
     help="Write one JSON line for each finished request here; - for standard output.",
 )
 @click.option("--window-seconds", type=click.FloatRange(0.001, 60.0), default=0.5, show_default=True)
-@click.option(
-    "--recompute-to",
-    type=click.Choice(("overhead", "request")),
-    default="overhead",
-    show_default=True,
-    help="Who pays for tokens computed again after a preemption.",
-)
+@_payers
 @click.option(
     "--calibration",
     metavar=_CALIBRATION.metavar,
@@ -63,9 +72,9 @@ def command(
     trace: Path,
     requests: Path | None,
     window_seconds: float,
-    recompute_to: str,
     calibration: Callable[[str], float] | None,
     as_json: bool,
+    **payers: str,
 ) -> None:
     """Account for TRACE again and print what was measured, attributed, idle, overhead and unattributed.
 
@@ -79,7 +88,13 @@ def command(
         task = progress.add_task(trace.name, total=size if _is_plain(trace) else None)
         replay = Replay(
             reader,
-            Policy(recompute_to=recompute_to),
+            Policy(
+                recompute_to=payers["recompute_to"],
+                rejected_to=payers["rejected_to"],
+                dummy_to=payers["dummy_to"],
+                idle_to=payers["idle_to"],
+                lost_to=payers["lost_to"],
+            ),
             window_ns=ns_from_seconds(window_seconds),
             calibration=calibration,
             on_progress=lambda _: progress.update(task, completed=reader.bytes_read),

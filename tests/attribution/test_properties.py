@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from joulescope.attribution.accountant import Policy
+from joulescope.attribution.policy import Policy
 from joulescope.hook import wire
 from joulescope.model import EngineTotals, FinishedRequest, GpuReading, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
@@ -191,6 +191,18 @@ def run(world: list[object], policy: Policy) -> Iterator[tuple[Pipeline, Snapsho
     yield pipeline, pipeline.snapshot(now_ns), finished
 
 
+def policies() -> st.SearchStrategy[Policy]:
+    return st.builds(
+        Policy,
+        recompute_to=st.sampled_from(["overhead", "request"]),
+        rejected_to=st.sampled_from(["request", "overhead"]),
+        dummy_to=st.sampled_from(["overhead", "request"]),
+        idle_to=st.sampled_from(["idle", "request"]),
+        lost_to=st.sampled_from(["unattributed", "request"]),
+        max_open_requests=st.just(5),
+    )
+
+
 def balance_uj(gpu: GpuTotals) -> tuple[int, int]:
     parts = [gpu.attributed_joules, gpu.idle_joules]
     parts += [*gpu.overhead_joules.values(), *gpu.unattributed_joules.values()]
@@ -198,10 +210,10 @@ def balance_uj(gpu: GpuTotals) -> tuple[int, int]:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(world=worlds(), payer=st.sampled_from(["overhead", "request"]))
-def test_every_joule_is_counted_once(world: list[object], payer: str) -> None:
-    """On every GPU the parts sum to what was measured, and requests sum to what is attributed."""
-    for pipeline, snapshot, finished in run(world, Policy(recompute_to=payer, max_open_requests=5)):
+@given(world=worlds(), policy=policies())
+def test_every_joule_is_counted_once(world: list[object], policy: Policy) -> None:
+    """On every GPU the parts sum to what was measured, and requests to what is attributed, whoever pays."""
+    for pipeline, snapshot, finished in run(world, policy):
         for gpu in snapshot.gpus:
             measured_uj, divided_uj = balance_uj(gpu)
             assert measured_uj == divided_uj

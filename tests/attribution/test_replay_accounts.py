@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from joulescope.attribution.accountant import Policy
+from joulescope.attribution.policy import Policy
 from joulescope.hook import wire
 from joulescope.model import FinishedRequest, GpuTotals
 from joulescope.replay import Replay
@@ -155,6 +155,69 @@ def test_recompute_may_be_charged_to_the_victim() -> None:
     assert "preemption" not in gpu.overhead_joules
     assert finished["r1"].attributed_joules == pytest.approx(660.0, rel=0.02)
     assert finished["r1"].wasted_joules == pytest.approx(300.0, rel=0.02)
+
+
+def speculative_world() -> list[wire.AnyRecord]:
+    """Of four tokens computed in the second step, three drafted ones were wrong."""
+    steps = [
+        step(0, 0, SECOND, [1], context=[0], scheduled=[10], sampled=[1]),
+        step(1, SECOND, 2 * SECOND, [1], context=[10], scheduled=[4], sampled=[1], drafted=[(1, 3)]),
+    ]
+    return worlds.by_time(
+        [hello(), start(1)], steps, [end(1, 2 * SECOND, 2)], worlds.samples(2 * SECOND, 400.0)
+    )
+
+
+def test_rejected_drafts_are_their_requests_by_default() -> None:
+    """The request pays for what it drafted in vain, and it is counted as wasted."""
+    finished, gpu, _ = account(speculative_world())
+    assert "rejected_draft" not in gpu.overhead_joules
+    assert finished["r1"].attributed_joules == pytest.approx(800.0, rel=0.01)
+    assert finished["r1"].wasted_joules == pytest.approx(300.0, rel=0.05)
+
+
+def test_rejected_drafts_may_be_the_systems() -> None:
+    """The documented option: the same joules as overhead, still counted as wasted by the engine."""
+    finished, gpu, replay = account(speculative_world(), Policy(rejected_to="overhead"))
+    assert gpu.overhead_joules["rejected_draft"] == pytest.approx(300.0, rel=0.05)
+    assert finished["r1"].wasted_joules == 0.0
+    assert finished["r1"].attributed_joules == pytest.approx(500.0, rel=0.05)
+    assert replay.snapshot is not None
+    assert replay.snapshot.engines[0].wasted_joules["rejected_draft"] == pytest.approx(300.0, rel=0.05)
+
+
+def mixed_world() -> list[wire.AnyRecord]:
+    """Within two half seconds: a step of 300 ms, an empty one of 200 ms, 200 ms idle, 200 ms lost, a step."""
+    steps = [step(0, 0, 300 * MS, [1], context=[0]), step(1, 900 * MS, 1000 * MS, [2], context=[0])]
+    others: list[wire.AnyRecord] = [
+        wire.Overhead(start_ns=300 * MS, end_ns=500 * MS, reason="dummy_batch"),
+        wire.Gap(start_ns=700 * MS, end_ns=900 * MS, reason="queue_full"),
+    ]
+    ends = [end(1, 300 * MS, 0), end(2, 1000 * MS, 1)]
+    return worlds.by_time(
+        [hello(), start(1), start(2)], steps, others, ends, worlds.samples(SECOND, 400.0, every_ns=100 * MS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [
+        (Policy(), {"idle", "dummy_batch", "records_lost"}),
+        (Policy(idle_to="request"), {"dummy_batch", "records_lost"}),
+        (Policy(dummy_to="request"), {"idle", "records_lost"}),
+        (Policy(lost_to="request"), {"idle", "dummy_batch"}),
+        (Policy(idle_to="request", dummy_to="request", lost_to="request"), set()),
+    ],
+)
+def test_what_ran_beside_requests_may_be_theirs(policy: Policy, left: set[str]) -> None:
+    """Idle, empty and lost time of an interval goes to its requests if the operator wants it."""
+    _, gpu, _ = account(mixed_world(), policy)
+    books = {"idle": gpu.idle_joules, **gpu.overhead_joules, **gpu.unattributed_joules}
+    assert {reason for reason, joules in books.items() if joules > 1.0} == left
+    assert gpu.attributed_joules + sum(books.values()) == pytest.approx(gpu.measured_joules)
+    assert gpu.residual_joules == 0
+    if not left:
+        assert gpu.attributed_joules == gpu.measured_joules
 
 
 def test_prefill_and_decode_are_told_apart() -> None:

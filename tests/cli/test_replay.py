@@ -55,3 +55,20 @@ def test_a_factor_that_is_none_is_refused(tmp_path: Path) -> None:
     result = replay(trace(tmp_path), "--calibration", "5")
     assert result.exit_code == 2
     assert "the factor of all GPUs lies between 0.5 and 2" in " ".join(result.stderr.split())
+
+
+def test_who_pays_can_be_chosen_anew(tmp_path: Path) -> None:
+    """The settings of ``serve`` that say who pays are flags here; without them idle time stays nobody's."""
+    path = tmp_path / "trace.jsonl"
+    writer = TraceWriter(path)
+    engine = [hello(0), start(1, 0), step(0, 0, SECOND // 4, [1]), end(1, SECOND // 4, 0)]
+    writer.write(by_time(engine, samples(SECOND // 2, 300.0)))
+    writer.close()
+    idle = []
+    for arguments in ((), ("--idle-to", "request")):
+        (gpu,) = json.loads(replay(path, "--json", *arguments).stdout)["gpus"].values()
+        assert gpu["attributed_joules"] + gpu["idle_joules"] == pytest.approx(gpu["measured_joules"])
+        idle.append(gpu["idle_joules"])
+    assert idle[0] > 10.0
+    assert idle[1] == 0.0
+    assert replay(path, "--idle-to", "nobody").exit_code == 2
