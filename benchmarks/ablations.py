@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.accuracy import Errors, judge, merged
 from benchmarks.report import machine, save
-from joulescope.attribution.cost import CostModel, Floats, ModelMaker
+from joulescope.attribution.cost import CostModel, Floats, ModelMaker, Prices, StepColumns
 from joulescope.attribution.learn import PriorRegression
 from joulescope.attribution.prior import Expectation
 from joulescope.hook.wire import AnyRecord, Sample, Step
@@ -34,14 +34,18 @@ from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import WORLDS
 
 RATES = (4.0, 16.0)
-SEEDS = (101,)
+SEEDS = (201,)
 
-SOME_WORLDS = ("calibrated", "blended-roofline", "moe", "speculative", "host-bound", "long-context")
+SOME_WORLDS = (
+    "calibrated", "blended-roofline", "moe-uneven", "speculative", "host-bound", "long-context", "dvfs",
+)  # fmt: skip
 
 _NO_PRIOR_STD = 100.0
 """A prior so wide that it only sets the units."""
 
 _NEGLIGIBLE = 1e-9
+_THE_SAME = 1.0 - 1e-6
+"""Correlation of two coefficients that are one."""
 
 
 class WithoutPrior(CostModel):
@@ -51,7 +55,8 @@ class WithoutPrior(CostModel):
         super().expect(expectation)
         for name in ("time", "energy"):
             fit: PriorRegression = getattr(self, name)
-            setattr(self, name, PriorRegression(fit.prior, _NO_PRIOR_STD, fit.keep))
+            covariance = np.eye(len(fit.prior)) * _NO_PRIOR_STD**2
+            setattr(self, name, PriorRegression(fit.prior, covariance, fit.keep))
 
 
 class WithoutLearning(CostModel):
@@ -60,7 +65,9 @@ class WithoutLearning(CostModel):
     def learn_times(self, steps: Floats) -> None:
         pass
 
-    def learn_energy(self, steps: Floats, parts: Floats, energy_joules: float, idle_seconds: float) -> None:
+    def learn_energy(
+        self, figures: Floats, energy_joules: float, idle_joules: float, whole_joules: float | None = None
+    ) -> None:
         pass
 
 
@@ -78,6 +85,33 @@ class WithoutTime(CostModel):
 
     def learn_times(self, steps: Floats) -> None:
         pass
+
+
+class OnePriceOfBytes(CostModel):
+    """A byte of KV cache takes and costs what a byte of weights does."""
+
+    def expect(self, expectation: Expectation) -> None:
+        super().expect(expectation)
+        for name, (weights, cache) in (("time", (2, 3)), ("energy", (0, 1))):
+            fit: PriorRegression = getattr(self, name)
+            covariance = np.eye(len(fit.prior))
+            covariance[weights, cache] = covariance[cache, weights] = _THE_SAME
+            setattr(self, name, PriorRegression(fit.prior, covariance, fit.keep))
+
+
+class EvenExperts(CostModel):
+    """Tokens are taken to choose all experts alike."""
+
+    def learn_times(self, steps: Floats) -> None:
+        super().learn_times(steps)
+        self._weights = replace(self._weights, unevenness=0.0)
+
+
+class WithoutLimit(CostModel):
+    """Nothing is known of the power limit's having been reached."""
+
+    def price(self, columns: StepColumns, rows: Floats | None = None, at_limit: bool = False) -> Prices:
+        return super().price(columns, rows)
 
 
 def without_kv(facts: CostFacts, gpu_count: int, expectation: Expectation) -> CostModel:
@@ -131,6 +165,9 @@ ABLATIONS = (
     Ablation("without learning", WithoutLearning),
     Ablation("without the KV cache", without_kv),
     Ablation("without a model of time", WithoutTime),
+    Ablation("one price for all bytes", OnePriceOfBytes),
+    Ablation("experts chosen alike", EvenExperts),
+    Ablation("without the power limit", WithoutLimit),
     Ablation("with every step's true energy", exact_steps=True),
     Ablation("with a counter that ticks every 10 ms", sensor="tick-10ms"),
     Ablation("with a counter that ticks every 1 s", sensor="tick-1s"),
