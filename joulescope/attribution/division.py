@@ -20,11 +20,12 @@ from joulescope.attribution.apportion import apportion
 from joulescope.attribution.cost import WEIGHT
 from joulescope.attribution.engine import Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.laws import SECONDS
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.spans import Span, clip, complement, length_ns, union
 from joulescope.attribution.steps import Segment
 from joulescope.attribution.usage import Usage, usage_of
-from joulescope.model import EnergyInterval
+from joulescope.model import EnergyInterval, GpuInfo
 
 _CLEAN, _BUSY = 0.9, 0.2
 """Part of an interval that must be busy for it to teach the busy power, and the cost of steps."""
@@ -84,7 +85,7 @@ def divide(
     posting = Posting(interval)
     posting.idle_uj = _idle_uj(interval, gpu, stretches)
     rest_uj = interval.energy_uj - posting.idle_uj
-    at_limit = _is_at_limit(interval, stretches, gpu.info.power_limit_watts)
+    at_limit = _is_at_limit(interval, stretches, gpu.info)
     for engine, segments in found:
         engine.price(segments, at_limit)
     shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
@@ -92,11 +93,12 @@ def divide(
     return posting, shares
 
 
-def _is_at_limit(interval: EnergyInterval, stretches: Stretches, limit_watts: float | None) -> bool:
-    """Whether the power limit held the GPU back all the time."""
+def _is_at_limit(interval: EnergyInterval, stretches: Stretches, info: GpuInfo) -> bool:
+    """Whether the power limit held the GPU back all the time; the card holds its own reading to it."""
     total_ns = interval.end_ns - interval.start_ns
-    if limit_watts is None or stretches.busy_ns < _CLEAN * total_ns:
+    if info.power_limit_watts is None or stretches.busy_ns < _CLEAN * total_ns:
         return False
+    limit_watts = info.power_limit_watts * info.calibration_factor
     return interval.energy_uj * 1e3 >= _AT_LIMIT * limit_watts * total_ns
 
 
@@ -224,6 +226,8 @@ def _learn(
         waited_joules = min(gpu.idle.watts * waited_seconds, part_joules)
         off_joules = posting.idle_uj / 1e6 + waited_joules
         figures = np.sum([segment.figures() for segment in segments], axis=0)
+        if figures[SECONDS] <= 0.0:
+            continue  # the GPU only waited
         group[0].engine.model.learn_energy(figures, part_joules - waited_joules, off_joules, busy_joules)
 
 

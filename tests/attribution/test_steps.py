@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulescope.attribution.steps import StageClock
+from joulescope.attribution.steps import PlacedStep, Segment, StageClock, StepBlock, StepLog
+from joulescope.model import EnergyInterval, StepDone
 
 
 def test_one_stage_runs_until_its_output() -> None:
@@ -57,3 +60,61 @@ def test_stretches_of_a_stage_never_overlap(stages: int, moves: list[tuple[int, 
         for stage, (start_ns, end_ns) in enumerate(spans):
             assert free[stage] <= start_ns < end_ns
             free[stage] = end_ns
+
+
+def placed(*spans: tuple[int, int, int]) -> list[PlacedStep]:
+    """Steps of one request, by the begin and end of their span and the time that the GPU worked on them."""
+    one = np.ones(1, dtype=np.int64)
+    return [
+        PlacedStep(
+            StepDone("e", number, begin, begin, end, end, [1], one, one, one),
+            np.zeros(1, dtype=np.int64),
+            [(begin, end)],
+            busy,
+        )
+        for number, (begin, end, busy) in enumerate(spans)
+    ]
+
+
+def segment(steps: list[PlacedStep], start_ns: int, end_ns: int) -> Segment:
+    log = StepLog(lambda block: None)
+    for step in steps:
+        log.add(step)
+    (found,) = log.overlapping(EnergyInterval("g", start_ns, end_ns, 1), 0)
+    return found
+
+
+def test_the_gpu_waits_first_and_then_works() -> None:
+    """An interval that ends in a step's wait holds none of its work; the next one holds all of it."""
+    steps = [(0, 100, 100), (100, 200, 40)]
+    before, after = segment(placed(*steps), 0, 150), segment(placed(*steps), 150, 200)
+    assert before.parts.tolist() == [1.0, 0.0]
+    assert before.waited_seconds.tolist() == pytest.approx([0.0, 50e-9])
+    assert after.parts.tolist() == [1.0]
+    assert after.waited_seconds.tolist() == pytest.approx([10e-9])
+
+
+def test_engines_that_share_a_gpu_take_turns() -> None:
+    """Until another engine's step was done the GPU worked on that one; nobody is waited for."""
+    found = segment(placed((0, 100, 100), (100, 200, 100)), 0, 200)
+    found.take_turns(np.array([30, 150, 400]))
+    assert found.block.busy_ns.tolist() == [70, 50]
+    assert found.block.seconds.tolist() == pytest.approx([70e-9, 50e-9])
+    assert found.parts.tolist() == [1.0, 1.0]
+    assert not found.waited_seconds.any()
+
+
+def test_a_step_with_a_price_keeps_its_time() -> None:
+    """What an earlier interval was divided by is not changed by what a later one knows."""
+    found = segment(placed((0, 100, 100), (100, 200, 100)), 0, 200)
+    found.block.priced = 1
+    found.take_turns(np.array([30, 150]))
+    assert found.block.busy_ns.tolist() == [100, 50]
+
+
+def test_a_block_is_columns() -> None:
+    """Request by request, step after step."""
+    block = StepBlock(placed((0, 10, 10), (10, 30, 20)))
+    assert len(block) == 2
+    assert block.offsets.tolist() == [0, 1, 2]
+    assert block.columns(1, 2).seconds.tolist() == pytest.approx([20e-9])
