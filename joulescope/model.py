@@ -277,7 +277,7 @@ class FinishedRequest:
     avoided_joules: float | None = None
     """What its prefix-cache hits would have cost to compute; information only, part of no sum."""
     energy_source: str = "counter"
-    """``counter``, ``power`` (integrated from power readings), or ``mixed``."""
+    """``counter``, ``power`` (integrated from power), ``mixed``, or empty where nothing was measured."""
     method: str = METHOD
     method_version: str = METHOD_VERSION
 
