@@ -34,7 +34,7 @@ from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import WORLDS
 
 RATES = (4.0, 16.0)
-SEEDS = (201,)
+SEEDS = (301,)
 
 SOME_WORLDS = (
     "calibrated", "blended-roofline", "moe-uneven", "speculative", "host-bound", "long-context", "dvfs",

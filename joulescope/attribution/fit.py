@@ -45,6 +45,8 @@ _ENERGY_PRIOR_STD = np.array([1.0, 1.0, 1.5, 2.0, 1.0])
 _ENERGY_WANDER = np.array([0.0, 0.0, 0.0, 0.0, 0.01])
 """Static power follows the temperature: by so much from one interval to the next."""
 
+_ENERGY_OUTLIER_POWER = 2.0
+
 _UNEVENNESS, _UNEVENNESS_STD = 0.25, 0.3
 """How unlike experts are expected to be chosen; see :class:`joulescope.attribution.laws.Weights`."""
 
@@ -98,7 +100,13 @@ class StepFit:
             time += [(1.0 - _UNEVENNESS) * byte_seconds, _UNEVENNESS * byte_seconds]
         energy = np.array([byte_joules, byte_joules, e.joules_per_flop, e.sequence_joules, e.active_watts])
         self.time = PriorRegression(np.array(time), _time_covariance(len(time)), _TIME_KEEP)
-        self.energy = PriorRegression(energy, _alike(_ENERGY_PRIOR_STD, (0, 1)), _ENERGY_KEEP, _ENERGY_WANDER)
+        self.energy = PriorRegression(
+            energy,
+            _alike(_ENERGY_PRIOR_STD, (0, 1)),
+            _ENERGY_KEEP,
+            wander=_ENERGY_WANDER,
+            outlier_power=_ENERGY_OUTLIER_POWER,
+        )
 
     def share_energy(self, other: StepFit) -> None:
         """Goes on with the joules per byte, per FLOP and so on of another model on the same GPUs, if it has

@@ -21,7 +21,7 @@ _OUTLIER = 2.5
 """Beyond so many standard deviations an observation counts less (Huber 1964)."""
 
 _DRIFT_MEMORY = 0.8
-_DRIFT_ALARM = 2.5
+_DRIFT_ALARM = 2.0
 """Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's
 mean: with this memory it scatters by a third of one, by more where batches resemble those before them."""
 
@@ -29,7 +29,7 @@ _USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
 """How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
 to be (in stated variances)."""
 
-_MOST = 4.0
+_MOST = 3.5
 """A deviation counts for no more than this in an alarm: one alone must not raise it."""
 
 _FAR, _SEEN_MEMORY = 3.0, 0.98
@@ -54,14 +54,22 @@ class PriorRegression:
         keep: part of the data's weight that stays after one more observation (0..1).
         wander: how far each coefficient drifts from one call of :meth:`learn` to the next, as a part of its
             prior (standard deviation).
+        outlier_power: how fast an outlier's weight falls with its distance. 1: it moves the fit by its sign
+            only (Huber); 2: the further off, the less. What wanders must not follow one absurd value.
     """
 
     def __init__(
-        self, prior: Floats, relative_covariance: Floats, keep: float, wander: Floats | None = None
+        self,
+        prior: Floats,
+        relative_covariance: Floats,
+        keep: float,
+        wander: Floats | None = None,
+        outlier_power: float = 1.0,
     ) -> None:
         self.prior = prior
         self.coefficients: Floats = prior.copy()
         self.keep = keep
+        self._outlier_power = outlier_power
         self._wander = np.zeros(len(prior)) if wander is None else wander
         self._prior_information = np.asarray(np.linalg.inv(relative_covariance), dtype=np.float64)
         self._information = np.zeros_like(self._prior_information)
@@ -94,7 +102,7 @@ class PriorRegression:
             deviations = (values - rows @ self.coefficients) / std
         residuals = np.abs(deviations)
         self._note_misfit(residuals)
-        weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) / std**2
+        weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) ** self._outlier_power / std**2
         scaled = rows * self.prior
         kept = self.keep ** len(values)
         weighted = scaled * weights[:, None]

@@ -111,3 +111,15 @@ def test_coefficients_that_go_together_move_together() -> None:
     for _ in range(300):
         fit.learn(np.array([[1.0, 0.0, 0.0]]), np.array([2.0]), np.array([0.02]))
     assert fit.coefficients / PRIOR == pytest.approx([2.0, 1.9, 1.0], rel=0.01)
+
+
+def test_what_wanders_does_not_follow_one_absurd_value() -> None:
+    """With outliers that count the less the further off they are, a glitch of the meter moves nothing."""
+    moved = []
+    for power in (1.0, 2.0):
+        fit = PriorRegression(PRIOR, np.eye(3), 0.999, np.array([0.0, 0.0, 0.02]), power)
+        feed(fit, TRUTH, 300)
+        before = fit.coefficients[2]
+        fit.learn(rows(1, 9), np.array([6.0 * float(rows(1, 9)[0] @ TRUTH)]), np.array([0.02]))
+        moved.append(abs(float(fit.coefficients[2]) / before - 1.0))
+    assert moved[1] < 0.01 < moved[0]
