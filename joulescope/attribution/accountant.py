@@ -113,9 +113,13 @@ class Accountant:
             gpus = self._gpus_of(engine)
             if not gpus:
                 continue
-            if not engine.model.has_learned:
-                engine.model.expect(expectation_of(gpus[0].info.name, gpus[0].info.power_limit_watts))
-            engine.model.share_energy(first_of.setdefault(tuple(gpu.info.gpu for gpu in gpus), engine.model))
+            model, info, place = engine.model, gpus[0].info, tuple(gpu.info.gpu for gpu in gpus)
+            if any(model.energy is other.energy for at, other in first_of.items() if at != place):
+                model.part_energy()
+            if not model.has_learned:
+                limit_watts = info.power_limit_watts
+                model.expect(expectation_of(info.name, limit_watts and limit_watts * info.calibration_factor))
+            model.share_energy(first_of.setdefault(place, model))
 
     def _former(self, info: EngineInfo) -> Engine | None:
         """The engine that this one is, back from a broken connection."""
@@ -169,9 +173,10 @@ class Accountant:
     def settle(self, now_ns: int) -> None:
         """Divides every interval about which all is known, or for which the wait is over."""
         self._now_ns = max(self._now_ns, now_ns)
-        for gpu in self._gpus.values():
-            while gpu.pending and self._is_ripe(gpu, gpu.pending[0]):
-                self._settle_interval(gpu, gpu.pending.popleft())
+        while ripe := [
+            gpu for gpu in self._gpus.values() if gpu.pending and self._is_ripe(gpu, gpu.pending[0])
+        ]:
+            self._settle_first(ripe)
         self._finish_requests()
 
     def close(self, now_ns: int, reason: str = "closed") -> None:
@@ -183,11 +188,15 @@ class Accountant:
                 engine.give_up_awaited_steps()
             else:
                 engine.abandon("engine_lost", engine.down_ns)
-        for gpu in self._gpus.values():
-            while gpu.pending:
-                self._settle_interval(gpu, gpu.pending.popleft())
+        while pending := [gpu for gpu in self._gpus.values() if gpu.pending]:
+            self._settle_first(pending)
         for engine in self._engines:
             self._finish_engine(engine, FOREVER_NS)
+
+    def _settle_first(self, gpus: Sequence[GpuState]) -> None:
+        """In the order of their ends, whichever GPU's: what a step costs follows from what came before."""
+        gpu = min(gpus, key=lambda each: each.pending[0].end_ns)
+        self._settle_interval(gpu, gpu.pending.popleft())
 
     def _drivers(self, gpu: GpuState, interval: EnergyInterval) -> list[Engine]:
         """The engines that may have used the GPU in the interval."""

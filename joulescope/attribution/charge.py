@@ -23,22 +23,27 @@ def hand_over(posting: Posting, shares: Sequence[EngineShare], policy: Policy) -
 
     Where no request ran there is nobody to pay, and the books keep what they have.
     """
-    paid_uj = [share.request_uj for share in shares]
-    if not sum(int(each.sum()) for each in paid_uj):
-        return
     moved_uj = 0
     if policy.idle_to == "request":
-        moved_uj, posting.idle_uj = posting.idle_uj, 0
+        moved_uj += posting.idle_uj
     if policy.dummy_to == "request":
-        moved_uj += posting.overhead_uj.pop("dummy_batch", 0)
+        moved_uj += posting.overhead_uj["dummy_batch"]
     if policy.lost_to == "request":
-        moved_uj += posting.unattributed_uj.pop("records_lost", 0)
-    parts_uj = apportion(moved_uj, np.concatenate(paid_uj).astype(np.float64))
-    at = 0
+        moved_uj += posting.unattributed_uj["records_lost"]
+    weights = [share.request_uj.astype(np.float64) for share in shares]
+    if not moved_uj or not sum(float(each.sum()) for each in weights):
+        return
+    at, parts_uj = 0, apportion(moved_uj, np.concatenate(weights))
     for share in shares:
-        share.request_uj += parts_uj[at : at + len(share.request_uj)]
+        share.extra_uj = parts_uj[at : at + len(share.request_uj)]
         at += len(share.request_uj)
     posting.attributed_uj += moved_uj
+    if policy.idle_to == "request":
+        posting.idle_uj = 0
+    if policy.dummy_to == "request":
+        posting.overhead_uj.pop("dummy_batch", None)
+    if policy.lost_to == "request":
+        posting.unattributed_uj.pop("records_lost", None)
 
 
 def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> None:
@@ -52,11 +57,11 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
         policy: who pays.
     """
     table, tally = share.engine.requests, share.engine.tally
-    usage, paid_uj = share.usage, share.request_uj
-    slots = usage.slots
+    usage, slots = share.usage, share.usage.slots
     prefill_uj = 0
     if usage.special is not None:
         prefill_uj = _charge_special(share, usage.special, posting, policy)
+    paid_uj = share.request_uj + share.extra_uj
     marginal_uj = usage.sums[SAVED] * (1e6 * share.scale)
     table.attributed_uj[slots] += paid_uj
     table.marginal_uj[slots] += marginal_uj

@@ -7,9 +7,10 @@ Per GPU, with the bytes and FLOPs that the engine's model says of the step::
     duration(S) = max(launch + s/sequence · |S| + s/KV byte · KV(S) + s/flop · other flops(S)
                         + max(s/weight byte · weights(S), s/flop · linear flops(S)),
                       dynamic energy(S) / (power limit − active watts))
-    weights(S)  = dense weights + expert weights · (1 − (1 − chosen/experts)^tokens(S))
+    weights(S)  = dense weights + expert weights · touched(tokens(S))
 
-The ten coefficients start from :mod:`joulescope.attribution.prior` and are learned while serving: those
+What part of the experts so many tokens touch is in :class:`joulescope.attribution.laws.Weights`.
+The coefficients start from :mod:`joulescope.attribution.prior` and are learned while serving: those
 of time from every step's observed duration, those of energy from every clean interval of the counter.
 A request's share is its Shapley value: costs that are paid once divide equally, those that it brings
 are its own, and what is not linear divides by :mod:`joulescope.attribution.shapley`. The observed duration,

@@ -49,9 +49,11 @@ class EngineShare:
     """The steps that overlap the interval."""
     usage: Usage
     request_uj: NDArray[np.int64]
-    """What each of the requests of ``usage`` pays."""
+    """What each of the requests of ``usage`` pays for its steps."""
     scale: float
     """Measured by modelled joules."""
+    extra_uj: NDArray[np.int64] | int = 0
+    """What each pays for what else happened in the interval, by the operator's policy."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ def divide(
 
 
 def _is_at_limit(interval: EnergyInterval, stretches: Stretches, info: GpuInfo) -> bool:
-    """Whether the power limit held the GPU back all the time; the card holds its own reading to it."""
+    """Whether this GPU's power limit held it back all the time; the card holds its own reading to it."""
     total_ns = interval.end_ns - interval.start_ns
     if info.power_limit_watts is None or stretches.busy_ns < _CLEAN * total_ns:
         return False

@@ -9,6 +9,7 @@ duration, those of energy from every clean interval of the counter. The formulas
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ _TIME_KEEP = 0.9995
 """Half of what steps taught is forgotten after 1,400 steps."""
 
 _ENERGY_KEEP = 0.998
-"""Half of what intervals taught is forgotten after 350 of them, about three minutes."""
+"""Half of what intervals taught is forgotten after 350 of one GPU, about three minutes."""
 
 _TIME_PRIOR_STD = 1.0
 _ENERGY_PRIOR_STD = np.array([1.0, 1.0, 1.5, 2.0, 1.0])
@@ -47,7 +48,7 @@ _ENERGY_WANDER = np.array([0.0, 0.0, 0.0, 0.0, 0.01])
 
 _ENERGY_OUTLIER_POWER = 2.0
 
-_UNEVENNESS, _UNEVENNESS_STD = 0.25, 0.3
+_UNEVENNESS, _UNEVENNESS_STD = 0.1, 0.3
 """How unlike experts are expected to be chosen; see :class:`joulescope.attribution.laws.Weights`."""
 
 _BYTES_ALIKE = 0.9
@@ -56,7 +57,8 @@ the same memory, by kernels that reach more or less of its bandwidth."""
 
 _TIME_NOISE, _TIME_JITTER_SECONDS = 0.015, 5e-5
 _ENERGY_NOISE, _IDLE_NOISE, _EDGE_SECONDS = 0.015, 0.1, 0.01
-"""The counter ticks every 0.1 s and is polled in between: the ends of an interval are that unsure."""
+"""What the fit is told: more than there is, so that it leans on its prior. How unsure the ends of an interval
+really are is in :mod:`joulescope.attribution.uncertainty`."""
 
 _UNCAPPED = 0.97
 """Steps whose dynamic power comes nearer to the cap than this may have been stretched by it."""
@@ -94,17 +96,18 @@ class StepFit:
         """Starts over from an expectation."""
         e = expectation
         self.expectation = e
-        byte_seconds, byte_joules = e.seconds_per_byte, e.joules_per_byte
+        byte_seconds, byte_joules, gpus = e.seconds_per_byte, e.joules_per_byte, max(self._gpu_count, 1)
         time = [e.launch_seconds, e.sequence_seconds, byte_seconds, byte_seconds, e.seconds_per_flop]
         if self._weights.expert_bytes:
             time += [(1.0 - _UNEVENNESS) * byte_seconds, _UNEVENNESS * byte_seconds]
+            self._weights = replace(self._weights, unevenness=_UNEVENNESS)
         energy = np.array([byte_joules, byte_joules, e.joules_per_flop, e.sequence_joules, e.active_watts])
         self.time = PriorRegression(np.array(time), _time_covariance(len(time)), _TIME_KEEP)
         self.energy = PriorRegression(
             energy,
             _alike(_ENERGY_PRIOR_STD, (0, 1)),
-            _ENERGY_KEEP,
-            wander=_ENERGY_WANDER,
+            _ENERGY_KEEP ** (1.0 / gpus),
+            wander=_ENERGY_WANDER / math.sqrt(gpus),
             outlier_power=_ENERGY_OUTLIER_POWER,
         )
 
@@ -113,6 +116,10 @@ class StepFit:
         learned none of its own: they are the GPU's, and where both run only their sum is measured."""
         if self.energy is not other.energy and not self.energy.observations:
             self.energy = other.energy
+
+    def part_energy(self) -> None:
+        """On other GPUs than before: what was learned there is kept, and shared no longer."""
+        self.energy = deepcopy(self.energy)
 
     # ------------------------------------------------------------------------- coefficients of the moment
 
@@ -186,7 +193,7 @@ class StepFit:
             idle_joules: what was taken off.
             whole_joules: with those of other engines, if the steps' are only a modelled part of them.
         """
-        whole_joules = whole_joules or energy_joules
+        whole_joules = energy_joules if whole_joules is None else whole_joules
         n, kv, other, _, read, linear, duration, _, _ = figures
         row = np.array([read, kv, linear + other, n, duration])
         edge_joules = _EDGE_SECONDS * energy_joules / max(duration, 1e-9)

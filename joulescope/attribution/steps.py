@@ -221,7 +221,7 @@ class Segment:
         return self.block.slots[self.requests]
 
     def requests_of(self, step: int) -> slice:
-        """The requests of one of the steps, counted from the segment's first, among the block's."""
+        """Where among the block's requests those of a step are; ``step`` counts from the segment's first."""
         at = self.first + step
         return slice(int(self.block.offsets[at]), int(self.block.offsets[at + 1]))
 

@@ -57,6 +57,7 @@ class EngineTally:
     """Wall time less monotonic time, for the exemplars."""
 
     def __post_init__(self) -> None:
+        self._told_gpus: dict[str, None] = {}
         self.joules_per_request = Histogram(REQUEST_BOUNDS)
         self.joules_per_output_token = Histogram(TOKEN_BOUNDS)
 
@@ -79,13 +80,14 @@ class EngineTally:
 
     def totals(self, up: bool, open_requests: int, gauges: Gauges) -> EngineTotals:
         """The tally as exporters see it."""
-        gpus = dict.fromkeys((*self.info.gpus, *(gpu for gpu, _ in self.attributed_uj)))
+        # A GPU that was once told is told for good: a counter that vanishes looks like a restart.
+        self._told_gpus.update(dict.fromkeys((*self.info.gpus, *(gpu for gpu, _ in self.attributed_uj))))
         return EngineTotals(
             info=self.info,
             up=up,
             attributed_joules={
                 (gpu, phase): joules_from_uj(self.attributed_uj[gpu, phase])
-                for gpu in gpus
+                for gpu in self._told_gpus
                 for phase in PHASES
             },
             marginal_joules=self.marginal_uj / 1e6,

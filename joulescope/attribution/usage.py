@@ -55,6 +55,7 @@ def usage_of(segments: list[Segment], capacity: int, wait_watts: float) -> Usage
         present += steps
         sums[STEPS] += steps
         _take_off_what_lies_outside(segment, sums)
+        np.maximum(sums, 0.0, out=sums)  # where nothing lies inside, rounding may leave less than nothing
         if segment.waited_seconds.any():
             _add_waiting(segment, sums, wait_watts)
     slots = np.flatnonzero(present)

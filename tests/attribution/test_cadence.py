@@ -9,6 +9,7 @@ from joulescope.model import FinishedRequest
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
+from joulescope.simulation.worlds import WORLDS
 from tests.worlds import instant
 
 
@@ -25,9 +26,11 @@ def settled_at_every_record(records: list[wire.AnyRecord]) -> dict[str, Finished
     return {request.request_id: request for request in pipeline.drain_finished()}
 
 
-def test_figures_do_not_depend_on_when_accounts_are_settled() -> None:
-    """Settled at every record or four times a second: every request has the same joules."""
-    records = list(SimulatedRun(6.0, seed=3, rate_per_second=12.0, truth=False).records())
+@pytest.mark.parametrize("world", ["calibrated", "tensor-parallel-2", "pipeline-parallel-2", "two-engines"])
+def test_figures_do_not_depend_on_when_accounts_are_settled(world: str) -> None:
+    """Settled at every record or four times a second: the same joules, on one GPU or two."""
+    run = SimulatedRun(6.0, seed=3, rate_per_second=12.0, truth=False, world=WORLDS[world])
+    records = list(run.records())
     seldom = {request.request_id: request for request in Replay(records)}
     often = settled_at_every_record(records)
     assert len(seldom) > 30

@@ -208,3 +208,16 @@ def test_one_gpu_has_one_fit_of_its_joules() -> None:
     third.share_energy(first)
     assert second.energy is first.energy
     assert third.energy is not first.energy
+
+
+def test_who_moves_to_another_gpu_takes_along_what_was_learned() -> None:
+    """It is a copy from then on: what the two GPUs teach does not mix."""
+    first, second = CostModel(FACTS, 1, H), CostModel(FACTS, 1, H)
+    second.share_energy(first)
+    steps = priced(first, ([500] * 32, [1] * 32, 0.012)).steps
+    first.learn_energy(steps[0], 9.0, 0.0)
+    second.part_energy()
+    learned = second.energy.coefficients.copy()
+    first.learn_energy(steps[0], 5.0, 0.0)
+    assert second.energy.coefficients == pytest.approx(learned)
+    assert first.energy.coefficients != pytest.approx(learned)
