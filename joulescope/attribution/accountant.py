@@ -173,10 +173,8 @@ class Accountant:
     def settle(self, now_ns: int) -> None:
         """Divides every interval about which all is known, or for which the wait is over."""
         self._now_ns = max(self._now_ns, now_ns)
-        while ripe := [
-            gpu for gpu in self._gpus.values() if gpu.pending and self._is_ripe(gpu, gpu.pending[0])
-        ]:
-            self._settle_first(ripe)
+        while (ripe := self._next_ripe()) is not None:
+            self._settle_interval(ripe, ripe.pending.popleft())
         self._finish_requests()
 
     def close(self, now_ns: int, reason: str = "closed") -> None:
@@ -188,15 +186,21 @@ class Accountant:
                 engine.give_up_awaited_steps()
             else:
                 engine.abandon("engine_lost", engine.down_ns)
-        while pending := [gpu for gpu in self._gpus.values() if gpu.pending]:
-            self._settle_first(pending)
+        while pending := self._by_end():
+            self._settle_interval(pending[0], pending[0].pending.popleft())
         for engine in self._engines:
             self._finish_engine(engine, FOREVER_NS)
 
-    def _settle_first(self, gpus: Sequence[GpuState]) -> None:
-        """In the order of their ends, whichever GPU's: what a step costs follows from what came before."""
-        gpu = min(gpus, key=lambda each: each.pending[0].end_ns)
-        self._settle_interval(gpu, gpu.pending.popleft())
+    def _by_end(self) -> list[GpuState]:
+        """GPUs with intervals to divide, the one whose ends first at the head.
+
+        What a step costs follows from the intervals before it, whichever GPU's they are.
+        """
+        pending = [gpu for gpu in self._gpus.values() if gpu.pending]
+        return sorted(pending, key=lambda gpu: gpu.pending[0].end_ns)
+
+    def _next_ripe(self) -> GpuState | None:
+        return next((gpu for gpu in self._by_end() if self._is_ripe(gpu, gpu.pending[0])), None)
 
     def _drivers(self, gpu: GpuState, interval: EnergyInterval) -> list[Engine]:
         """The engines that may have used the GPU in the interval."""

@@ -23,27 +23,24 @@ def hand_over(posting: Posting, shares: Sequence[EngineShare], policy: Policy) -
 
     Where no request ran there is nobody to pay, and the books keep what they have.
     """
-    moved_uj = 0
-    if policy.idle_to == "request":
-        moved_uj += posting.idle_uj
+    idle_uj = posting.idle_uj if policy.idle_to == "request" else 0
+    books = []
     if policy.dummy_to == "request":
-        moved_uj += posting.overhead_uj["dummy_batch"]
+        books.append((posting.overhead_uj, "dummy_batch"))
     if policy.lost_to == "request":
-        moved_uj += posting.unattributed_uj["records_lost"]
-    weights = [share.request_uj.astype(np.float64) for share in shares]
-    if not moved_uj or not sum(float(each.sum()) for each in weights):
+        books.append((posting.unattributed_uj, "records_lost"))
+    moved_uj = idle_uj + sum(book[reason] for book, reason in books)
+    if not moved_uj or not any(share.request_uj.any() for share in shares):
         return
-    at, parts_uj = 0, apportion(moved_uj, np.concatenate(weights))
+    at = 0
+    parts_uj = apportion(moved_uj, np.concatenate([share.request_uj for share in shares]).astype(np.float64))
     for share in shares:
         share.extra_uj = parts_uj[at : at + len(share.request_uj)]
         at += len(share.request_uj)
     posting.attributed_uj += moved_uj
-    if policy.idle_to == "request":
-        posting.idle_uj = 0
-    if policy.dummy_to == "request":
-        posting.overhead_uj.pop("dummy_batch", None)
-    if policy.lost_to == "request":
-        posting.unattributed_uj.pop("records_lost", None)
+    posting.idle_uj -= idle_uj
+    for book, reason in books:
+        book.pop(reason, None)
 
 
 def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> None:

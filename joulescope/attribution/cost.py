@@ -82,6 +82,16 @@ class Prices:
     """Steps × :data:`STEP_FIGURES`."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Experts:
+    """Bytes of a mixture's experts, by request."""
+
+    shares: Floats
+    """Shapley's share of those that its step reads."""
+    released: Floats
+    """What would not be read without the request."""
+
+
 class CostModel(StepFit):
     """Prices the steps of one engine by what they have taught so far."""
 
@@ -107,9 +117,12 @@ class CostModel(StepFit):
         counts = np.diff(columns.offsets)
         steps = self._figures(columns, features, counts)
         rows = np.empty((ROWS, features.shape[1])) if rows is None else rows
+        experts = (
+            self._divide_experts(features[TOKENS], steps, counts) if self._weights.expert_bytes else None
+        )
         crooked = ~self._memory_bound(steps)
         if not crooked.all():
-            self._time_linear(rows, features, steps, counts)
+            self._time_linear(rows, features, steps, counts, experts)
         if crooked.any():
             self._time_crooked(rows, features, steps, counts, crooked)
         if at_limit:
@@ -117,7 +130,7 @@ class CostModel(StepFit):
             self._note_work(rows, features)
             rows[WEIGHT], rows[SAVED] = limit_watts * rows[TIME], limit_watts * rows[OWN_TIME]
         else:
-            self._pay(rows, features, steps, counts)
+            self._pay(rows, features, counts, experts)
         alone = np.flatnonzero(counts == 1)
         if len(alone):  # without its only request there would have been no step
             at = columns.offsets[alone]
@@ -168,29 +181,33 @@ class CostModel(StepFit):
         memory = steps[:, LINEAR_FLOPS] * time.per_flop <= reading
         return np.asarray(memory & alone & (self._dynamic_joules(steps) <= headroom_watts * seconds))
 
-    def _time_linear(self, rows: Floats, features: Floats, steps: Floats, counts: Ints) -> None:
+    def _time_linear(
+        self, rows: Floats, features: Floats, steps: Floats, counts: Ints, experts: _Experts | None
+    ) -> None:
         """Divides durations that are a constant plus what each brings, and the experts read."""
         time = self._times()
         own = np.multiply(features[KV_BYTES], time.per_kv_byte, out=rows[OWN_TIME])
         own += np.multiply(features[OTHER_FLOPS], time.per_flop, out=rows[WEIGHT])
         own += time.sequence
-        experts = steps[:, READ_BYTES] - self._weights.dense_bytes
+        expert_bytes = steps[:, READ_BYTES] - self._weights.dense_bytes
         seconds = steps[:, KV_BYTES] * time.per_kv_byte + steps[:, OTHER_FLOPS] * time.per_flop
-        seconds += counts * time.sequence + experts * time.per_expert_byte
+        seconds += counts * time.sequence + expert_bytes * time.per_expert_byte
         shared = time.launch + self._weights.dense_bytes * time.per_byte
         stretch = steps[:, SECONDS] / (shared + seconds)
         stretches = np.repeat(stretch, counts)
         own *= stretches
         np.add(own, np.repeat(shared * stretch / counts, counts), out=rows[TIME])
-        if self._weights.expert_bytes:
+        if experts is not None:
             stretches *= time.per_expert_byte
-            rows[TIME] += stretches * self._weights.expert_shares(features[TOKENS], counts)
-            own += stretches * self._released(features, steps, counts)
+            rows[TIME] += stretches * experts.shares
+            own += stretches * experts.released
 
-    def _released(self, features: Floats, steps: Floats, counts: Ints) -> Floats:
-        """Bytes of experts that would not be read without the request (requests)."""
-        without = np.repeat(steps[:, TOKENS], counts) - features[TOKENS]
-        return np.repeat(steps[:, READ_BYTES], counts) - self._weights.of(without)
+    def _divide_experts(self, tokens: Floats, steps: Floats, counts: Ints) -> _Experts:
+        without = np.repeat(steps[:, TOKENS], counts) - tokens
+        return _Experts(
+            shares=self._weights.expert_shares(tokens, counts),
+            released=np.repeat(steps[:, READ_BYTES], counts) - self._weights.of(without),
+        )
 
     def _time_crooked(
         self, rows: Floats, features: Floats, steps: Floats, counts: Ints, chosen: NDArray[np.bool_]
@@ -236,7 +253,7 @@ class CostModel(StepFit):
         flops = np.multiply(features[TOKENS], self._linear, out=rows[FLOPS])
         flops += features[OTHER_FLOPS]
 
-    def _pay(self, rows: Floats, features: Floats, steps: Floats, counts: Ints) -> None:
+    def _pay(self, rows: Floats, features: Floats, counts: Ints, experts: _Experts | None) -> None:
         """Joules from bytes, FLOPs and seconds: Shapley's share, and what is saved without each."""
         self._note_work(rows, features)
         joules = self.step_joules()
@@ -248,9 +265,9 @@ class CostModel(StepFit):
         weight += saved
         weight += np.repeat((self._weights.dense_bytes * joules.per_byte) / counts, counts)
         saved += rows[OWN_TIME] * joules.active_watts
-        if self._weights.expert_bytes:
-            weight += joules.per_byte * self._weights.expert_shares(features[TOKENS], counts)
-            saved += joules.per_byte * self._released(features, steps, counts)
+        if experts is not None:
+            weight += joules.per_byte * experts.shares
+            saved += joules.per_byte * experts.released
 
     def avoided_joules(self, tokens: int) -> float:
         """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""

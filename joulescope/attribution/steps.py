@@ -53,7 +53,7 @@ class StageClock:
         """
         free_ns = self._free_ns
         stages = len(free_ns)
-        if stages == 1:
+        if stages == 1:  # what follows comes to the same; this is the usual case, and runs for every step
             start_ns = max(free_ns[0], ready_ns)
             begin_ns = free_ns[0] if continued else start_ns
             free_ns[0] = max(output_ns, start_ns + 1)
@@ -236,7 +236,7 @@ class Segment:
 
     def spans(self) -> Iterator[Span]:
         starts = self.block.start_ns[self.stage, self.steps].tolist()
-        return zip(starts, self.block.end_ns[self.stage, self.steps].tolist(), strict=True)
+        return zip(starts, self.ends_ns.tolist(), strict=True)
 
 
 class StepLog:
