@@ -313,7 +313,12 @@ class Daemon:
         exported = {
             (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
         }
-        self._snapshot = self._pipeline.snapshot(self._clock.now_ns(), rejected=rejected, exported=exported)
+        self._snapshot = self._pipeline.snapshot(
+            self._clock.now_ns(),
+            rejected=rejected,
+            exported=exported,
+            sampler=None if self._sampler is None else self._sampler.statistics(),
+        )
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

@@ -28,6 +28,10 @@ class SensorLost(SensorError):
     """A sensor that used to answer is gone; trying again later may help."""
 
 
+class SensorChanged(SensorLost):
+    """Other devices are there than when the sensor was opened: it is to be opened again, at once."""
+
+
 class ProtocolError(JoulescopeError):
     """A peer sent bytes that are not a valid frame or record."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 
 from joulescope.errors import TraceError
 from joulescope.hook import wire
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.model import THROTTLE_REASONS, GpuCapabilities, GpuInfo, GpuReading, GpuStatus
 
 
 def gpu_record(info: GpuInfo) -> wire.Gpu:
@@ -20,6 +22,12 @@ def gpu_record(info: GpuInfo) -> wire.Gpu:
         driver_version=info.driver_version,
         energy_source=info.energy_source,
         calibration_factor=info.calibration_factor,
+        instances=list(info.instances),
+        capabilities={
+            name: value
+            for name, value in dataclasses.asdict(info.capabilities).items()
+            if value not in (None, "")
+        },
     )
 
 
@@ -44,8 +52,21 @@ def gpu_info(record: wire.Gpu) -> GpuInfo:
         driver_version=record.driver_version,
         energy_source=record.energy_source,
         calibration_factor=factor,
+        instances=tuple(record.instances),
+        capabilities=_capabilities(record.capabilities),
         sensor="replayed",
     )
+
+
+def _capabilities(told: Mapping[str, bool | str]) -> GpuCapabilities:
+    """Names that are not known, and values of another kind than they have here, are left out."""
+    known = {field.name: field.default for field in dataclasses.fields(GpuCapabilities)}
+    usable = {
+        name: value
+        for name, value in told.items()
+        if name in known and isinstance(value, str) == isinstance(known[name], str)
+    }
+    return GpuCapabilities(**usable)  # type: ignore[arg-type]
 
 
 def sample_record(reading: GpuReading) -> wire.Sample:
@@ -60,8 +81,30 @@ def sample_record(reading: GpuReading) -> wire.Sample:
     )
 
 
-def gpu_reading(sample: wire.Sample) -> GpuReading:
-    """The reading that a record holds."""
+def status_record(status: GpuStatus) -> wire.GpuStatus:
+    """What is read once a second, as a record."""
+    told = {name: getattr(status, name) for name in _STATUS_FIELDS}
+    reasons = status.throttle_reasons
+    return wire.GpuStatus(**told, throttle_reasons=None if reasons is None else sorted(reasons))
+
+
+def gpu_status(record: wire.GpuStatus) -> GpuStatus:
+    """What a record tells; reasons that are not known are left out."""
+    told = {name: getattr(record, name) for name in _STATUS_FIELDS}
+    reasons = record.throttle_reasons
+    return GpuStatus(
+        **told,
+        throttle_reasons=None if reasons is None else frozenset(reasons).intersection(THROTTLE_REASONS),
+    )
+
+
+_STATUS_FIELDS = tuple(
+    field.name for field in dataclasses.fields(GpuStatus) if field.name != "throttle_reasons"
+)
+
+
+def gpu_reading(sample: wire.Sample, status: GpuStatus | None = None) -> GpuReading:
+    """The reading that a record holds, with the latest status of its GPU."""
     return GpuReading(
         gpu=sample.gpu,
         time_ns=sample.time_ns,
@@ -69,4 +112,5 @@ def gpu_reading(sample: wire.Sample) -> GpuReading:
         power_watts=sample.power_watts,
         memory_used_bytes=sample.memory_used_bytes,
         sm_utilization_ratio=sample.sm_utilization_ratio,
+        status=status,
     )

@@ -1,7 +1,7 @@
 """Frozen value types that travel between rooms.
 
 Units are SI and stand in the names; instants are CLOCK_MONOTONIC nanoseconds (``_ns``). ``None``
-means "not known", never zero.
+means "not known", never zero. The types that speak of GPUs stand in :mod:`joulescope.model_gpu`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from joulescope.model_gpu import THROTTLE_REASONS as THROTTLE_REASONS
+from joulescope.model_gpu import CallTime as CallTime
+from joulescope.model_gpu import EnergyInterval as EnergyInterval
+from joulescope.model_gpu import GpuCapabilities as GpuCapabilities
+from joulescope.model_gpu import GpuInfo as GpuInfo
+from joulescope.model_gpu import GpuReading as GpuReading
+from joulescope.model_gpu import GpuStatus as GpuStatus
+from joulescope.model_gpu import MeterComparison as MeterComparison
+from joulescope.model_gpu import SamplerStatistics as SamplerStatistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,66 +61,6 @@ GENERATED_TOKENS = "generated"
 
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 """As vLLM names them, lower case; ``repetition`` since 0.17."""
-
-# ---------------------------------------------------------------------------------- GPUs and energy
-
-
-@dataclass(frozen=True, slots=True)
-class GpuInfo:
-    """What a sensor knows about one GPU and does not expect to change."""
-
-    gpu: str
-    """UUID as the driver prints it (``GPU-…``); the identity of a GPU everywhere."""
-    name: str = ""
-    index: int | None = None
-    power_limit_watts: float | None = None
-    memory_total_bytes: int | None = None
-    driver_version: str = ""
-    energy_source: str = "counter"
-    """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
-    sensor: str = ""
-    """Which kind of sensor answers: ``nvml``, ``simulated``, ``replayed``."""
-    calibration_factor: float = 1.0
-    """True joules per joule that the GPU shows, above 0. Readings are as shown; what is made of them,
-    intervals and figures, has the factor in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuReading:
-    """What one poll of one GPU returned. A field the sensor could not read is ``None``."""
-
-    gpu: str
-    time_ns: int
-    """Midpoint of the energy (or else the power) call."""
-    energy_joules: float | None = None
-    """Cumulative counter since driver load; only differences mean anything."""
-    power_watts: float | None = None
-    memory_used_bytes: int | None = None
-    sm_utilization_ratio: float | None = None
-    """0..1, averaged by the driver over its own window (1/6..1 s)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnergyInterval:
-    """Joules that one GPU drew between two instants: what attribution divides."""
-
-    gpu: str
-    start_ns: int
-    end_ns: int
-    energy_uj: int
-    source: str = "counter"
-    """``counter`` or ``power``."""
-
-
-@dataclass(frozen=True, slots=True)
-class MeterComparison:
-    """A GPU's energy counter beside the integral of its power readings, over the same stretches of time."""
-
-    counter_joules: float
-    power_joules: float
-    ratio: float | None = None
-    """Counter / power over the last minute; ``None`` where too little of it could be compared."""
-
 
 # ------------------------------------------------------------------------------------------ engines
 
@@ -320,6 +270,8 @@ class GpuTotals:
     accounted_until_ns: int | None = None
     comparison: MeterComparison | None = None
     """``None`` unless the GPU shows a counter and power."""
+    counter_tick_seconds: float | None = None
+    """How often its counter shows another figure, as measured; ``None`` while that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +317,8 @@ class SidecarTotals:
     """Frames and records that were refused, by reason."""
     attribution_lag_seconds: float | None = None
     """Age of the newest fully accounted instant."""
+    sampler: SamplerStatistics | None = None
+    """``None`` where no sensor is read."""
     exported: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Requests handed to an exporter, by (exporter, outcome)."""
 

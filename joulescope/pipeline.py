@@ -15,7 +15,7 @@ from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
-from joulescope.gpu_records import gpu_record, sample_record
+from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook import wire
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
@@ -24,7 +24,9 @@ from joulescope.model import (
     FinishedRequest,
     GpuInfo,
     GpuReading,
+    GpuStatus,
     GpuTotals,
+    SamplerStatistics,
     SidecarTotals,
     Snapshot,
 )
@@ -54,6 +56,7 @@ class _Watched:
     info: GpuInfo
     meter: Meter
     reading: GpuReading | None = None
+    status: GpuStatus | None = None
     past: Counter[str] = field(default_factory=Counter)
     """Resets and rejections of meters that were given up."""
 
@@ -136,11 +139,25 @@ class Pipeline:
         kept = [reading for reading in readings if self._in_scope(reading.gpu, reading.time_ns)]
         for reading in kept:
             watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
+            self._take_status(watched, reading.status)
             watched.reading = reading
             for interval in watched.meter.add(reading):
                 self.accountant.interval(interval)
         if kept and self.recorder is not None:
             self._record([sample_record(reading) for reading in kept])
+
+    def _take_status(self, watched: _Watched, status: GpuStatus | None) -> None:
+        """Records what was read anew; a power limit that was changed holds from now on."""
+        if status is None or status is watched.status:
+            return
+        watched.status = status
+        if self.recorder is not None:
+            self._record([status_record(status)])
+        limit_watts = status.power_limit_watts
+        if limit_watts is not None and limit_watts != watched.info.power_limit_watts:
+            watched.info = replace(watched.info, power_limit_watts=limit_watts)
+            watched.meter.set_limit(limit_watts)
+            self.accountant.gpu_found(watched.info)
 
     def _note_named(self, now_ns: int) -> None:
         """Remembers which GPUs connected engines and workers name, and when they last did."""
@@ -224,6 +241,7 @@ class Pipeline:
         *,
         rejected: Mapping[str, int] | None = None,
         exported: Mapping[tuple[str, str], int] | None = None,
+        sampler: SamplerStatistics | None = None,
     ) -> Snapshot:
         """Everything that exporters may show, as of now."""
         gpus = tuple(self._gpu_totals(watched, now_ns) for watched in self._watched.values())
@@ -240,6 +258,7 @@ class Pipeline:
                 rejected_records=self._rejected(rejected or {}),
                 attribution_lag_seconds=seconds_from_ns(now_ns - min(accounted)) if accounted else None,
                 exported=dict(exported or {}),
+                sampler=sampler,
             ),
         )
 
@@ -275,6 +294,7 @@ class Pipeline:
             reading=calibrated(reading, watched.info.calibration_factor) if fresh and reading else None,
             accounted_until_ns=state.settled_ns or None,
             comparison=watched.meter.comparison.totals(),
+            counter_tick_seconds=watched.meter.tick_seconds,
         )
 
     def flush_recording(self) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
-from joulescope.gpu_records import gpu_info, gpu_reading
+from joulescope.gpu_records import gpu_info, gpu_reading, gpu_status
 from joulescope.hook import wire
-from joulescope.model import FinishedRequest, Snapshot
+from joulescope.model import FinishedRequest, GpuStatus, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.meter import WINDOW_NS
 from joulescope.units import NANOSECONDS_PER_SECOND
@@ -41,6 +41,7 @@ class Replay:
     snapshot: Snapshot | None = None
     open_requests: int = 0
     wall: WallAnchor | None = None
+    _statuses: dict[str, GpuStatus] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Iterator[FinishedRequest]:
         iterator = iter(self.records)
@@ -79,8 +80,11 @@ class Replay:
             pipeline.take(record.session, (record,))
             return record.output_end_ns
         if isinstance(record, wire.Sample):
-            pipeline.read((gpu_reading(record),))
+            pipeline.read((gpu_reading(record, self._statuses.get(record.gpu)),))
             return record.time_ns
+        if isinstance(record, wire.GpuStatus):
+            self._statuses[record.gpu] = gpu_status(record)
+            return 0
         if isinstance(record, wire.Gpu):
             pipeline.gpus_found((gpu_info(record),))
             return 0

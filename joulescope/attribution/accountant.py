@@ -116,9 +116,11 @@ class Accountant:
             model, info, place = engine.model, gpus[0].info, tuple(gpu.info.gpu for gpu in gpus)
             if any(model.energy is other.energy for at, other in first_of.items() if at != place):
                 model.part_energy()
+            limit_watts = info.power_limit_watts and info.power_limit_watts * info.calibration_factor
             if not model.has_learned:
-                limit_watts = info.power_limit_watts
-                model.expect(expectation_of(info.name, limit_watts and limit_watts * info.calibration_factor))
+                model.expect(expectation_of(info.name, limit_watts))
+            elif limit_watts:
+                model.set_limit(limit_watts)
             model.share_energy(first_of.setdefault(place, model))
 
     def _former(self, info: EngineInfo) -> Engine | None:

@@ -111,6 +111,10 @@ class StepFit:
             outlier_power=_ENERGY_OUTLIER_POWER,
         )
 
+    def set_limit(self, limit_watts: float) -> None:
+        """The GPU's power limit is this from now on; what was learned holds under it too."""
+        self.expectation = replace(self.expectation, limit_watts=limit_watts)
+
     def share_energy(self, other: StepFit) -> None:
         """Goes on with the joules per byte, per FLOP and so on of another model on the same GPUs, if it has
         learned none of its own: they are the GPU's, and where both run only their sum is measured."""

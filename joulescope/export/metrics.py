@@ -16,6 +16,7 @@ from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
 RECORD_TYPES = ("hello", "request_start", "step", "request_end", "overhead", "gap", "progress", "bye")
@@ -93,4 +94,4 @@ SIDECAR = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *ENGINE, *SIDECAR)
+METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *STATUS, *ENGINE, *SIDECAR, *SAMPLER)

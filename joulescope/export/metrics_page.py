@@ -13,13 +13,16 @@ from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
 
 SECTIONS = (
     ("Energy", ENERGY),
     ("GPUs and their sensors", GPU),
+    ("GPUs beside their energy", STATUS),
     ("Engines and requests", ENGINE),
     ("The sidecar itself", SIDECAR),
+    ("How the GPUs are read", SAMPLER),
 )
 
 INTRODUCTION = """\

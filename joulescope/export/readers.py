@@ -8,11 +8,15 @@ from joulescope.export.metric import Point, Read, clean, per_label
 from joulescope.model import (
     CACHED_TOKEN_KINDS,
     PHASES,
+    THROTTLE_REASONS,
+    CallTime,
     EngineTotals,
     GpuReading,
+    GpuStatus,
     GpuTotals,
     HistogramState,
     MeterComparison,
+    SamplerStatistics,
     SidecarTotals,
     Snapshot,
 )
@@ -39,6 +43,77 @@ def of_reading(value: Callable[[GpuReading], Number]) -> Read:
         return value(totals.reading) if totals.up and totals.reading is not None else None
 
     return of_gpu(of_totals)
+
+
+def of_status(value: Callable[[GpuStatus], Number]) -> Read:
+    """One point a GPU of which it was read not long ago."""
+    return of_reading(lambda reading: None if reading.status is None else value(reading.status))
+
+
+def traffic(link: str) -> Read:
+    """Bytes a second over a link (``pcie``, ``nvlink``), by GPU and direction as the GPU sees it."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for direction in ("received", "sent"):
+            name = f"{link}_{direction}_bytes_per_second"
+            for point in of_status(lambda status, name=name: getattr(status, name))(snapshot):  # type: ignore[misc]
+                yield Point((*point.labels, direction), point.value)
+
+    return read
+
+
+def throttled(snapshot: Snapshot) -> Iterator[Point]:
+    """1 or 0 by GPU and reason; nothing where reasons cannot be read."""
+    for totals in snapshot.gpus:
+        status = totals.reading.status if totals.up and totals.reading is not None else None
+        if status is not None and status.throttle_reasons is not None:
+            for reason in THROTTLE_REASONS:
+                yield Point((clean(totals.info.gpu), reason), int(reason in status.throttle_reasons))
+
+
+def gpu_capabilities(snapshot: Snapshot) -> Iterator[Point]:
+    """What each GPU and its driver can tell, in the order of :data:`CAPABILITY_LABELS`."""
+    for totals in snapshot.gpus:
+        told = totals.info.capabilities
+        values = (_word(getattr(told, label)) for label in CAPABILITY_LABELS)
+        yield Point((clean(totals.info.gpu), *values), 1)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return clean(str(value)) if value else "unknown"
+
+
+CAPABILITY_LABELS = (
+    "architecture",
+    "energy_counter",
+    "power",
+    "power_instant",
+    "module_power",
+    "gpm",
+    "mig",
+    "virtualization",
+    "confidential",
+    "persistence",
+)
+
+
+def of_sampler(value: Callable[[SamplerStatistics], Number]) -> Read:
+    """One point without labels, or none where no sensor is read."""
+    return of_sidecar(lambda sidecar: None if sidecar.sampler is None else value(sidecar.sampler))
+
+
+def of_calls(value: Callable[[CallTime], Number]) -> Read:
+    """One point for each of the driver's calls."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        sampler = snapshot.sidecar.sampler
+        for name, told in sorted(sampler.call_times.items()) if sampler is not None else ():
+            if (number := value(told)) is not None:
+                yield Point((name,), number)
+
+    return read
 
 
 def of_comparison(value: Callable[[MeterComparison], Number], *, live: bool = False) -> Read:

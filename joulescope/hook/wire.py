@@ -190,6 +190,9 @@ class Gpu(Record, tag="gpu"):
     driver_version: str = ""
     energy_source: str = "counter"
     calibration_factor: float = 1.0
+    instances: list[str] = []
+    capabilities: dict[str, bool | str] = {}
+    """By the names of ``joulescope.model.GpuCapabilities``; what is not known is left out."""
 
 
 class Sample(Record, tag="sample"):
@@ -203,6 +206,30 @@ class Sample(Record, tag="sample"):
     sm_utilization_ratio: float | None = None
 
 
+class GpuStatus(Record, tag="gpu_status"):
+    """What about a GPU is read about once a second; an absent field could not be read."""
+
+    gpu: str
+    time_ns: int
+    power_limit_watts: float | None = None
+    power_instant_watts: float | None = None
+    module_power_watts: float | None = None
+    memory_power_watts: float | None = None
+    sm_clock_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    temperature_celsius: float | None = None
+    throttle_reasons: list[str] | None = None
+    graphics_active_ratio: float | None = None
+    sm_active_ratio: float | None = None
+    sm_occupancy_ratio: float | None = None
+    tensor_active_ratio: float | None = None
+    dram_active_ratio: float | None = None
+    pcie_sent_bytes_per_second: float | None = None
+    pcie_received_bytes_per_second: float | None = None
+    nvlink_sent_bytes_per_second: float | None = None
+    nvlink_received_bytes_per_second: float | None = None
+
+
 class TraceHeader(Record, tag="trace"):
     """First line of a trace file."""
 
@@ -214,7 +241,18 @@ class TraceHeader(Record, tag="trace"):
 
 
 AnyRecord = (
-    Hello | RequestStart | Step | RequestEnd | Overhead | Gap | Progress | Bye | Gpu | Sample | TraceHeader
+    Hello
+    | RequestStart
+    | Step
+    | RequestEnd
+    | Overhead
+    | Gap
+    | Progress
+    | Bye
+    | Gpu
+    | Sample
+    | GpuStatus
+    | TraceHeader
 )
 
 

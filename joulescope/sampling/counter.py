@@ -79,10 +79,10 @@ class CounterMeter:
     without a break sum to ``round(1e6·(last − first))`` microjoules exactly.
     """
 
-    def __init__(self, gpu: str, limit_watts: float, window_ns: int, counters: MeterCounters) -> None:
-        """``limit_watts`` is the most that the GPU is set to draw, 0 where that is not known."""
+    def __init__(self, gpu: str, window_ns: int, counters: MeterCounters) -> None:
         self._gpu = gpu
-        self._limit_watts = limit_watts
+        self.limit_watts = 0.0
+        """The most that the GPU is set to draw, 0 where that is not known."""
         self._window_ns = window_ns
         self._counters = counters
         self._origin_joules = 0.0
@@ -116,6 +116,12 @@ class CounterMeter:
                 intervals += self._close(ticked_ns)
         return intervals
 
+    @property
+    def tick_seconds(self) -> float | None:
+        """The counter's refresh period, once it is known."""
+        period_ns = self._ticks.period_ns
+        return None if period_ns is None else period_ns / 1e9
+
     def flush(self) -> list[EnergyInterval]:
         """Closes the open window at the last poll, whether or not the counter changed there."""
         return self._close(self._seen_ns)
@@ -145,10 +151,10 @@ class CounterMeter:
     def _possible_joules(self, time_ns: int, watts_before: float) -> float:
         """The most that can have been drawn since the last change.
 
-        A limit raised since the GPU was opened shows in its power readings, so they raise the bound.
+        A limit raised since it was read shows in the power readings, so they raise the bound.
         """
         watts = POWER_CAP_WATTS
-        if self._limit_watts > 0:
-            watts = min(max(self._limit_watts, watts_before, self._power_watts), POWER_CAP_WATTS)
+        if self.limit_watts > 0:
+            watts = min(max(self.limit_watts, watts_before, self._power_watts), POWER_CAP_WATTS)
         seconds = seconds_from_ns(time_ns - self._changed_ns) + REFRESH_ALLOWANCE_SECONDS
         return LIMIT_MARGIN_RATIO * watts * seconds + _SLACK_JOULES

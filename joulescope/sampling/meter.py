@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from joulescope.model import EnergyInterval, GpuInfo, GpuReading
+from joulescope.model import EnergyInterval, GpuInfo, GpuReading, GpuStatus
 from joulescope.sampling.comparison import Comparison
 from joulescope.sampling.counter import CounterMeter, MeterCounters
 from joulescope.sampling.power import PowerMeter
@@ -44,8 +44,8 @@ class Meter:
         self._factor = info.calibration_factor
         self.comparison = comparison or Comparison()
         self._counters = MeterCounters()
-        limit_watts = (info.power_limit_watts or 0.0) * info.calibration_factor
-        self._counter = CounterMeter(info.gpu, limit_watts, window_ns, self._counters)
+        self._counter = CounterMeter(info.gpu, window_ns, self._counters)
+        self.set_limit(info.power_limit_watts)
         self._power = PowerMeter(info, window_ns, self._counters)
         self.source = info.energy_source
         """What the joules come from, ``counter`` or ``power``; until something was read, what the GPU is
@@ -73,6 +73,15 @@ class Meter:
     def skipped(self) -> int:
         """Readings that were late, repeated or empty."""
         return self._counters.skipped
+
+    def set_limit(self, power_limit_watts: float | None) -> None:
+        """The most that the GPU is set to draw from now on, as it shows it; ``None``: not known."""
+        self._counter.limit_watts = (power_limit_watts or 0.0) * self._factor
+
+    @property
+    def tick_seconds(self) -> float | None:
+        """How often the counter shows another figure, once that is known."""
+        return self._counter.tick_seconds
 
     def add(self, reading: GpuReading) -> list[EnergyInterval]:
         """Takes one reading and gives the intervals that it completes, most often none.
@@ -127,7 +136,16 @@ def calibrated(reading: GpuReading, factor: float) -> GpuReading:
         reading,
         energy_joules=None if joules is None else joules * factor,
         power_watts=None if watts is None else watts * factor,
+        status=_calibrated_status(reading.status, factor),
     )
+
+
+def _calibrated_status(status: GpuStatus | None, factor: float) -> GpuStatus | None:
+    if status is None:
+        return None
+    powers = ("power_instant_watts", "module_power_watts", "memory_power_watts")
+    told = {name: getattr(status, name) for name in powers}
+    return replace(status, **{name: watts * factor for name, watts in told.items() if watts is not None})
 
 
 def _physical(value: float | None) -> float | None:

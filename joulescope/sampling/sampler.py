@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from joulescope.clock import Clock
-from joulescope.errors import SensorError
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.errors import SensorChanged, SensorError
+from joulescope.model import CallTime, GpuInfo, GpuReading, SamplerStatistics
 from joulescope.sampling.timer import DeadlineTimer, Tick, sleep_until
 from joulescope.sensors import Sensor
 from joulescope.units import ns_from_seconds, seconds_from_ns
@@ -60,22 +60,6 @@ class SensorDown:
 SamplerEvent = SensorOpened | Sampled | SensorDown
 
 
-@dataclass(frozen=True, slots=True)
-class SamplerStatistics:
-    """How the sampling itself fares, cumulative since the sampler was made."""
-
-    reads: int
-    missed_deadlines: int
-    late_seconds: float
-    """Sum over all reads."""
-    read_seconds: float
-    """Sum over all reads: what the driver's calls cost."""
-    opened: int
-    """How often the sensor was opened successfully."""
-    down: int
-    """How often it was lost or could not be opened."""
-
-
 class Sampler:
     """Reads a sensor for as long as it is left running."""
 
@@ -96,6 +80,7 @@ class Sampler:
         self._thread: threading.Thread | None = None
         self._backoff_seconds = BACKOFF_FIRST_SECONDS
         self._closed_failures: Counter[str] = Counter()
+        self._closed_times: dict[str, CallTime] = {}
         self._reads = self._missed = self._late_ns = self._read_ns = self._opened = self._down = 0
         self.failure: Exception | None = None
         """What ended the thread before it was told to stop: a bug, or an error of ``deliver``."""
@@ -144,6 +129,7 @@ class Sampler:
             read_seconds=seconds_from_ns(self._read_ns),
             opened=self._opened,
             down=self._down,
+            call_times=self._all_call_times(),
         )
 
     def _run(self) -> None:
@@ -187,11 +173,15 @@ class Sampler:
             failures[gpu] = failures.get(gpu, 0) + count
         return failures
 
+    def _all_call_times(self) -> dict[str, CallTime]:
+        sensor, times = self._sensor, dict(self._closed_times)
+        return times if sensor is None else _joined(times, sensor.call_times())
+
     def _lose(self, error: SensorError) -> None:
         self._close_sensor()
         self._down += 1
-        pause_seconds = self._backoff_seconds
-        self._backoff_seconds = min(2 * pause_seconds, BACKOFF_LAST_SECONDS)
+        pause_seconds = 0.0 if isinstance(error, SensorChanged) else self._backoff_seconds
+        self._backoff_seconds = min(2 * pause_seconds or BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS)
         now_ns = self._clock.now_ns()
         self._deliver(SensorDown(now_ns, error, pause_seconds))
         sleep_until(self._clock, now_ns + ns_from_seconds(pause_seconds), self._stopping.is_set)
@@ -200,4 +190,16 @@ class Sampler:
         sensor, self._sensor = self._sensor, None
         if sensor is not None:
             self._closed_failures.update(sensor.read_failures())
+            self._closed_times = _joined(self._closed_times, sensor.call_times())
             sensor.close()
+
+
+def _joined(before: Mapping[str, CallTime], after: Mapping[str, CallTime]) -> dict[str, CallTime]:
+    nothing = CallTime(0, 0.0)
+    return {
+        name: CallTime(
+            before.get(name, nothing).calls + after.get(name, nothing).calls,
+            before.get(name, nothing).seconds + after.get(name, nothing).seconds,
+        )
+        for name in {**before, **after}
+    }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.model import CallTime, GpuInfo, GpuReading
 
 
 @runtime_checkable
@@ -21,11 +21,16 @@ class Sensor(Protocol):
 
         Raises:
             SensorLost: if none can be read any more and the sensor must be opened again.
+            SensorChanged: if it must be opened again because other GPUs are there.
         """
         ...
 
     def read_failures(self) -> dict[str, int]:
         """Failed reads so far, by GPU."""
+        ...
+
+    def call_times(self) -> Mapping[str, CallTime]:
+        """How long its driver took to answer so far, by call; empty where there is none to ask."""
         ...
 
     def close(self) -> None:

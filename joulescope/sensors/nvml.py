@@ -1,29 +1,34 @@
 """NVIDIA GPUs through the driver's own library, NVML.
 
-Each read takes energy and power, a few microseconds of driver time a call; memory and utilisation are
-read once a second. NVML's calls share a lock with the submission of GPU work, so nothing slower
-belongs here (process lists, for one, take milliseconds).
+Each read takes energy and power, a few microseconds of driver time a call; everything else is read once a
+second (:mod:`joulescope.sensors.nvml_status`). NVML's calls share a lock with the submission of GPU work, so
+nothing slower belongs here (process lists, for one, take milliseconds).
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType, ModuleType
-from typing import Any
 
 from joulescope.clock import Clock
-from joulescope.errors import MissingExtra, SensorLost
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.errors import MissingExtra, SensorChanged, SensorLost
+from joulescope.model import CallTime, GpuInfo, GpuReading
+from joulescope.sensors.call_times import CallTimes
+from joulescope.sensors.nvml_capabilities import missing
 from joulescope.sensors.nvml_faults import GONE, fault
 from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, MILLI, Found, NvmlGpu, probe
+from joulescope.sensors.nvml_status import StatusReader
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
 
 SLOW_PERIOD_NS = NANOSECONDS_PER_SECOND
-"""How often memory and utilisation are read; in between, the last answer is handed out again."""
+"""How often memory, utilisation and status are read; in between, the last answer is handed out again."""
+
+RECOUNT_PERIOD_NS = 10 * NANOSECONDS_PER_SECOND
+"""How often it is asked how many GPUs there are, so that one that is plugged in is found."""
 
 RETRY_FIRST_NS = NANOSECONDS_PER_SECOND // 4
 RETRY_LAST_NS = 30 * NANOSECONDS_PER_SECOND
@@ -40,7 +45,7 @@ class _NonsenseError(Exception):
 
 
 class NvmlSensor:
-    """Reads energy, power, memory and SM utilisation of NVIDIA GPUs.
+    """Reads energy, power and status of NVIDIA GPUs.
 
     ``skipped`` says by UUID why a GPU that is there is not read. While the sensor is open it keeps the
     driver loaded, and with it the counters running.
@@ -55,10 +60,14 @@ class NvmlSensor:
         self._error = api.NVMLError
         self._energy_mj = api.nvmlDeviceGetTotalEnergyConsumption
         self._power_mw = api.nvmlDeviceGetPowerUsage
+        self._times = CallTimes(clock)
+        self._status = StatusReader(api, self._times)
+        self._visible = found.visible
         self._open = True
         opened_ns = clock.now_ns()
+        self._recount_ns = opened_ns + RECOUNT_PERIOD_NS
         for place, gpu in enumerate(self._gpus):
-            self._read_slow(gpu, opened_ns)
+            self._status.read(gpu, opened_ns)
             gpu.slow_due_ns = opened_ns + SLOW_PERIOD_NS * (place + 1) // len(self._gpus)
 
     @classmethod
@@ -83,6 +92,8 @@ class NvmlSensor:
             raise
         for gpu, reason in found.skipped.items():
             _logger.warning("GPU %s is not read: %s", gpu, reason)
+        for each in found.gpus:
+            _log_capabilities(each.info)
         return sensor
 
     def gpus(self) -> Sequence[GpuInfo]:
@@ -93,6 +104,7 @@ class NvmlSensor:
 
         Raises:
             SensorLost: if every GPU failed for good, or three times running.
+            SensorChanged: if other GPUs are there than when it was opened.
         """
         readings: list[GpuReading] = []
         for gpu in self._gpus:
@@ -104,7 +116,9 @@ class NvmlSensor:
                 self._fail(gpu, error.value, str(error))
             else:
                 gpu.failures_in_a_row = 0
-        if not readings:
+        if readings:
+            self._recount(readings[-1].time_ns)
+        else:
             self._raise_if_lost()
         return readings
 
@@ -112,10 +126,18 @@ class NvmlSensor:
         """Calls that failed or told nonsense, by GPU; calls left out while a GPU rests do not count."""
         return {gpu.info.gpu: gpu.failures for gpu in self._gpus}
 
+    def call_times(self) -> Mapping[str, CallTime]:
+        """How long the driver took, by call; ``energy`` and ``power`` are the fast path's."""
+        return self._times.told()
+
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            _shut_down(self._api)
+        if not self._open:
+            return
+        self._open = False
+        for gpu in self._gpus:
+            if gpu.gpm is not None:
+                gpu.gpm.close()
+        _shut_down(self._api)
 
     def _read_gpu(self, gpu: NvmlGpu) -> GpuReading:
         if gpu.failures_in_a_row:
@@ -123,13 +145,17 @@ class NvmlSensor:
         counted = gpu.info.energy_source == "counter"
         call, bound = (self._energy_mj, MAX_MILLIJOULES) if counted else (self._power_mw, MAX_MILLIWATTS)
         start_ns = self._now_ns()
-        value = call(gpu.handle)
-        end_ns = self._now_ns()
+        try:
+            value = call(gpu.handle)
+        finally:
+            end_ns = self._now_ns()
+            self._times.add("energy" if counted else "power", end_ns - start_ns)
         if value >= bound:
             raise _NonsenseError(f"a value of {value}")
         power_watts = self._power_watts(gpu) if counted else value / MILLI
         if end_ns >= gpu.slow_due_ns:
-            self._read_slow(gpu, end_ns)
+            gpu.slow_due_ns = end_ns + SLOW_PERIOD_NS
+            self._status.read(gpu, end_ns)
         return GpuReading(
             gpu=gpu.info.gpu,
             time_ns=(start_ns + end_ns) // 2,
@@ -137,13 +163,12 @@ class NvmlSensor:
             power_watts=power_watts,
             memory_used_bytes=gpu.memory_used_bytes,
             sm_utilization_ratio=gpu.sm_utilization_ratio,
+            status=gpu.status,
         )
 
     def _power_watts(self, gpu: NvmlGpu) -> float | None:
         """Power of a GPU that has a counter: welcome, but not needed."""
-        if not gpu.tells_power:
-            return None
-        power_mw = self._ask(gpu, self._power_mw)
+        power_mw = self._status.ask(gpu, "power", self._power_mw)
         if power_mw is None:
             return None
         if power_mw >= MAX_MILLIWATTS:
@@ -151,20 +176,17 @@ class NvmlSensor:
             return None
         return float(power_mw / MILLI)
 
-    def _read_slow(self, gpu: NvmlGpu, now_ns: int) -> None:
-        gpu.slow_due_ns = now_ns + SLOW_PERIOD_NS
-        memory = self._ask(gpu, self._api.nvmlDeviceGetMemoryInfo) if gpu.tells_memory else None
-        rates = self._ask(gpu, self._api.nvmlDeviceGetUtilizationRates) if gpu.tells_utilization else None
-        gpu.memory_used_bytes = memory.used if memory and memory.used <= memory.total else None
-        gpu.sm_utilization_ratio = rates.gpu / 100 if rates and rates.gpu <= 100 else None
-
-    def _ask(self, gpu: NvmlGpu, call: Callable[[Any], Any]) -> Any:
-        """The answer to a call that a reading can do without, ``None`` if it fails."""
+    def _recount(self, now_ns: int) -> None:
+        """Notices GPUs that were plugged in or taken out; those that are read fail by themselves."""
+        if now_ns < self._recount_ns:
+            return
+        self._recount_ns = now_ns + RECOUNT_PERIOD_NS
         try:
-            return call(gpu.handle)
+            visible = self._times.timed("count", self._api.nvmlDeviceGetCount)
         except self._error:
-            gpu.failures += 1
-            return None
+            return
+        if visible != self._visible:
+            raise SensorChanged(f"the driver shows {visible} GPUs and showed {self._visible} before")
 
     def _fail(self, gpu: NvmlGpu, code: int, meaning: str) -> None:
         gpu.failures += 1
@@ -181,6 +203,20 @@ class NvmlSensor:
         code, meaning = self._gpus[0].error
         reason = fault("no GPU answers any more", code, meaning)
         raise SensorLost(str(reason))
+
+
+def _log_capabilities(info: GpuInfo) -> None:
+    told = info.capabilities
+    meters = [
+        name.replace("_", " ")
+        for name in ("energy_counter", "power", "power_instant", "module_power", "memory_power", "gpm")
+        if getattr(told, name)
+    ]
+    _logger.info(
+        "GPU %s (%s, %s): %s", info.gpu, info.name, told.architecture or "unknown", ", ".join(meters)
+    )
+    for sentence in missing(told):
+        _logger.info("GPU %s: %s", info.gpu, sentence)
 
 
 def _load() -> ModuleType:

@@ -8,8 +8,10 @@ from types import ModuleType
 from typing import Any
 
 from joulescope.errors import SensorError
-from joulescope.model import GpuInfo
+from joulescope.model import GpuCapabilities, GpuInfo, GpuStatus
+from joulescope.sensors.nvml_capabilities import answer, capabilities_of, instances_of, reasons_call
 from joulescope.sensors.nvml_faults import ABSENT, fault
+from joulescope.sensors.nvml_gpm import Gpm
 
 MILLI = 1000
 """Millijoules in a joule and milliwatts in a watt; NVML counts in both."""
@@ -29,13 +31,14 @@ class NvmlGpu:
 
     info: GpuInfo
     handle: Any
-    tells_power: bool
-    tells_memory: bool
-    tells_utilization: bool
+    tells: frozenset[str]
+    """Names of the calls that it answers, beside the one that measures its joules."""
+    gpm: Gpm | None = None
+    status: GpuStatus | None = None
     memory_used_bytes: int | None = None
     sm_utilization_ratio: float | None = None
     slow_due_ns: int = 0
-    """When memory and utilisation are read again."""
+    """When memory, utilisation and status are read again."""
     failures: int = 0
     failures_in_a_row: int = 0
     retry_ns: int = 0
@@ -50,6 +53,8 @@ class Found:
     gpus: list[NvmlGpu] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """By UUID, or by index where not even the UUID could be read: why a GPU is not used."""
+    visible: int = 0
+    """How many GPUs the driver shows, wanted or not."""
 
 
 def probe(api: ModuleType, wanted: Sequence[str] | None) -> Found:
@@ -62,6 +67,7 @@ def probe(api: ModuleType, wanted: Sequence[str] | None) -> Found:
     """
     found = Found()
     handles = _handles(api, found.skipped)
+    found.visible = len(handles) + len(found.skipped)
     chosen = list(handles) if wanted is None else _choose(api, handles, wanted, found.skipped)
     driver_version = _text(api, api.nvmlSystemGetDriverVersion)
     for uuid in chosen:
@@ -120,7 +126,8 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
     power = _tells(api, api.nvmlDeviceGetPowerUsage, handle, MAX_MILLIWATTS)
     if not (counts or power):
         return "it has neither an energy counter nor a power reading (old part, vGPU, or no permission)"
-    memory = _answer(api, api.nvmlDeviceGetMemoryInfo, handle)
+    memory = answer(api, api.nvmlDeviceGetMemoryInfo, handle)
+    capabilities = capabilities_of(api, handle, counts=counts, power=power)
     info = GpuInfo(
         gpu=uuid,
         name=_text(api, api.nvmlDeviceGetName, handle),
@@ -130,14 +137,26 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
         driver_version=driver_version,
         energy_source="counter" if counts else "power",
         sensor="nvml",
+        capabilities=capabilities,
+        instances=instances_of(api, handle) if capabilities.mig else (),
     )
-    return NvmlGpu(
-        info=info,
-        handle=handle,
-        tells_power=power,
-        tells_memory=_tells(api, api.nvmlDeviceGetMemoryInfo, handle),
-        tells_utilization=_tells(api, api.nvmlDeviceGetUtilizationRates, handle),
-    )
+    gpm = Gpm(api) if capabilities.gpm else None
+    return NvmlGpu(info=info, handle=handle, tells=_answered(api, handle, capabilities), gpm=gpm)
+
+
+def _answered(api: ModuleType, handle: Any, capabilities: GpuCapabilities) -> frozenset[str]:
+    calls: dict[str, Callable[[Any], Any]] = {
+        "memory": api.nvmlDeviceGetMemoryInfo,
+        "utilization": api.nvmlDeviceGetUtilizationRates,
+        "power_limit": api.nvmlDeviceGetEnforcedPowerLimit,
+        "temperature": lambda gpu: api.nvmlDeviceGetTemperature(gpu, api.NVML_TEMPERATURE_GPU),
+        "throttle": reasons_call(api),
+        "sm_clock": lambda gpu: api.nvmlDeviceGetClockInfo(gpu, api.NVML_CLOCK_SM),
+        "memory_clock": lambda gpu: api.nvmlDeviceGetClockInfo(gpu, api.NVML_CLOCK_MEM),
+    }
+    known = {"power": capabilities.power, "fields": capabilities.power_instant, "gpm": capabilities.gpm}
+    told = {name for name, call in calls.items() if _tells(api, call, handle)}
+    return frozenset(told | {name for name, is_there in known.items() if is_there})
 
 
 def _tells(
@@ -151,20 +170,12 @@ def _tells(
     return not isinstance(answer, int) or answer < impossible
 
 
-def _answer(api: ModuleType, call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns, ``None`` if it fails."""
-    try:
-        return call(*arguments)
-    except (api.NVMLError, UnicodeDecodeError):
-        return None
-
-
 def _text(api: ModuleType, call: Callable[..., Any], *arguments: Any) -> str:
-    return _answer(api, call, *arguments) or ""
+    return answer(api, call, *arguments) or ""
 
 
 def _power_limit_watts(api: ModuleType, handle: Any) -> float | None:
-    limit_mw = _answer(api, api.nvmlDeviceGetEnforcedPowerLimit, handle)
+    limit_mw = answer(api, api.nvmlDeviceGetEnforcedPowerLimit, handle)
     return limit_mw / MILLI if limit_mw is not None and 0 < limit_mw < MAX_MILLIWATTS else None
 
 

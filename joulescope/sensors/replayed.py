@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from joulescope.errors import SensorLost
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.model import CallTime, GpuInfo, GpuReading
 
 
 class ReplayedSensor:
@@ -36,6 +36,9 @@ class ReplayedSensor:
 
     def read_failures(self) -> dict[str, int]:
         return dict(self._failures)
+
+    def call_times(self) -> Mapping[str, CallTime]:
+        return {}
 
     def close(self) -> None:
         """Ends the recording."""

@@ -10,15 +10,18 @@ and shows only that, so that everything behind it meets the difficulties of a re
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from joulescope.clock import Clock
-from joulescope.model import GpuInfo, GpuReading
-from joulescope.units import ns_from_seconds
+from joulescope.model import CallTime, GpuInfo, GpuReading, GpuStatus
+from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _MILLI = 1000
+
+STATUS_PERIOD_NS = NANOSECONDS_PER_SECOND
+"""How often the power limit is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,10 @@ class SimulatedSource(Protocol):
         """Share of time (0..1) in which a kernel ran lately, or ``None`` if that is not simulated."""
         ...
 
+    def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        """The power limit that holds at ``time_ns``, or ``None`` if that is not simulated."""
+        ...
+
 
 class SimulatedSensor:
     """Shows a :class:`SimulatedSource` as NVML would.
@@ -116,6 +123,7 @@ class SimulatedSensor:
             self._opened_ns + ns_from_seconds(after) for after in sorted(profile.reset_seconds)
         ]
         self._reset_joules: dict[tuple[str, int], float] = {}
+        self._statuses: dict[str, GpuStatus] = {}
         self._gpus = tuple(
             replace(
                 info,
@@ -140,6 +148,9 @@ class SimulatedSensor:
     def read_failures(self) -> dict[str, int]:
         return {info.gpu: 0 for info in self._gpus}
 
+    def call_times(self) -> Mapping[str, CallTime]:
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -152,7 +163,15 @@ class SimulatedSensor:
             power_watts=self._power_watts(gpu, now_ns),
             memory_used_bytes=self._source.memory_used_bytes_at(gpu, now_ns),
             sm_utilization_ratio=self._source.sm_utilization_ratio_at(gpu, now_ns),
+            status=self._status_of(gpu, now_ns),
         )
+
+    def _status_of(self, gpu: str, now_ns: int) -> GpuStatus:
+        known = self._statuses.get(gpu)
+        if known is None or now_ns - known.time_ns >= STATUS_PERIOD_NS:
+            limit_watts = self._source.power_limit_watts_at(gpu, now_ns)
+            known = self._statuses[gpu] = GpuStatus(gpu, now_ns, power_limit_watts=limit_watts)
+        return known
 
     def _refreshed_ns(self, what: str, gpu: str, tick_seconds: float, now_ns: int) -> int:
         """The last refresh at or before ``now_ns``."""

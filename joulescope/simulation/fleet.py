@@ -45,6 +45,7 @@ class Fleet:
     ) -> None:
         parallel = world.parallel
         self.world, self.limits = world, limits
+        self._change_ns = change_ns
         self.gpus_by_rank = tuple(
             SimulatedGpu(
                 world.hardware,
@@ -128,6 +129,12 @@ class Fleet:
 
     def sm_utilization_ratio_at(self, gpu: str, time_ns: int) -> float | None:
         return self._by_uuid[gpu].sm_utilization_ratio_at(gpu, time_ns)
+
+    def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        change = self.world.change
+        changed = change is not None and self._change_ns is not None and time_ns >= self._change_ns
+        hardware = change.hardware if change is not None and changed else self._by_uuid[gpu].hardware
+        return hardware.power_limit_watts
 
 
 def _split(

@@ -169,6 +169,9 @@ class SimulatedGpu:
                 at -= 1
         return busy_ns / (time_ns - from_ns) if time_ns > from_ns else 0.0
 
+    def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        return self.hardware.power_limit_watts
+
     def _columns(self) -> tuple[list[int], list[int], list[float], list[float], list[float], list[float]]:
         return self._starts, self._ends, self._watts, self._joules, self._rest_watts, self._leaks
 

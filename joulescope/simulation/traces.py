@@ -15,8 +15,9 @@ from itertools import takewhile
 
 from joulescope import __version__
 from joulescope.clock import ManualClock
-from joulescope.gpu_records import gpu_record, sample_record
+from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook.wire import AnyRecord, Bye, TraceHeader
+from joulescope.model import GpuStatus
 from joulescope.sensors.simulated import H100_PROFILE, SensorProfile, SimulatedSensor
 from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.gpu import SimulatedGpu
@@ -90,6 +91,7 @@ class SimulatedRun:
         )
         self._clock = ManualClock(start_ns)
         self._sensor = SimulatedSensor(self.fleet, self._clock, sensor)
+        self._told: dict[str, GpuStatus] = {}
         self._polling, self._luck = polling, random.Random(seed)
         self._period_ns, self._periods, self._stamped_ns = ns_from_seconds(1.0 / sample_hz), 0, 0
 
@@ -147,6 +149,9 @@ class SimulatedRun:
 
     def _samples(self) -> Iterator[AnyRecord]:
         for reading in self._sensor.read():
+            if reading.status is not None and self._told.get(reading.gpu) is not reading.status:
+                self._told[reading.gpu] = reading.status
+                yield status_record(reading.status)
             delay_ns = ns_from_seconds(self._polling.delay_seconds(self._luck))
             self._stamped_ns = max(self._stamped_ns, reading.time_ns + delay_ns)
             yield sample_record(replace(reading, time_ns=reading.time_ns + delay_ns))

@@ -62,7 +62,8 @@ def test_a_real_pynvml_shows_tick_and_idle_power(make_driver: MakeDriver) -> Non
 def test_what_the_driver_lacks_is_named_and_not_invented(make_driver: MakeDriver) -> None:
     """Calls that the library lacks or refuses are listed, and their figures are absent, never 0."""
     driver = make_driver(FakeGpu("GPU-a", power_watts=60.0))
-    driver.set_code("GPU-a", "energy", NOT_SUPPORTED)
+    for function in ("energy", "fields", "clock"):
+        driver.set_code("GPU-a", function, NOT_SUPPORTED)
     found = characterise_nvml(None, 0.1, ManualClock(START_NS))
     assert found["gpu"]["cannot_tell"] == ["energy", "power_average", "power_instant"]
     assert found["counter_tick_ms"] is None

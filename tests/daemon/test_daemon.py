@@ -18,7 +18,7 @@ from joulescope.daemon import Daemon
 from joulescope.errors import ConfigError, SensorLost
 from joulescope.hook.wire import AnyRecord, encode_frame
 from joulescope.ingest.trace import read_trace
-from joulescope.model import FinishedRequest, GpuInfo, GpuReading, Snapshot
+from joulescope.model import CallTime, FinishedRequest, GpuInfo, GpuReading, Snapshot
 from joulescope.sampling.sampler import Sampled, SensorDown, SensorOpened
 from tests import worlds
 from tests.worlds import GPU, MS, SECOND
@@ -220,6 +220,9 @@ def test_a_sampler_that_dies_is_noticed(tmp_path: Path) -> None:
             raise ZeroDivisionError
 
         def read_failures(self) -> dict[str, int]:
+            return {}
+
+        def call_times(self) -> dict[str, CallTime]:
             return {}
 
         def close(self) -> None:

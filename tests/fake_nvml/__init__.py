@@ -15,8 +15,10 @@ or before now it shows, in millijoules rounded down::
     held                                                  if seen < base
     (base_uj + drawn_mW · (seen − base)_ns // 10**6) // 1000    otherwise
 
-where ``held`` is what it showed when the power was last set, at ``base``. A counter that is not live
-shows ``held``.
+where ``held`` is what it showed when the power was last set, at ``base``; a wave
+(:meth:`FakeDriver.set_wave`) comes to what is drawn. A counter that is not live shows ``held``. Power is told
+as the mean of a window before its last refresh, as :data:`PARTS` says of each part, or where there is no
+window as it was set. The time is CLOCK_MONOTONIC, or what :meth:`FakeDriver.set_clock` says.
 """
 
 from __future__ import annotations
@@ -45,8 +47,31 @@ FUNCTIONS = (
     "memory",
     "utilization",
     "mig_parent",
+    "fields",
+    "samples",
+    "clock",
+    "reasons",
+    "temperature",
+    "gpm",
+    "architecture",
+    "persistence",
+    "virtualization",
+    "mig_mode",
 )
 """The calls that can be given a return code and whose use is counted."""
+
+GPM = (
+    "graphics",
+    "sm",
+    "occupancy",
+    "tensor",
+    "dram",
+    "pcie_tx",
+    "pcie_rx",
+    "nvlink_rx",
+    "nvlink_tx",
+)
+"""Metrics of GPM in the order of ``gpu_t.gpm``: percent, and MiB a second."""
 
 SUCCESS = 0
 UNINITIALIZED = 1
@@ -55,6 +80,7 @@ NO_PERMISSION = 4
 DRIVER_NOT_LOADED = 9
 TIMEOUT = 10
 GPU_IS_LOST = 15
+FUNCTION_NOT_FOUND = 13
 LIBRARY_MISMATCH = 18
 UNKNOWN = 999
 
@@ -76,8 +102,26 @@ class _Gpu(ctypes.Structure):
         ("held_mj", ctypes.c_uint64),
         ("memory_total", ctypes.c_uint64),
         ("memory_used", ctypes.c_uint64),
+        ("wave_period_ns", ctypes.c_uint64),
+        ("wave_high_ns", ctypes.c_uint64),
+        ("power_tick_ns", ctypes.c_uint64),
+        ("power_window_ns", ctypes.c_uint64),
+        ("instant_window_ns", ctypes.c_uint64),
+        ("reasons", ctypes.c_uint64),
+        ("gpm", ctypes.c_double * len(GPM)),
+        ("wave_mw", ctypes.c_uint32),
         ("power_mw", ctypes.c_uint32),
         ("drawn_mw", ctypes.c_uint32),
+        ("module_mw", ctypes.c_uint32),
+        ("module_memory_mw", ctypes.c_uint32),
+        ("sm_mhz", ctypes.c_uint32),
+        ("memory_mhz", ctypes.c_uint32),
+        ("celsius", ctypes.c_uint32),
+        ("architecture", ctypes.c_uint32),
+        ("persistence", ctypes.c_uint32),
+        ("virtualization", ctypes.c_uint32),
+        ("mig_mode", ctypes.c_uint32),
+        ("gpm_supported", ctypes.c_uint32),
         ("power_limit_mw", ctypes.c_uint32),
         ("utilization_gpu", ctypes.c_uint32),
         ("utilization_memory", ctypes.c_uint32),
@@ -95,10 +139,14 @@ class _State(ctypes.Structure):
         ("magic", ctypes.c_uint32),
         ("gpu_count", ctypes.c_uint32),
         ("sequence", ctypes.c_uint64),
+        ("clock_ns", ctypes.c_uint64),
         ("init_code", ctypes.c_int32),
         ("count_code", ctypes.c_int32),
+        ("confidential", ctypes.c_uint32),
+        ("confidential_code", ctypes.c_uint32),
         ("inits", ctypes.c_uint64),
         ("shutdowns", ctypes.c_uint64),
+        ("gpm_samples", ctypes.c_int64),
         ("driver", ctypes.c_char * _TEXT),
         ("gpus", _Gpu * MAX_GPUS),
     )
@@ -120,6 +168,69 @@ class FakeGpu:
     live: bool = False
     """Whether the counter runs by the clock."""
     tick_seconds: float = 0.1
+    power_tick_seconds: float = 0.1
+    power_window_seconds: float = 0.0
+    """Of PowerUsage and the field POWER_AVERAGE; 0: they tell what was set."""
+    instant_window_seconds: float = 0.0
+    module_watts: float = 0.0
+    """Power of the module that the GPU is part of (Grace Hopper); 0: there is no such scope."""
+    module_memory_watts: float = 0.0
+    sm_mhz: int = 1980
+    memory_mhz: int = 2619
+    celsius: int = 41
+    architecture: int = 9
+    """As NVML numbers them: 5 Volta, 7 Ampere, 8 Ada, 9 Hopper, 10 Blackwell."""
+    persistence: bool = True
+    virtualization: int = 0
+    """0 none, 1 passed through to a virtual machine, 2 a vGPU in one."""
+    gpm: tuple[float, ...] = (80.0, 75.0, 40.0, 20.0, 60.0, 100.0, 200.0, 0.0, 0.0)
+    """By :data:`GPM`; negative: that one is not supported. Empty: none is."""
+    codes: tuple[tuple[str, int], ...] = ()
+    """Calls that answer with a code from the start."""
+
+
+_NO_FIELDS = (("fields", NOT_SUPPORTED), ("samples", NOT_SUPPORTED))
+_NO_POWER = (("energy", NOT_SUPPORTED), ("power", NOT_SUPPORTED), ("power_limit", NOT_SUPPORTED))
+
+PARTS = {
+    "v100": FakeGpu(
+        name="Tesla V100-SXM2-32GB", power_limit_watts=300.0, tick_seconds=0.02, power_tick_seconds=0.02,
+        power_window_seconds=0.01, instant_window_seconds=0.01, architecture=5, gpm=(),
+        memory_total_bytes=32 * 1024**3,
+    ),
+    "a100": FakeGpu(
+        name="NVIDIA A100-SXM4-80GB", power_limit_watts=400.0, power_window_seconds=0.025,
+        instant_window_seconds=0.025, architecture=7, gpm=(),
+    ),
+    "h100": FakeGpu(power_window_seconds=1.0, instant_window_seconds=0.025),
+    "h200": FakeGpu(
+        name="NVIDIA H200", power_window_seconds=1.0, instant_window_seconds=0.025,
+        memory_total_bytes=141 * 1024**3,
+    ),
+    "b200": FakeGpu(
+        name="NVIDIA B200", power_limit_watts=1000.0, power_watts=196.0, power_window_seconds=1.0,
+        instant_window_seconds=0.025, architecture=10, memory_total_bytes=180 * 1024**3,
+    ),
+    "gh200": FakeGpu(
+        name="NVIDIA GH200 480GB", power_window_seconds=1.0, instant_window_seconds=0.025, module_watts=250.0,
+        module_memory_watts=40.0, memory_total_bytes=96 * 1024**3,
+    ),
+    "l40s": FakeGpu(
+        name="NVIDIA L40S", power_limit_watts=350.0, power_window_seconds=1.0, instant_window_seconds=0.1,
+        architecture=8, gpm=(), memory_total_bytes=48 * 1024**3,
+    ),
+    "mig": FakeGpu(mig_uuid="MIG-99999999-2222-3333-4444-555555555555", power_window_seconds=1.0),
+    "vgpu": FakeGpu(
+        name="NVIDIA A40-48Q", power_limit_watts=0.0, power_watts=0.0, architecture=7, virtualization=2,
+        gpm=(), codes=_NO_POWER + _NO_FIELDS,
+    ),
+    "pascal": FakeGpu(
+        name="Tesla P100-PCIE-16GB", power_limit_watts=250.0, power_tick_seconds=0.02, architecture=4, gpm=(),
+        power_window_seconds=0.01, codes=(("energy", NOT_SUPPORTED), *_NO_FIELDS),
+    ),
+}  # fmt: skip
+"""How parts show their power, as far as somebody measured it (SC'24, arXiv 2312.02741) or NVIDIA's header
+says it; H200, B200, GH200 and L40S by their generation."""
 
 
 class FakeDriver:
@@ -143,7 +254,7 @@ class FakeDriver:
         self._places[gpu.uuid] = place
         entry = self._state.gpus[place]
         with self._writing():
-            now_ns = time.monotonic_ns()
+            now_ns = self.now_ns()
             entry.uuid, entry.name, entry.mig_uuid = (
                 text.encode() for text in (gpu.uuid, gpu.name, gpu.mig_uuid)
             )
@@ -155,6 +266,21 @@ class FakeDriver:
             entry.memory_total, entry.memory_used = gpu.memory_total_bytes, gpu.memory_used_bytes
             entry.utilization_gpu = gpu.utilization_percent
             entry.live = gpu.live
+            entry.power_tick_ns, entry.power_window_ns, entry.instant_window_ns = (
+                round(seconds * 1e9)
+                for seconds in (gpu.power_tick_seconds, gpu.power_window_seconds, gpu.instant_window_seconds)
+            )
+            entry.module_mw, entry.module_memory_mw = (
+                round(watts * 1000) for watts in (gpu.module_watts, gpu.module_memory_watts)
+            )
+            entry.sm_mhz, entry.memory_mhz, entry.celsius = gpu.sm_mhz, gpu.memory_mhz, gpu.celsius
+            entry.architecture, entry.persistence = gpu.architecture, gpu.persistence
+            entry.virtualization, entry.mig_mode = gpu.virtualization, bool(gpu.mig_uuid)
+            entry.gpm_supported = bool(gpu.gpm)
+            for metric, value in enumerate(gpu.gpm):
+                entry.gpm[metric] = value
+            for function, code in gpu.codes:
+                entry.codes[FUNCTIONS.index(function)] = code
             self._state.gpu_count = place + 1
 
     def close(self) -> None:
@@ -165,32 +291,55 @@ class FakeDriver:
 
     # ------------------------------------------------------------------------------- the counter
 
+    def now_ns(self) -> int:
+        """The time by which the driver goes."""
+        return int(self._state.clock_ns) or time.monotonic_ns()
+
+    def set_clock(self, time_ns: int) -> None:
+        """From now on it is this late, until it is told anew. Not to be used while a counter is live by the
+        true time."""
+        self._state.clock_ns = time_ns
+
     def counter_mj(self, uuid: str, now_ns: int | None = None) -> int:
         """What the library tells at ``now_ns`` (default: now) as long as the state stays as it is."""
-        entry = self._entry(uuid)
-        now_ns = time.monotonic_ns() if now_ns is None else now_ns
+        entry = self.entry(uuid)
+        now_ns = self.now_ns() if now_ns is None else now_ns
         if not entry.live or now_ns < entry.origin_ns:
             return int(entry.held_mj)
         seen_ns = now_ns - (now_ns - entry.origin_ns) % entry.tick_ns
         if seen_ns < entry.base_ns:
             return int(entry.held_mj)
-        return int(entry.base_uj + entry.drawn_mw * (seen_ns - entry.base_ns) // 10**6) // 1000
+        return int(entry.base_uj + _drawn_pj(entry, seen_ns) // 10**6) // 1000
+
+    def true_joules(self, uuid: str) -> float:
+        """What the GPU has drawn by now, no tick and no rounding in it; differences mean something."""
+        entry = self.entry(uuid)
+        return (int(entry.base_uj) + _drawn_pj(entry, self.now_ns()) / 1e6) / 1e6
 
     def set_power(self, uuid: str, power_watts: float) -> None:
         """From now on the GPU draws this; its counter goes on from where it is."""
-        entry = self._entry(uuid)
+        self.set_wave(uuid, power_watts, 0.0, 0.0, 0.0)
+
+    def set_wave(
+        self, uuid: str, low_watts: float, high_watts: float, period_seconds: float, high_seconds: float
+    ) -> None:
+        """From now on it draws ``high_watts`` for the first ``high_seconds`` of each period, else
+        ``low_watts``; its counter goes on from where it is."""
+        entry = self.entry(uuid)
         with self._writing():
-            now_ns = time.monotonic_ns()
+            now_ns = self.now_ns()
             held_mj = self.counter_mj(uuid, now_ns)
             if entry.live:
-                entry.base_uj += entry.drawn_mw * (now_ns - entry.base_ns) // 10**6
+                entry.base_uj += _drawn_pj(entry, now_ns) // 10**6
             entry.base_ns, entry.held_mj = now_ns, held_mj
-            entry.power_mw = entry.drawn_mw = round(power_watts * 1000)
+            entry.power_mw = entry.drawn_mw = round(low_watts * 1000)
+            entry.wave_period_ns, entry.wave_high_ns = round(period_seconds * 1e9), round(high_seconds * 1e9)
+            entry.wave_mw = max(round((high_watts - low_watts) * 1000), 0)
 
     def freeze(self, uuid: str | None = None) -> None:
         """Stops the counter (by default of every GPU) at what it shows."""
         for name in self._named(uuid):
-            entry = self._entry(name)
+            entry = self.entry(name)
             with self._writing():
                 entry.held_mj = self.counter_mj(name)
                 entry.live = 0
@@ -198,17 +347,17 @@ class FakeDriver:
     def resume(self, uuid: str | None = None) -> None:
         """Lets the counter run on from what it shows."""
         for name in self._named(uuid):
-            entry = self._entry(name)
+            entry = self.entry(name)
             if not entry.live:
                 with self._writing():
-                    entry.base_ns, entry.base_uj = time.monotonic_ns(), entry.held_mj * 1000
+                    entry.base_ns, entry.base_uj = self.now_ns(), entry.held_mj * 1000
                     entry.live = 1
 
     def set_counter(self, uuid: str, energy_mj: int) -> None:
         """Puts the counter to a value, at once: a reset, a jump, or what a frozen one shows next."""
-        entry = self._entry(uuid)
+        entry = self.entry(uuid)
         with self._writing():
-            entry.base_ns, entry.base_uj = time.monotonic_ns(), energy_mj * 1000
+            entry.base_ns, entry.base_uj = self.now_ns(), energy_mj * 1000
             entry.held_mj = energy_mj
 
     # -------------------------------------------------------------------------- everything else
@@ -216,7 +365,7 @@ class FakeDriver:
     def set_code(self, uuid: str, function: str, code: int) -> None:
         """From now on ``function`` (one of FUNCTIONS) answers this nvmlReturn_t for that GPU."""
         with self._writing():
-            self._entry(uuid).codes[FUNCTIONS.index(function)] = code
+            self.entry(uuid).codes[FUNCTIONS.index(function)] = code
 
     def lose(self, uuid: str, code: int = GPU_IS_LOST) -> None:
         """Every call for that GPU fails, as when it falls off the bus; code 0 brings it back."""
@@ -226,27 +375,42 @@ class FakeDriver:
     def reattach(self, uuid: str) -> None:
         """Every handle to that GPU that was given out is dead; new ones work."""
         with self._writing():
-            self._entry(uuid).generation += 1
+            self.entry(uuid).generation += 1
 
     def set_init_code(self, code: int) -> None:
         """What nvmlInit answers."""
         self._state.init_code = code
 
+    def set_gpm(self, uuid: str, **percent: float) -> None:
+        """What GPM tells from now on, by :data:`GPM`; negative: not supported."""
+        with self._writing():
+            for name, value in percent.items():
+                self.entry(uuid).gpm[GPM.index(name)] = value
+
+    def set_confidential(self, on: bool) -> None:
+        """Whether the machine's GPUs are in confidential computing mode."""
+        self._state.confidential = on
+
+    def gpm_samples(self) -> int:
+        """Samples that were allocated and not freed."""
+        return int(self._state.gpm_samples)
+
     def set_raw(self, uuid: str, /, **fields: int | bytes) -> None:
         """Writes fields of ``gpu_t`` as they are, nonsense included."""
         with self._writing():
             for field, value in fields.items():
-                setattr(self._entry(uuid), field, value)
+                setattr(self.entry(uuid), field, value)
 
     def calls(self, uuid: str, function: str) -> int:
         """How often the library was asked."""
-        return int(self._entry(uuid).calls[FUNCTIONS.index(function)])
+        return int(self.entry(uuid).calls[FUNCTIONS.index(function)])
 
     def open_users(self) -> int:
         """Successful nvmlInit calls less nvmlShutdown calls, over all processes."""
         return int(self._state.inits - self._state.shutdowns)
 
-    def _entry(self, uuid: str) -> _Gpu:
+    def entry(self, uuid: str) -> _Gpu:
+        """The state of a GPU as the library sees it."""
         entry: _Gpu = self._state.gpus[self._places[uuid]]
         return entry
 
@@ -261,6 +425,17 @@ class FakeDriver:
             yield
         finally:
             self._state.sequence += 1
+
+
+def _drawn_pj(entry: _Gpu, then_ns: int) -> int:
+    """Picojoules drawn since the power was last set."""
+    since_ns = max(then_ns - int(entry.base_ns), 0)
+    drawn = int(entry.drawn_mw) * since_ns
+    if entry.wave_period_ns:
+        periods, rest_ns = divmod(since_ns, int(entry.wave_period_ns))
+        high_ns = int(entry.wave_high_ns)
+        drawn += int(entry.wave_mw) * (periods * high_ns + min(rest_ns, high_ns))
+    return drawn
 
 
 def build(directory: Path, *, without_energy: bool = False) -> Path:

@@ -21,10 +21,25 @@
 #define MAX_GPUS 16
 #define TEXT 96
 
-enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_FOUND = 6, INSUFFICIENT_SIZE, LIBRARY_NOT_FOUND = 12, GPU_IS_LOST = 15 };
+enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, INSUFFICIENT_SIZE, LIBRARY_NOT_FOUND = 12, GPU_IS_LOST = 15 };
 
 /* Which call a return code or a call count belongs to. */
-enum { HANDLE, GET_UUID, GET_NAME, ENERGY, POWER, POWER_LIMIT, MEMORY, UTILIZATION, MIG_PARENT, FUNCTIONS };
+enum {
+    HANDLE, GET_UUID, GET_NAME, ENERGY, POWER, POWER_LIMIT, MEMORY, UTILIZATION, MIG_PARENT, FIELDS, SAMPLES,
+    CLOCK, REASONS, TEMPERATURE, GPM, ARCHITECTURE, PERSISTENCE, VIRTUALIZATION, MIG_MODE, FUNCTIONS
+};
+
+/* The GPM metrics that are known here: their numbers in NVML, in the order of gpu_t.gpm. */
+static const unsigned GPM_METRICS[] = {1, 2, 3, 5, 10, 20, 21, 60, 61};
+#define GPM_COUNT (sizeof GPM_METRICS / sizeof *GPM_METRICS)
+
+/* Fields of nvmlDeviceGetFieldValues, and the scopes of the two of power. */
+enum { FI_ENERGY = 83, FI_POWER_AVERAGE = 185, FI_POWER_INSTANT = 186 };
+enum { SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY };
+
+/* How often a sample of power is put into the driver's own buffer, and how many it holds. */
+#define SAMPLE_TICK_NS 20000000ull
+#define SAMPLE_DEPTH 100
 
 typedef struct {
     char uuid[TEXT];
@@ -36,8 +51,19 @@ typedef struct {
     uint64_t tick_ns;
     uint64_t held_mj;             /* shown before the first tick after base_ns, and while not live */
     uint64_t memory_total, memory_used;
+    uint64_t wave_period_ns;      /* beside drawn_mw it draws wave_mw for the first wave_high_ns of each */
+    uint64_t wave_high_ns;        /* period since base_ns; 0: no wave */
+    uint64_t power_tick_ns;       /* refresh and window of nvmlDeviceGetPowerUsage; window 0: it tells power_mw */
+    uint64_t power_window_ns;
+    uint64_t instant_window_ns;   /* of the field POWER_INSTANT, refreshed with the former; 0: power_mw */
+    uint64_t reasons;             /* what holds the clocks back */
+    double gpm[GPM_COUNT];
+    uint32_t wave_mw;
     uint32_t power_mw;            /* what nvmlDeviceGetPowerUsage tells */
     uint32_t drawn_mw;            /* what the counter integrates */
+    uint32_t module_mw, module_memory_mw; /* power of the other scopes; 0: not supported */
+    uint32_t sm_mhz, memory_mhz, celsius;
+    uint32_t architecture, persistence, virtualization, mig_mode, gpm_supported;
     uint32_t power_limit_mw;
     uint32_t utilization_gpu, utilization_memory;
     uint32_t live;                /* 1: the counter runs by the clock; 0: it shows held_mj */
@@ -49,8 +75,11 @@ typedef struct {
 typedef struct {
     uint32_t magic, gpu_count;
     uint64_t sequence;            /* odd while the test writes */
+    uint64_t clock_ns;            /* the time, if the test tells it; else CLOCK_MONOTONIC */
     int32_t init_code, count_code;
+    uint32_t confidential, confidential_code;
     uint64_t inits, shutdowns;    /* written by this library */
+    int64_t gpm_samples;          /* allocated and not freed; written by this library */
     char driver[TEXT];
     gpu_t gpus[MAX_GPUS];
 } state_t;
@@ -166,8 +195,9 @@ int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *instance, void **parent) 
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned length) {
     gpu_t gpu;
-    int code = begin(handle, GET_UUID, &gpu);
-    return code ? code : put_text(gpu.uuid, text, length);
+    int is_instance = ((uintptr_t)handle & 0xff) > MAX_GPUS;
+    int code = begin((void *)((uintptr_t)handle - (is_instance ? MAX_GPUS : 0)), GET_UUID, &gpu);
+    return code ? code : put_text(is_instance ? gpu.mig_uuid : gpu.uuid, text, length);
 }
 
 int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
@@ -176,22 +206,51 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
     return code ? code : put_text(gpu.name, text, length);
 }
 
-#ifndef WITHOUT_ENERGY
+static uint64_t clock_ns(void) {
+    struct timespec now;
+    if (state->clock_ns) return state->clock_ns;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+/* Picojoules drawn from base_ns to then_ns. */
+static unsigned __int128 drawn_pj(const gpu_t *gpu, uint64_t then_ns) {
+    if (then_ns <= gpu->base_ns) return 0;
+    uint64_t since_ns = then_ns - gpu->base_ns;
+    unsigned __int128 picojoules = (unsigned __int128)gpu->drawn_mw * since_ns;
+    if (gpu->wave_period_ns) {
+        uint64_t rest_ns = since_ns % gpu->wave_period_ns;
+        if (rest_ns > gpu->wave_high_ns) rest_ns = gpu->wave_high_ns;
+        uint64_t high_ns = since_ns / gpu->wave_period_ns * gpu->wave_high_ns + rest_ns;
+        picojoules += (unsigned __int128)gpu->wave_mw * high_ns;
+    }
+    return picojoules;
+}
+
+/* Mean power of the window before the last refresh, as much of it as the state tells of. */
+static unsigned mean_mw(const gpu_t *gpu, uint64_t now_ns, uint64_t tick_ns, uint64_t window_ns) {
+    uint64_t seen_ns = now_ns, from_ns;
+    if (!window_ns) return gpu->power_mw;
+    if (tick_ns && now_ns > gpu->origin_ns) seen_ns -= (now_ns - gpu->origin_ns) % tick_ns;
+    from_ns = seen_ns > gpu->base_ns + window_ns ? seen_ns - window_ns : gpu->base_ns;
+    if (from_ns >= seen_ns) return gpu->power_mw;
+    return (unsigned)((drawn_pj(gpu, seen_ns) - drawn_pj(gpu, from_ns)) / (seen_ns - from_ns));
+}
+
 static uint64_t counter_mj(const gpu_t *gpu, uint64_t now_ns) {
     if (!gpu->live || now_ns < gpu->origin_ns) return gpu->held_mj;
     uint64_t seen_ns = now_ns - (now_ns - gpu->origin_ns) % gpu->tick_ns;
     if (seen_ns < gpu->base_ns) return gpu->held_mj;
-    unsigned __int128 picojoules = (unsigned __int128)gpu->drawn_mw * (seen_ns - gpu->base_ns);
-    return (gpu->base_uj + (uint64_t)(picojoules / 1000000)) / 1000;
+    return (gpu->base_uj + (uint64_t)(drawn_pj(gpu, seen_ns) / 1000000)) / 1000;
 }
 
+#ifndef WITHOUT_ENERGY
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy_mj) {
     gpu_t gpu;
-    struct timespec now;
     /* Before the state is read: a counter frozen meanwhile is then never outrun. */
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t now_ns = users > 0 ? clock_ns() : 0;
     int code = begin(handle, ENERGY, &gpu);
-    *energy_mj = code ? 0 : counter_mj(&gpu, now.tv_sec * 1000000000ull + now.tv_nsec);
+    *energy_mj = code ? 0 : counter_mj(&gpu, now_ns);
     return code;
 }
 #endif
@@ -199,7 +258,178 @@ int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *power_mw) {
     gpu_t gpu;
     int code = begin(handle, POWER, &gpu);
-    *power_mw = code ? 0 : gpu.power_mw;
+    *power_mw = code ? 0 : mean_mw(&gpu, clock_ns(), gpu.power_tick_ns, gpu.power_window_ns);
+    return code;
+}
+
+typedef struct {
+    uint32_t field, scope;
+    int64_t timestamp_us, latency_us;
+    int32_t type, code;
+    union { double real; uint32_t number; uint64_t large; } value;
+} field_t;
+
+static void tell_field(const gpu_t *gpu, field_t *field) {
+    uint64_t now_ns = clock_ns();
+    int is_power = field->field == FI_POWER_AVERAGE || field->field == FI_POWER_INSTANT;
+    unsigned other_mw = field->scope == SCOPE_MODULE ? gpu->module_mw : gpu->module_memory_mw;
+    field->timestamp_us = now_ns / 1000;
+    field->code = SUCCESS;
+    field->value.large = 0;
+    if (field->field == FI_ENERGY && field->scope == SCOPE_GPU) {
+        field->type = 3;
+        field->value.large = counter_mj(gpu, now_ns);
+    } else if (is_power && (field->scope == SCOPE_GPU || other_mw)) {
+        uint64_t window_ns = field->field == FI_POWER_INSTANT ? gpu->instant_window_ns : gpu->power_window_ns;
+        field->type = 1;
+        field->value.number = field->scope ? other_mw : mean_mw(gpu, now_ns, gpu->power_tick_ns, window_ns);
+    } else {
+        field->code = NOT_SUPPORTED;
+    }
+}
+
+int nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
+    gpu_t gpu;
+    int code = begin(handle, FIELDS, &gpu);
+    for (int i = 0; !code && i < count; i++) tell_field(&gpu, &fields[i]);
+    return code;
+}
+
+typedef struct { unsigned long long timestamp_us; union { double real; uint32_t number; uint64_t large; } value; } sample_t;
+
+/* The first call has no room and asks how many there are. */
+int nvmlDeviceGetSamples(void *handle, int kind, unsigned long long after_us, int *type, unsigned *count, sample_t *samples) {
+    gpu_t gpu;
+    int code = begin(handle, SAMPLES, &gpu);
+    uint64_t last = clock_ns() / SAMPLE_TICK_NS, first = last > SAMPLE_DEPTH ? last - SAMPLE_DEPTH : 0;
+    if (code) return code;
+    if (kind != 0) return NOT_SUPPORTED;
+    while ((first + 1) * SAMPLE_TICK_NS / 1000 <= after_us && first < last) first++;
+    *type = 1;
+    if (samples && *count < last - first) return INSUFFICIENT_SIZE;
+    *count = last - first;
+    if (!*count) return NOT_FOUND;
+    for (uint64_t k = first; samples && k < last; k++) {
+        samples[k - first].timestamp_us = (k + 1) * SAMPLE_TICK_NS / 1000;
+        samples[k - first].value.large = 0;
+        samples[k - first].value.number = mean_mw(&gpu, (k + 1) * SAMPLE_TICK_NS, 0, SAMPLE_TICK_NS);
+    }
+    return SUCCESS;
+}
+
+int nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *mhz) {
+    gpu_t gpu;
+    int code = begin(handle, CLOCK, &gpu);
+    *mhz = kind == 2 ? gpu.memory_mhz : gpu.sm_mhz;
+    return code;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons) {
+    gpu_t gpu;
+    int code = begin(handle, REASONS, &gpu);
+    *reasons = gpu.reasons;
+    return code;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *reasons) {
+    return nvmlDeviceGetCurrentClocksEventReasons(handle, reasons);
+}
+
+#define TELL(name, function, member, type)        \
+    int name(void *handle, type *value) {         \
+        gpu_t gpu;                                \
+        int code = begin(handle, function, &gpu); \
+        *value = (type)gpu.member;                \
+        return code;                              \
+    }
+TELL(nvmlDeviceGetArchitecture, ARCHITECTURE, architecture, unsigned)
+TELL(nvmlDeviceGetPersistenceMode, PERSISTENCE, persistence, int)
+TELL(nvmlDeviceGetVirtualizationMode, VIRTUALIZATION, virtualization, int)
+
+int nvmlDeviceGetTemperature(void *handle, int where, unsigned *celsius) {
+    gpu_t gpu;
+    int code = begin(handle, TEMPERATURE, &gpu);
+    (void)where;
+    *celsius = gpu.celsius;
+    return code;
+}
+
+int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_MODE, &gpu);
+    *current = *pending = gpu.mig_mode;
+    return code;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_MODE, &gpu);
+    *count = gpu.mig_mode ? 7 : 0;
+    return code;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **instance) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_MODE, &gpu);
+    if (!code && (index || !*gpu.mig_uuid)) return NOT_FOUND;
+    *instance = (void *)((uintptr_t)handle + MAX_GPUS);
+    return code;
+}
+
+int nvmlSystemGetConfComputeState(unsigned told[3]) {
+    if (users <= 0) return UNINITIALIZED;
+    told[0] = told[2] = 0;
+    told[1] = state->confidential;
+    return state->confidential_code;
+}
+
+/* GPM: a sample is when it was taken and of which GPU; a metric is what the state says at the later one. */
+typedef struct { uint64_t taken_ns; void *handle; } gpm_sample_t;
+typedef struct { unsigned number; int code; double value; const char *info[3]; } gpm_metric_t;
+typedef struct { unsigned version, count; gpm_sample_t *first, *second; gpm_metric_t metrics[]; } gpm_query_t;
+
+int nvmlGpmQueryDeviceSupport(void *handle, unsigned support[2]) {
+    gpu_t gpu;
+    int code = begin(handle, GPM, &gpu);
+    support[1] = gpu.gpm_supported;
+    return code;
+}
+
+int nvmlGpmSampleAlloc(gpm_sample_t **sample) {
+    *sample = calloc(1, sizeof **sample);
+    if (*sample) __atomic_fetch_add(&state->gpm_samples, 1, __ATOMIC_RELAXED);
+    return *sample ? SUCCESS : INSUFFICIENT_SIZE;
+}
+
+int nvmlGpmSampleFree(gpm_sample_t *sample) {
+    free(sample);
+    __atomic_fetch_sub(&state->gpm_samples, 1, __ATOMIC_RELAXED);
+    return SUCCESS;
+}
+
+int nvmlGpmSampleGet(void *handle, gpm_sample_t *sample) {
+    gpu_t gpu;
+    int code = begin(handle, GPM, &gpu);
+    if (!code && !gpu.gpm_supported) return NOT_SUPPORTED;
+    sample->taken_ns = clock_ns();
+    sample->handle = handle;
+    return code;
+}
+
+int nvmlGpmMetricsGet(gpm_query_t *query) {
+    gpu_t gpu;
+    if (query->version != 1 || !query->second->handle || query->first->handle != query->second->handle)
+        return INVALID_ARGUMENT;
+    int code = begin(query->second->handle, GPM, &gpu);
+    for (unsigned i = 0; !code && i < query->count; i++) {
+        gpm_metric_t *metric = &query->metrics[i];
+        metric->code = NOT_SUPPORTED;
+        for (unsigned k = 0; k < GPM_COUNT; k++)
+            if (GPM_METRICS[k] == metric->number && gpu.gpm[k] >= 0) {
+                /* Samples too near to each other tell nothing. */
+                metric->code = query->second->taken_ns >= query->first->taken_ns + 100000000 ? SUCCESS : INVALID_ARGUMENT;
+                metric->value = gpu.gpm[k];
+            }
+    }
     return code;
 }
 

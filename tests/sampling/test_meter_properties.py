@@ -135,6 +135,9 @@ class Sawtooth:
     def sm_utilization_ratio_at(self, gpu: str, time_ns: int) -> float | None:
         return None
 
+    def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        return 700.0
+
 
 @given(
     low=st.floats(0, 100),

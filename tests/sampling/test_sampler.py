@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 import pytest
 
 from joulescope.clock import Clock, ManualClock, SystemClock
-from joulescope.errors import SensorError, SensorLost
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.errors import SensorChanged, SensorError, SensorLost
+from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
@@ -102,6 +102,35 @@ def test_empty_batches_do_not_end_the_back_off() -> None:
     run.steps(12)
     pauses = [event.retry_seconds for event in run.events if isinstance(event, SensorDown)]
     assert pauses == [1, 2, 4]
+
+
+def test_other_gpus_are_no_failure() -> None:
+    """A sensor that asks to be opened again because GPUs were plugged in is opened at once."""
+
+    class Grows(ReplayedSensor):
+        def read(self) -> Sequence[GpuReading]:
+            raise SensorChanged("the driver shows 2 GPUs and showed 1 before")
+
+    sensors = iter([Grows([GPU], []), ReplayedSensor([GPU], [[reading(1)]])])
+    run = Run(lambda: next(sensors))
+    run.steps(4)
+    assert run.kinds() == ["SensorOpened", "SensorDown", "SensorOpened", "Sampled"]
+    assert isinstance(run.events[1], SensorDown)
+    assert run.events[1].retry_seconds == 0.0
+
+
+def test_call_times_add_up_over_openings() -> None:
+    """How long the driver took is told of all sensors that were opened, not only of the latest."""
+
+    class Timed(ReplayedSensor):
+        def call_times(self) -> Mapping[str, CallTime]:
+            return {"energy": CallTime(3, 0.5)}
+
+    run = Run(lambda: Timed([GPU], []))
+    run.steps(2)
+    assert run.sampler.statistics().call_times == {"energy": CallTime(3, 0.5)}
+    run.steps(1)
+    assert run.sampler.statistics().call_times == {"energy": CallTime(6, 1.0)}
 
 
 def test_read_failures_add_up_over_openings() -> None:

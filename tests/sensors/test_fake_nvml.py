@@ -47,7 +47,7 @@ def test_python_computes_the_counter_as_the_library_does(make_driver: MakeDriver
 def test_live_counter_follows_the_power(tmp_path: Path) -> None:
     """In ticks of 100 ms: nothing before the first, then power times time, and no jump at a change."""
     driver = FakeDriver(tmp_path / "state", [FakeGpu("GPU-a", live=True, power_watts=100.0, energy_mj=7)])
-    entry = driver._entry("GPU-a")
+    entry = driver.entry("GPU-a")
     start_ns = int(entry.origin_ns)
     tick_ns = 100_000_000
     assert driver.counter_mj("GPU-a", start_ns + tick_ns - 1) == 7

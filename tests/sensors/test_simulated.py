@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from joulescope.clock import ManualClock
-from joulescope.model import GpuInfo, GpuReading
+from joulescope.model import GpuInfo, GpuReading, GpuStatus
 from joulescope.sensors import Sensor
 from joulescope.sensors.simulated import PROFILES, SensorProfile, SimulatedSensor
 
@@ -35,6 +35,9 @@ class Steady:
 
     def sm_utilization_ratio_at(self, gpu: str, time_ns: int) -> float | None:
         return None
+
+    def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        return 700.0
 
 
 def energies(gpu: str, seconds: float = 1.0) -> list[float]:
@@ -175,7 +178,8 @@ def test_gpu_without_a_counter_shows_power_only() -> None:
     """A simulated GPU of energy source ``power`` hides its energy."""
     info = GpuInfo("GPU-a", energy_source="power")
     sensor = SimulatedSensor(Steady(info), ManualClock(time_ns=5))
-    assert sensor.read() == [GpuReading("GPU-a", 5, None, 100.0, 42, None)]
+    status = GpuStatus("GPU-a", 5, power_limit_watts=700.0)
+    assert sensor.read() == [GpuReading("GPU-a", 5, None, 100.0, 42, None, status)]
 
 
 def test_it_is_a_sensor() -> None:

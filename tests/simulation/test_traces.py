@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joulescope.hook.wire import AnyRecord, Bye, Gpu, Hello, RequestEnd, Sample, Step, TraceHeader
+from joulescope.hook.wire import AnyRecord, Bye, Gpu, GpuStatus, Hello, RequestEnd, Sample, Step, TraceHeader
 from joulescope.ingest.trace import TraceReader, TraceWriter
 from joulescope.replay import Replay
 from joulescope.sensors.simulated import PROFILES
@@ -19,9 +19,9 @@ from joulescope.simulation.traces import START_NS, SimulatedRun, simulate_trace
 
 
 def test_a_trace_tells_things_in_a_recorders_order() -> None:
-    """Header, GPU and first sample come before the hello, samples never run back, a bye ends it."""
+    """Header, GPU, status and sample come before the hello, samples never run back, a bye ends it."""
     records = list(simulate_trace(3.0, seed=4))
-    assert [type(record) for record in records[:4]] == [TraceHeader, Gpu, Sample, Hello]
+    assert [type(record) for record in records[:5]] == [TraceHeader, Gpu, GpuStatus, Sample, Hello]
     assert isinstance(records[-1], Bye)
     samples = [record for record in records if isinstance(record, Sample)]
     assert all(

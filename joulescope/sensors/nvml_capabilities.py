@@ -1,0 +1,114 @@
+"""What an NVIDIA GPU and its driver can tell, asked once; and what that leaves out, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from joulescope.model import GpuCapabilities
+from joulescope.sensors.nvml_gpm import supports_gpm
+
+_ARCHITECTURES = {
+    2: "kepler",
+    3: "maxwell",
+    4: "pascal",
+    5: "volta",
+    6: "turing",
+    7: "ampere",
+    8: "ada",
+    9: "hopper",
+    10: "blackwell",
+    13: "rubin",
+}
+"""``nvmlDeviceArchitecture_t`` of NVIDIA's header."""
+
+_VIRTUALIZATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "host_vgpu", 4: "host_vsga"}
+
+SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY = range(3)
+"""``NVML_POWER_SCOPE_*``."""
+
+_MAX_INSTANCES = 7
+
+
+def capabilities_of(api: ModuleType, handle: Any, *, counts: bool, power: bool) -> GpuCapabilities:
+    """Asks everything else once. ``counts``, ``power``: what was found out of the two main meters."""
+
+    def ask(name: str, *arguments: Any) -> Any:
+        return answer(api, getattr(api, name, None), *arguments)
+
+    mig, confidential = ask("nvmlDeviceGetMigMode", handle), ask("nvmlSystemGetConfComputeState")
+    persistence = ask("nvmlDeviceGetPersistenceMode", handle)
+    instant, average = api.NVML_FI_DEV_POWER_INSTANT, api.NVML_FI_DEV_POWER_AVERAGE
+    return GpuCapabilities(
+        energy_counter=counts,
+        power=power,
+        power_average=tells_field(api, handle, average, SCOPE_GPU),
+        power_instant=tells_field(api, handle, instant, SCOPE_GPU),
+        power_samples=ask("nvmlDeviceGetSamples", handle, api.NVML_TOTAL_POWER_SAMPLES, 0) is not None,
+        module_power=tells_field(api, handle, instant, SCOPE_MODULE),
+        memory_power=tells_field(api, handle, instant, SCOPE_MEMORY),
+        gpm=supports_gpm(api, handle),
+        architecture=_ARCHITECTURES.get(ask("nvmlDeviceGetArchitecture", handle), ""),
+        mig=None if mig is None else bool(mig[0]),
+        virtualization=_VIRTUALIZATION.get(ask("nvmlDeviceGetVirtualizationMode", handle), ""),
+        confidential=None if confidential is None else bool(confidential.ccFeature),
+        persistence=None if persistence is None else bool(persistence),
+    )
+
+
+def instances_of(api: ModuleType, handle: Any) -> tuple[str, ...]:
+    """UUIDs of the MIG instances that a GPU is cut into."""
+    found = []
+    for index in range(_MAX_INSTANCES):
+        instance = answer(api, api.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
+        uuid = None if instance is None else answer(api, api.nvmlDeviceGetUUID, instance)
+        if uuid is not None:
+            found.append(str(uuid))
+    return tuple(found)
+
+
+def tells_field(api: ModuleType, handle: Any, field: int, scope: int) -> bool:
+    """Whether the GPU knows a field in a scope."""
+    told = answer(api, api.nvmlDeviceGetFieldValues, handle, [(field, scope)])
+    return told is not None and told[0].nvmlReturn == 0
+
+
+def reasons_call(api: ModuleType) -> Callable[[Any], int]:
+    """The call that says what holds clocks back, which was renamed in driver 535."""
+    renamed = getattr(api, "nvmlDeviceGetCurrentClocksEventReasons", None)
+    call: Callable[[Any], int] = renamed or api.nvmlDeviceGetCurrentClocksThrottleReasons
+    return call
+
+
+def answer(api: ModuleType, call: Callable[..., Any] | None, *arguments: Any) -> Any:
+    """What a call returns, ``None`` if it fails or the binding has none."""
+    if call is None:
+        return None
+    try:
+        return call(*arguments)
+    except (api.NVMLError, UnicodeDecodeError):
+        return None
+
+
+def missing(told: GpuCapabilities) -> Iterator[str]:
+    """What this GPU cannot tell and why, a sentence each; nothing where all is there."""
+    if not told.energy_counter:
+        yield (
+            "no energy counter: its joules are power readings, integrated, and so less sure where load "
+            "changes quickly" + (" (a vGPU has none)" if told.virtualization == "vgpu" else "")
+        )
+    elif not told.power:
+        yield "no power reading: the energy counter cannot be checked against a second meter"
+    if told.mig:
+        yield (
+            "cut into MIG instances: the driver measures the whole GPU only, so its joules are published and "
+            "not divided among the instances"
+        )
+    if told.confidential:
+        yield "confidential computing: performance counters (GPM) are switched off by the driver"
+    elif not told.gpm and told.architecture in ("hopper", "blackwell", "rubin"):
+        reason = "a vGPU has none" if told.virtualization == "vgpu" else "the driver does not allow them"
+        yield f"no performance counters (GPM), which this architecture has: {reason}"
+    if told.persistence is False:
+        yield "persistence mode is off: when no process uses the GPU its counter may start again"
