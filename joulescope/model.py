@@ -39,9 +39,10 @@ INTERVAL_LEVEL = 0.9
 
 PHASES = ("prefill", "decode")
 
-UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped")
+UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped", "mig_instance")
 """Why measured joules are nobody's: no engine was connected; records were dropped or a connection
-broke; an engine stopped reporting; no engine says that it uses this GPU."""
+broke; an engine stopped reporting; no engine says that it uses this GPU; an engine uses a MIG instance of it,
+of which there is no meter."""
 
 OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption", "rejected_draft")
 """Work no request asked for: load, warm-up and graph capture; empty data-parallel steps; recompute; and, if

@@ -163,11 +163,16 @@ class Pipeline:
         """Remembers which GPUs connected engines and workers name, and when they last did."""
         if not self.scope.all_gpus and self.scope.uuids is None:
             for gpu in self.sessions.engine_gpus():
-                self._named_ns[gpu] = now_ns
+                self._named_ns[self._whole(gpu)] = now_ns
+
+    def _whole(self, uuid: str) -> str:
+        """The GPU that a MIG instance is a part of: the driver measures whole GPUs only."""
+        wholes = (info.gpu for info in self._found.values() if uuid in info.instances)
+        return next(wholes, uuid)
 
     def _in_scope(self, gpu: str, time_ns: int) -> bool:
         if self.scope.uuids is not None:
-            return gpu in self.scope.uuids
+            return gpu in {self._whole(uuid) for uuid in self.scope.uuids}
         if self.scope.all_gpus:
             return True
         named_ns = self._named_ns.get(gpu)

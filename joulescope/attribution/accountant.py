@@ -230,9 +230,7 @@ class Accountant:
     def _settle_interval(self, gpu: GpuState, interval: EnergyInterval) -> None:
         drivers = self._drivers(gpu, interval)
         silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
-        elsewhere = any(_alive_within(engine, interval) for engine in self._engines)
-        otherwise = "unmapped" if elsewhere and not drivers else "no_engine"
-        posting, shares = divide(interval, gpu, drivers, silent, otherwise)
+        posting, shares = divide(interval, gpu, drivers, silent, self._otherwise(gpu, interval, drivers))
         hand_over(posting, shares, self.policy)
         for share in shares:
             charge(share, posting, gpu.info.gpu, self.policy)
@@ -241,6 +239,14 @@ class Accountant:
             engine.learn_times(interval.end_ns)
         gpu.settled_ns = interval.end_ns
         gpu.forget(interval.start_ns)
+
+    def _otherwise(self, gpu: GpuState, interval: EnergyInterval, drivers: Sequence[Engine]) -> str:
+        """Why the time in which no engine is known to hold the GPU is nobody's."""
+        alive = [engine for engine in self._engines if _alive_within(engine, interval)]
+        if drivers or not alive:
+            return "no_engine"
+        on_instances = any(not set(engine.info.gpus).isdisjoint(gpu.info.instances) for engine in alive)
+        return "mig_instance" if on_instances else "unmapped"
 
     def _settled_ns(self, engine: Engine) -> int:
         """Up to here the energy of all the engine's GPUs is accounted, or never will be."""

@@ -47,7 +47,8 @@ ENERGY = (
         "joules",
         ("gpu", "reason"),
         "Measured energy whose cause is not known: no_engine (none connected), records_lost, "
-        "engine_silent (stopped reporting), unmapped (no engine says that it uses this GPU).",
+        "engine_silent (stopped reporting), unmapped (no engine says that it uses this GPU), mig_instance "
+        "(an engine uses a slice of it, and the driver measures whole GPUs only).",
         readers.of_gpu_by(lambda gpu: gpu.unattributed_joules, UNATTRIBUTED_REASONS),
     ),
     Metric(

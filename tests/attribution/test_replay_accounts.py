@@ -105,6 +105,22 @@ def test_energy_without_an_engine_is_unattributed_with_its_reason() -> None:
     assert finished["r1"].attributed_joules == pytest.approx(300.0)
 
 
+def test_an_engine_on_a_mig_instance_gets_no_invented_joules() -> None:
+    """The whole GPU is measured and published, with the reason why nobody pays; the request says nothing."""
+    records = worlds.by_time(
+        [wire.Gpu(gpu=GPU, instances=["MIG-1", "MIG-2"])],
+        [hello(gpus=["MIG-2"]), start(1)],
+        [step(0, 0, 2 * SECOND, [1]), *(step(k, k * SECOND, (k + 1) * SECOND, [1]) for k in range(2, 30))],
+        [end(1, 3 * SECOND, 2)],
+        worlds.samples(30 * SECOND, 300.0),
+    )
+    finished, gpu, _ = account(records)
+    assert gpu.measured_joules == pytest.approx(9000.0)
+    assert gpu.unattributed_joules == {"mig_instance": pytest.approx(9000.0)}
+    assert finished["r1"].attributed_joules is None
+    assert finished["r1"].energy_source == ""
+
+
 def test_a_worker_before_its_engine_is_startup_overhead() -> None:
     """Model load and graph capture are overhead: a worker holds the GPU, no engine is ready yet."""
     worker = wire.Hello(
