@@ -44,6 +44,7 @@ RUN_HERE = {
     "joulescope serve --socket /run/joulescope/joulescope.sock": "test_serve_answers_as_the_readme_says",
     "curl -s http://localhost:5685/metrics": "test_serve_answers_as_the_readme_says",
     "joulescope top --url http://localhost:5685": "test_serve_answers_as_the_readme_says",
+    "joulescope doctor": "test_the_doctor_finds_nothing_wrong_here",
     "joulescope config show": "test_quick_commands_work",
     "joulescope config example": "test_quick_commands_work",
     "joulescope record run.jsonl.gz": "test_record_then_replay_then_parse",
@@ -137,6 +138,11 @@ def test_make_help_lists_what_the_readme_uses(tmp_path: Path) -> None:
 def test_quick_commands_work(command: str, tmp_path: Path) -> None:
     """Commands that only print end with 0 and print something."""
     assert "sample_hz" in _run(command, tmp_path).stdout
+
+
+def test_the_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
+    """It ends with 0 where no GPU is asked for and nothing else is amiss."""
+    assert "no joules are measured, by choice" in _run("joulescope doctor", tmp_path).stdout
 
 
 def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:

@@ -59,8 +59,9 @@ ROOMS: dict[str, Room] = {
     "pipeline": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution", packages="numpy"),
     "replay": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
+    "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),
     "cli": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "
+        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),

@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"joulescope {joulescope.__version__}")
         return 0
+    if given[:1] == ["doctor"] and _lacks_extra():
+        from joulescope.doctor.__main__ import main as doctor
+
+        return doctor(given[1:])
     try:
         _require_extra()
         return _run(given)
@@ -68,8 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _require_extra() -> None:
-    if any(importlib.util.find_spec(name) is None for name in EXTRA_PACKAGES):
+    if _lacks_extra():
         raise MissingExtra(INSTALL_LINE)
+
+
+def _lacks_extra() -> bool:
+    return any(importlib.util.find_spec(name) is None for name in EXTRA_PACKAGES)
 
 
 def _run(arguments: list[str]) -> int:

@@ -27,6 +27,10 @@ PARALLEL_CONFIG = "vllm.config.parallel:ParallelConfig"
 MODEL_METRICS = "vllm.v1.metrics.perf:ModelMetrics"
 EXECUTION_CONTEXT = "vllm.v1.metrics.perf:ExecutionContext"
 
+OLDEST_VLLM, NEWEST_VLLM = (0, 14), (0, 33)
+"""Releases against whose sources the names below were looked up (``docs/compatibility.md``): these and some
+between."""
+
 REQUIRED = "steps"
 """The capability without which the hook has nothing to say and stays idle."""
 

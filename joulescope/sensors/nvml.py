@@ -215,8 +215,8 @@ def _log_capabilities(info: GpuInfo) -> None:
     _logger.info(
         "GPU %s (%s, %s): %s", info.gpu, info.name, told.architecture or "unknown", ", ".join(meters)
     )
-    for sentence in missing(told):
-        _logger.info("GPU %s: %s", info.gpu, sentence)
+    for lack in missing(told):
+        _logger.info("GPU %s: %s", info.gpu, lack.said)
 
 
 def _load() -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,8 @@ _ARCHITECTURES = {
     13: "rubin",
 }
 """``nvmlDeviceArchitecture_t`` of NVIDIA's header."""
+
+_WITH_GPM = frozenset({"hopper", "blackwell", "rubin"})
 
 _VIRTUALIZATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "host_vgpu", 4: "host_vsga"}
 
@@ -91,24 +94,54 @@ def answer(api: ModuleType, call: Callable[..., Any] | None, *arguments: Any) ->
         return None
 
 
-def missing(told: GpuCapabilities) -> Iterator[str]:
-    """What this GPU cannot tell and why, a sentence each; nothing where all is there."""
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that a GPU cannot tell."""
+
+    name: str
+    said: str
+    """What and why, half a sentence."""
+    mend: str = ""
+    costs_accuracy: bool = True
+    """Whether joules are less sure, or missing, because of it."""
+
+
+def missing(told: GpuCapabilities) -> Iterator[Lack]:
+    """What this GPU cannot tell; nothing where all is there."""
     if not told.energy_counter:
-        yield (
-            "no energy counter: its joules are power readings, integrated, and so less sure where load "
-            "changes quickly" + (" (a vGPU has none)" if told.virtualization == "vgpu" else "")
+        why = " (a vGPU has none)" if told.virtualization == "vgpu" else ""
+        yield Lack(
+            "counter",
+            "no energy counter: its joules are power readings, integrated, and so less sure where "
+            "load changes "
+            f"quickly{why}",
         )
     elif not told.power:
-        yield "no power reading: the energy counter cannot be checked against a second meter"
+        yield Lack("power", "no power reading: the energy counter cannot be checked against a second meter")
     if told.mig:
-        yield (
-            "cut into MIG instances: the driver measures the whole GPU only, so its joules are published and "
-            "not divided among the instances"
+        yield Lack(
+            "mig",
+            "cut into MIG instances: the driver measures the whole GPU only, so its joules are "
+            "published and not "
+            "divided among the instances",
+            "sudo nvidia-smi -i N -mig 0, where requests are to have joules",
         )
     if told.confidential:
-        yield "confidential computing: performance counters (GPM) are switched off by the driver"
-    elif not told.gpm and told.architecture in ("hopper", "blackwell", "rubin"):
-        reason = "a vGPU has none" if told.virtualization == "vgpu" else "the driver does not allow them"
-        yield f"no performance counters (GPM), which this architecture has: {reason}"
+        yield Lack(
+            "gpm",
+            "confidential computing: performance counters (GPM) are switched off by the driver",
+            costs_accuracy=False,
+        )
+    elif not told.gpm and told.architecture in _WITH_GPM:
+        why = "a vGPU has none" if told.virtualization == "vgpu" else "the driver does not allow them here"
+        yield Lack(
+            "gpm",
+            f"no performance counters (GPM), which this architecture has: {why}",
+            costs_accuracy=False,
+        )
     if told.persistence is False:
-        yield "persistence mode is off: when no process uses the GPU its counter may start again"
+        yield Lack(
+            "persistence",
+            "persistence mode is off: when no process uses the GPU its counter may start again",
+            "sudo nvidia-smi -pm 1, or enable nvidia-persistenced.service",
+        )

@@ -34,6 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from joulescope.clock import ManualClock
 from tests.requirements import need_program
 
 MAX_GPUS = 16
@@ -296,8 +297,12 @@ class FakeDriver:
         return int(self._state.clock_ns) or time.monotonic_ns()
 
     def set_clock(self, time_ns: int) -> None:
-        """From now on it is this late, until it is told anew. Not to be used while a counter is live by the
-        true time."""
+        """From now on it is this late, until it is told anew; the first time all counters begin here."""
+        if not self._state.clock_ns:
+            for uuid in self._places:
+                entry = self.entry(uuid)
+                entry.origin_ns = entry.base_ns = time_ns
+                entry.base_uj = entry.held_mj * 1000
         self._state.clock_ns = time_ns
 
     def counter_mj(self, uuid: str, now_ns: int | None = None) -> int:
@@ -425,6 +430,21 @@ class FakeDriver:
             yield
         finally:
             self._state.sequence += 1
+
+
+@dataclass
+class DriverClock(ManualClock):
+    """A clock that takes the driver's along: what sleeps on it lets the counters run."""
+
+    driver: FakeDriver | None = None
+
+    def __post_init__(self) -> None:
+        self.advance(0.0)
+
+    def advance(self, duration_seconds: float) -> None:
+        super().advance(duration_seconds)
+        if self.driver is not None:
+            self.driver.set_clock(self.time_ns)
 
 
 def _drawn_pj(entry: _Gpu, then_ns: int) -> int:
