@@ -60,7 +60,7 @@ class GpuInfo:
     """What a sensor knows about one GPU and does not expect to change."""
 
     gpu: str
-    """UUID as the driver prints it (``GPU-…``); the identity of a GPU everywhere."""
+    """UUID as the driver (AMD: ``rocminfo``) prints it, ``GPU-…``; the identity of a GPU everywhere."""
     name: str = ""
     index: int | None = None
     power_limit_watts: float | None = None
@@ -69,7 +69,7 @@ class GpuInfo:
     energy_source: str = "counter"
     """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
     sensor: str = ""
-    """Which kind of sensor answers: ``nvml``, ``simulated``, ``replayed``."""
+    """Which kind of sensor answers: ``nvml``, ``amd``, ``simulated``, ``replayed``."""
     calibration_factor: float = 1.0
     """True joules per joule that the GPU shows, above 0. Readings are as shown; what is made of them,
     intervals and figures, has the factor in it."""
