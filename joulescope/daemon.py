@@ -281,7 +281,7 @@ class Daemon:
         if strangers:
             _logger.warning(
                 "calibration names GPUs that are not read here: %s; if one should be, compare its UUID with "
-                "nvidia-smi -L",
+                "nvidia-smi -L or rocminfo",
                 ", ".join(strangers),
             )
 

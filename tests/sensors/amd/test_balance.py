@@ -163,7 +163,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault(make_bench: MakeBench, caplog: pytest.LogCaptureFixture, fault: Fault) -> None:
-    """Each fault shows as itself, ends when it ends, and leaves accounts that close, with no joule too many."""
+    """Each fault shows as itself, ends when it ends, and leaves accounts that close: no joule too many."""
     bench = make_bench(fault.gpu)
     sidecar = Sidecar(bench)
     caplog.set_level(logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def test_passing_trouble_does_not_spoil_the_trial(make_bench: MakeBench) -> None
     assert bench.open().gpus()[0].energy_source == "counter"
 
 
+def test_counter_that_goes_back_during_its_trial_is_not_believed(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Forty joules back and forth again within the second fail it, though the sum would be right."""
+    bench = make_bench(A)
+    leaps = {4: -40.0, 7: 40.0}
+
+    def leap() -> None:
+        bench.rocm.gpus[0].energy += round(leaps.get(len(bench.clock.sleeps), 0.0) * 2**16)
+
+    bench.clock.during = leap
+    assert bench.open().gpus()[0].energy_source == "power"
+    assert "it went back while it was watched" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("energy", 0), ("energy", 2**64 - 1), ("resolution", 0.0), ("resolution", float("nan"))],
@@ -175,6 +191,12 @@ def test_partitions_of_a_socket_are_counted_once(make_bench: MakeBench, meters: 
     after = bench.read(after_seconds=1.0)[info.gpu].energy_joules
     assert before is not None
     assert after == pytest.approx(before + 300.0, abs=0.001)
+
+
+def test_one_serial_is_one_socket(make_bench: MakeBench) -> None:
+    """Partitions that a driver lists at addresses of their own are still one GPU, by their serial."""
+    gpus = [FakeGpu(serial="0xA0", bus=place, socket=place, partition=place) for place in range(4)]
+    assert [info.gpu for info in make_bench(*gpus).open().gpus()] == ["GPU-00000000000000a0"]
 
 
 def test_partition_tells_no_memory_or_load_for_its_socket(make_bench: MakeBench) -> None:
@@ -269,6 +291,21 @@ def test_missing_package_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "amdsmi", None)
     with pytest.raises(MissingExtra, match=r"joulescope-inference\[sidecar,amd\]"):
         opener(ManualClock(), None)
+
+
+def test_serve_without_the_package_ends_at_once(tmp_path: Path) -> None:
+    """``serve --sensor amd`` without amdsmi ends with code 69, and its last word is what to install."""
+    code = (
+        "import sys; sys.modules['amdsmi'] = None; from joulescope.cli.main import main; "
+        f"sys.argv[1:] = ['serve', '--sensor', 'amd', '--socket', '{tmp_path}/js.sock']; "
+        "print(main(), file=sys.__stdout__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.strip() or str(done.returncode)) == "69"
+    assert "joulescope-inference[sidecar,amd]" in done.stderr
+    assert not (tmp_path / "js.sock").exists()
 
 
 def test_fresh_process_without_any_library(rocm_path: Path) -> None:
