@@ -1,7 +1,7 @@
 """Whether AMD's libraries fit together, and whether an energy counter can be believed.
 
-The counter went back, stood still or was off by a factor of a hundred in releases before ROCm 7 (issues 22,
-38 and 115 of ROCm/amdsmi). One that is not believed is not used: power is integrated instead, which is
+In releases before ROCm 7 the counter went back, stood still, or was off by what looked like a factor of a
+hundred (issues 115, 22 and 38 of ROCm/amdsmi). One that is not believed is not used: power is integrated instead, which is
 coarser and true. See decision 12.
 """
 

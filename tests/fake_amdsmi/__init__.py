@@ -208,7 +208,7 @@ def build(directory: Path) -> Path:
         stubs.write_text(
             "".join(f"__attribute__((weak)) int {name}(void) {{ return 2; }}\n" for name in _symbols())
         )
-        command = [need_program("gcc"), "-O2", "-Wall", "-shared", "-fPIC", "-o", library]
+        command = [need_program("gcc"), "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library]
         subprocess.run([*command, Path(__file__).with_name("amdsmi.c"), stubs], check=True)
         (library.parent / "librocm-core.so").symlink_to(library.name)
     return directory

@@ -75,7 +75,9 @@ int amdsmi_shut_down(void) {
     return SUCCESS;
 }
 
-int amdsmi_get_lib_version(struct { uint32_t major, minor, release, padding; const char *build; } *version) {
+typedef struct { uint32_t major, minor, release, padding; const char *build; } version_t;
+
+int amdsmi_get_lib_version(version_t *version) {
     int code = map_state();
     if (code) return code;
     version->major = state->library_major;
@@ -167,14 +169,17 @@ int amdsmi_get_gpu_asic_info(void *handle, asic_t *info) {
     return SUCCESS;
 }
 
-int amdsmi_get_gpu_kfd_info(void *handle,
-                            struct { uint64_t kfd; uint32_t node, partition, reserved[12]; } *info) {
+typedef struct { uint64_t kfd; uint32_t node, partition, reserved[12]; } kfd_t;
+
+int amdsmi_get_gpu_kfd_info(void *handle, kfd_t *info) {
     BEGIN(KFD);
     info->partition = gpu->partition;
     return SUCCESS;
 }
 
-int amdsmi_get_gpu_driver_info(void *handle, struct { char version[256], date[256], name[256]; } *info) {
+typedef struct { char version[256], date[256], name[256]; } driver_t;
+
+int amdsmi_get_gpu_driver_info(void *handle, driver_t *info) {
     BEGIN(DRIVER);
     memset(info, 0, sizeof *info);
     strcpy(info->version, state->driver);
@@ -231,7 +236,9 @@ int amdsmi_get_gpu_memory_usage(void *handle, uint32_t kind, uint64_t *bytes) {
     return SUCCESS;
 }
 
-int amdsmi_get_gpu_activity(void *handle, struct { uint32_t gfx, umc, mm, reserved[13]; } *info) {
+typedef struct { uint32_t gfx, umc, mm, reserved[13]; } activity_t;
+
+int amdsmi_get_gpu_activity(void *handle, activity_t *info) {
     BEGIN(ACTIVITY);
     info->gfx = gpu->busy_percent;
     info->umc = info->mm = 0xffff;
