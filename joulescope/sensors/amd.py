@@ -77,14 +77,16 @@ class AmdSensor:
             SensorLost: if the same may work later.
         """
         api = _load()
-        found_versions = versions(api)
-        check_fit(found_versions)
         try:
             api.amdsmi_init()
         except api.AmdSmiException as error:
             raise fault("the GPU driver cannot be reached", code_of(error), meaning_of(error)) from error
         verdicts = verdicts or Verdicts()
         try:
+            found_versions = versions(api)
+            check_fit(
+                found_versions
+            )  # before any call that fills a structure; the version's is always the same
             found = probe(api, gpus)
             settle_sources(api, clock, found, release_doubt(found_versions), verdicts)
             sensor = cls(api, clock, found, verdicts)

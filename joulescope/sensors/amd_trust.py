@@ -1,8 +1,8 @@
 """Whether AMD's libraries fit together, and whether an energy counter can be believed.
 
 In releases before ROCm 7 the counter went back, stood still, or was off by what looked like a factor of a
-hundred (issues 115, 22 and 38 of ROCm/amdsmi). One that is not believed is not used: power is integrated instead, which is
-coarser and true. See decision 12.
+hundred (issues 115, 22 and 38 of ROCm/amdsmi). One that is not believed is not used: power is integrated
+instead, which is coarser and true. See decision 12.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Versions:
 
 
 def versions(api: ModuleType) -> Versions:
-    """The releases at hand; ``api`` is ``amdsmi``, which need not be initialised."""
+    """The releases at hand; ``api`` is ``amdsmi``, initialised: before, the library does not tell its own."""
     try:
         package = _release(importlib.metadata.version("amdsmi"))
     except importlib.metadata.PackageNotFoundError:

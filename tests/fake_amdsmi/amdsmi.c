@@ -78,8 +78,7 @@ int amdsmi_shut_down(void) {
 typedef struct { uint32_t major, minor, release, padding; const char *build; } version_t;
 
 int amdsmi_get_lib_version(version_t *version) {
-    int code = map_state();
-    if (code) return code;
+    if (users <= 0) return NOT_INIT;
     version->major = state->library_major;
     version->minor = state->library_minor;
     version->release = 0;

@@ -275,15 +275,16 @@ def test_package_for_another_library_is_refused(
     rocm: int,
     refused: bool,
 ) -> None:
-    """A package whose structures are not the library's never gets to call it; the right one is named."""
+    """A package whose structures are not the library's never has one filled; the right one is named."""
     monkeypatch.setattr("importlib.metadata.version", lambda name: package)
     bench = make_bench(A, library=library, rocm=rocm)
     if not refused:
-        assert len(bench.open().gpus()) == 1
+        assert bench.open().gpus()[0].energy_source == ("counter" if library == 26 else "power")
         return
     with pytest.raises(SensorError, match=r"does not fit the library.*pip install /opt/rocm/share/amd_smi"):
         bench.open()
-    assert bench.rocm.state.inits == 0
+    assert bench.rocm.calls(0, "asic") == 0
+    assert bench.rocm.open_users() == 0
 
 
 def test_missing_package_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
