@@ -123,8 +123,9 @@ def _processors(api: ModuleType, skipped: dict[str, str]) -> list[_Processor]:
 
 
 def _partition(api: ModuleType, handle: Any, bdf: str) -> int:
-    """Its place on the socket, 0 for the first; the address's last digit where the kernel does not tell."""
-    info = answer(api, api.amdsmi_get_gpu_kfd_info, handle) or {}
+    """Its place on the socket, 0 for the first; the address's last digit where that is not told."""
+    ask = getattr(api, "amdsmi_get_gpu_kfd_info", None)  # since ROCm 6.3
+    info = (answer(api, ask, handle) if ask is not None else None) or {}
     place = number(info.get("current_partition_id"))
     return int(bdf[-1:], 16) if place is None else int(place)
 

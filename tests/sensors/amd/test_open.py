@@ -199,6 +199,16 @@ def test_one_serial_is_one_socket(make_bench: MakeBench) -> None:
     assert [info.gpu for info in make_bench(*gpus).open().gpus()] == ["GPU-00000000000000a0"]
 
 
+def test_partitions_of_a_release_that_does_not_number_them(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before ROCm 6.3 the package has no such call; the bus address tells which partition is first."""
+    bench = make_bench(*partitions(meters={0}))
+    bench.open().close()
+    monkeypatch.delattr("amdsmi.amdsmi_get_gpu_kfd_info")
+    assert [info.gpu for info in bench.open().gpus()] == ["GPU-00000000000000a0"]
+
+
 def test_partition_tells_no_memory_or_load_for_its_socket(make_bench: MakeBench) -> None:
     """A quarter's memory and load are not shown as the socket's: they are absent."""
     bench = make_bench(*partitions(meters={0}))
