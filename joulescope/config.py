@@ -81,8 +81,9 @@ class Settings:
     )
     sensor: str = _setting(
         "nvml",
-        Choice(("nvml", "none")),
-        "What reads the GPUs. With none, requests are followed and no joules are measured.",
+        Choice(("nvml", "amd", "none")),
+        "What reads the GPUs: NVIDIA's library (nvml) or AMD's (amd). With none, requests are followed and "
+        "no joules are measured.",
     )
     calibration: tuple[tuple[str, float], ...] = _setting(
         (),

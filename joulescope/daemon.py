@@ -28,6 +28,7 @@ from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
+from joulescope.sensors.amd import opener as amd_opener
 from joulescope.sensors.nvml import NvmlSensor
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
@@ -122,12 +123,12 @@ class Daemon:
             extra_sinks: get every finished request too.
 
         Raises:
-            ConfigError, TraceError: if one of the parts cannot be had.
+            ConfigError, MissingExtra, TraceError: if one of the parts cannot be had.
         """
         clock = clock or SystemClock()
         wall = WallAnchor.now()
-        if open_sensor is None and settings.sensor == "nvml":
-            open_sensor = _nvml_opener(clock, settings)
+        if open_sensor is None:
+            open_sensor = _opener(clock, settings)
         sinks = list(extra_sinks)
         if settings.request_log is not None:
             sinks.append(RequestLog(settings.request_log, wall))
@@ -280,7 +281,7 @@ class Daemon:
         if strangers:
             _logger.warning(
                 "calibration names GPUs that are not read here: %s; if one should be, compare its UUID with "
-                "nvidia-smi -L",
+                "nvidia-smi -L or rocminfo",
                 ", ".join(strangers),
             )
 
@@ -336,6 +337,9 @@ def balance_line(gpu: GpuTotals) -> str:
     )
 
 
-def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:
-    uuids = settings.gpu_uuids
-    return lambda: NvmlSensor.open(clock, None if uuids is None else sorted(uuids))
+def _opener(clock: Clock, settings: Settings) -> Callable[[], Sensor] | None:
+    """What opens the sensor that the settings name, ``None`` if they name none."""
+    gpus = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
+    if settings.sensor == "nvml":
+        return lambda: NvmlSensor.open(clock, gpus)
+    return amd_opener(clock, gpus) if settings.sensor == "amd" else None

@@ -119,7 +119,7 @@ class GpuInfo:
     """What a sensor knows about one GPU and does not expect to change."""
 
     gpu: str
-    """UUID as the driver prints it (``GPU-…``); the identity of a GPU everywhere."""
+    """UUID as the driver (AMD: ``rocminfo``) prints it, ``GPU-…``; the identity of a GPU everywhere."""
     name: str = ""
     index: int | None = None
     power_limit_watts: float | None = None
@@ -128,7 +128,7 @@ class GpuInfo:
     energy_source: str = "counter"
     """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
     sensor: str = ""
-    """Which kind of sensor answers: ``nvml``, ``simulated``, ``replayed``."""
+    """Which kind of sensor answers: ``nvml``, ``amd``, ``simulated``, ``replayed``."""
     capabilities: GpuCapabilities = GpuCapabilities()
     instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances that the GPU is cut into (``MIG-…``)."""

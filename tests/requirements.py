@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 
@@ -14,6 +15,16 @@ def need_program(name: str) -> str:
     if path is not None:
         return path
     reason = f"needs the program {name!r}, which is not on PATH"
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{reason}; CI must have it", pytrace=False)
+    pytest.skip(reason)
+
+
+def need_package(name: str) -> None:
+    """Without the Python package the test is skipped by name, and fails where ``CI=true``."""
+    if importlib.util.find_spec(name) is not None:
+        return
+    reason = f"needs the Python package {name!r}: pip install -e '.[test]'"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason}; CI must have it", pytrace=False)
     pytest.skip(reason)

@@ -50,7 +50,7 @@ ROOMS: dict[str, Room] = {
     "config_kinds": _room(),
     "config_file": _room("errors", packages="yaml"),
     "config": _room("errors config_kinds config_file"),
-    "sensors": _room(VALUES, packages="pynvml"),
+    "sensors": _room(VALUES, packages="amdsmi pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),

@@ -185,7 +185,22 @@ def _gpu_of(device: Any) -> tuple[str, str]:
         return "", ""
     try:
         properties = torch.cuda.get_device_properties(device)
-        uuid = str(properties.uuid)
-        return (uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"), str(properties.name)
+        uuid, name = str(properties.uuid), str(properties.name)
     except Exception:
         return "", ""
+    if look_up(torch, "version.hip") is not None:
+        return _rocm_uuid(uuid), name
+    return (uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"), name
+
+
+def _rocm_uuid(uuid: str) -> str:
+    """``GPU-`` and 16 hexadecimal digits, as ``rocminfo`` prints them; empty if the GPU has no UUID.
+
+    HIP fills the 16 bytes of a UUID with these digits as *text* (``"XX"`` where there is none), and torch
+    prints each byte in hexadecimal once more.
+    """
+    try:
+        digits = bytes.fromhex(uuid.replace("-", "")).rstrip(b"\0").decode("ascii")
+        return f"GPU-{int(digits, 16):016x}" if len(digits) == 16 else ""
+    except ValueError:
+        return ""

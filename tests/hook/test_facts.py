@@ -259,6 +259,28 @@ def test_worker_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("shown", "gpu"),
+    [
+        ("39643462-6136-6531-6232-633364346535", "GPU-9d4ba6e1b2c3d4e5"),
+        ("39443442-4136-4531-4232-433344344535", "GPU-9d4ba6e1b2c3d4e5"),
+        ("58580000-0000-0000-0000-000000000000", ""),
+        ("9d4ba6e1-b2c3-d4e5-0000-000000000000", ""),
+        ("None", ""),
+    ],
+    ids=["as rocminfo prints it", "in capitals", "a GPU without one", "bytes that are no text", "no UUID"],
+)
+def test_worker_on_rocm(monkeypatch: pytest.MonkeyPatch, shown: str, gpu: str) -> None:
+    """What torch prints of HIP's UUID becomes what rocminfo and the AMD sensor call the GPU, or nothing."""
+    torch = ModuleType("torch")
+    torch.version = SimpleNamespace(hip="7.0.51831")  # type: ignore[attr-defined]
+    properties = SimpleNamespace(uuid=shown, name="AMD Instinct MI300X")
+    torch.cuda = SimpleNamespace(get_device_properties=lambda device: properties)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    facts = worker_facts(engine_config(), SimpleNamespace(device=SimpleNamespace(type="cuda")))
+    assert (facts.gpu, facts.gpu_name) == (gpu, "AMD Instinct MI300X")
+
+
 def test_worker_whose_gpu_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """If torch cannot tell the GPU it stays unnamed."""
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
