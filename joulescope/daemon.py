@@ -21,14 +21,18 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
+from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
+from joulescope.sampling.host_poller import Engines, HostFound, HostPoller, HostRead
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
 from joulescope.sensors.nvml import NvmlSensor
+from joulescope.sensors.powercap import PowercapSensor
+from joulescope.sensors.processes import EngineProcesses
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)
@@ -65,8 +69,12 @@ class Daemon:
         sinks: Sequence[RequestSink] = (),
         recorder: TraceWriter | None = None,
         wall: WallAnchor | None = None,
+        host: HostPoller | None = None,
     ) -> None:
         self.settings = settings
+        self._host = host
+        self.host_error = ""
+        """Why the host's own energy is not measured; empty when it is, or when it is not wanted."""
         self._clock = clock
         self._sinks = list(sinks)
         self._pipeline = Pipeline(
@@ -135,7 +143,13 @@ class Daemon:
             sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
-            settings, open_sensor=open_sensor, clock=clock, sinks=sinks, recorder=recorder, wall=wall
+            settings,
+            open_sensor=open_sensor,
+            clock=clock,
+            sinks=sinks,
+            recorder=recorder,
+            wall=wall,
+            host=_host_poller(clock, settings) if settings.host == "auto" else None,
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -241,6 +255,7 @@ class Daemon:
             wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
             self._handle(self._events.popleft())
+        self._poll_host()
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
         self._notice_failures()
@@ -272,6 +287,35 @@ class Daemon:
                 _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
             self.sensor_error = str(event.error)
             self._pipeline.sensor_down()
+
+    def _poll_host(self) -> None:
+        if self._host is None:
+            return
+        for event in self._host.poll(self._engine_processes):
+            if isinstance(event, HostRead):
+                self._pipeline.host.read(event.reading, event.read_failures)
+            elif isinstance(event, HostFound):
+                self.host_error = ""
+                self._pipeline.host.found(event.domains)
+                _logger.info("reading host energy: %s", ", ".join(each.domain for each in event.domains))
+                for zone, reason in event.skipped.items():
+                    _logger.debug("zone %s is not read: %s", zone, reason)
+            else:
+                self._pipeline.host.down(event.read_failures)
+                if self.host_error != str(event.error):
+                    self.host_error = str(event.error)
+                    _logger.info("%s", event.error)
+
+    def _engine_processes(self) -> Engines:
+        """The processes of each connected engine, as the kernel knows the other ends of the socket."""
+        listener = self._listener
+        return {
+            engine: [
+                EngineProcess(session, None if listener is None else listener.peer_pid(session))
+                for session in sessions
+            ]
+            for engine, sessions in self._pipeline.sessions.engine_sessions().items()
+        }
 
     def _tell_gpus(self, gpus: Sequence[str]) -> None:
         """Says which GPUs are read, and which have a factor and are not: their UUIDs may be mistyped."""
@@ -329,6 +373,11 @@ def balance_line(gpu: GpuTotals) -> str:
         f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
         f" residual {gpu.residual_joules:.6f}"
     )
+
+
+def _host_poller(clock: Clock, settings: Settings) -> HostPoller:
+    sysfs = Path(settings.host_sysfs)
+    return HostPoller(lambda: PowercapSensor.open(sysfs), EngineProcesses(clock), clock)
 
 
 def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:

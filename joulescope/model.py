@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.host_model import HostTotals
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -378,3 +380,5 @@ class Snapshot:
     gpus: tuple[GpuTotals, ...] = ()
     engines: tuple[EngineTotals, ...] = ()
     sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)
+    host: HostTotals = field(default_factory=HostTotals)
+    """CPU packages and DRAM; its joules are in no other figure."""

@@ -17,6 +17,7 @@ from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record
 from joulescope.hook import wire
+from joulescope.host_pipeline import HostPipeline
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import (
@@ -91,6 +92,7 @@ class Pipeline:
         self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named), make_model)
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
+        self.host = HostPipeline(self._record)
         self._window_ns = window_ns
         self._calibration = calibration
         self._found: dict[str, GpuInfo] = {}
@@ -241,6 +243,7 @@ class Pipeline:
                 attribution_lag_seconds=seconds_from_ns(now_ns - min(accounted)) if accounted else None,
                 exported=dict(exported or {}),
             ),
+            host=self.host.totals(now_ns, self.sessions.engine_sessions()),
         )
 
     def open_joules(self, engine: EngineTotals) -> float:
