@@ -16,6 +16,9 @@ from joulescope.units import seconds_from_ns, uj_from_joules
 POWER_CAP_WATTS = 2_000.0
 """What no package and no DRAM of one draws: server CPUs are set to 500 W and below."""
 
+MAX_SILENCE_SECONDS = 3600.0
+"""Joules of a longer stretch are not taken in, whatever the counter's range: who ran in it is not known."""
+
 _SLACK_JOULES = 1.0
 
 
@@ -46,7 +49,7 @@ def host_step(
     if previous_joules is None:
         return First()
     most_joules = POWER_CAP_WATTS * elapsed_seconds + _SLACK_JOULES
-    if range_joules is not None and most_joules >= range_joules:
+    if elapsed_seconds > MAX_SILENCE_SECONDS or (range_joules is not None and most_joules >= range_joules):
         return Hole()
     if joules >= previous_joules:
         return Delta(joules - previous_joules) if joules - previous_joules <= most_joules else Impossible()

@@ -38,6 +38,7 @@ SECOND = 1_000_000_000
         (5.0, 5_005.0, 1.0, None, Impossible()),
         (5.0, 305.0, 200.0, RANGE_JOULES, Hole()),
         (5.0, 60_005.0, 200.0, None, Delta(60_000.0)),
+        (5.0, 60_005.0, 3601.0, None, Hole()),
     ],
 )
 def test_what_lies_between_two_values(
