@@ -14,6 +14,7 @@ from random import Random
 from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.errors import SensorLost
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -298,13 +299,15 @@ class Daemon:
                 self.host_error = ""
                 self._pipeline.host.found(event.domains)
                 _logger.info("reading host energy: %s", ", ".join(each.domain for each in event.domains))
-                for zone, reason in event.skipped.items():
-                    _logger.debug("zone %s is not read: %s", zone, reason)
+                if event.skipped:
+                    skipped = "; ".join(f"{zone}: {reason}" for zone, reason in event.skipped.items())
+                    _logger.info("zones of the host that are not read: %s", skipped)
             else:
                 self._pipeline.host.down(event.read_failures)
                 if self.host_error != str(event.error):
                     self.host_error = str(event.error)
-                    _logger.info("%s", event.error)
+                    level = logging.WARNING if isinstance(event.error, SensorLost) else logging.INFO
+                    _logger.log(level, "%s", event.error)
 
     def _engine_processes(self) -> Engines:
         """The processes of each connected engine, as the kernel knows the other ends of the socket."""

@@ -100,8 +100,8 @@ def cpu_share(before: CpuTimes | None, after: CpuTimes | None) -> CpuShare | Non
     if before is None or after is None:
         return None
     busy_seconds = after.busy_seconds - before.busy_seconds
-    total_seconds = after.total_seconds - before.total_seconds
-    if busy_seconds < 0 or total_seconds < busy_seconds:
+    total_seconds = max(after.total_seconds - before.total_seconds, busy_seconds)  # they round apart
+    if busy_seconds < 0:
         return None
     spent = {
         engine: max(seconds - before.engine_seconds.get(engine, 0.0), 0.0)

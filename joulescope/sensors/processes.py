@@ -22,8 +22,12 @@ from joulescope.host_model import CpuTimes, EngineProcess
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 SCAN_NS = 10 * NANOSECONDS_PER_SECOND
-"""How often new descendants are looked for: it takes a look at every process of the host. What they spent
-before they were found counts, if they were born since the last look."""
+"""New descendants are looked for at least so often. What they spent before they were found counts, if they
+were born since the last look."""
+
+REST_RATIO = 50
+"""A look takes in every process of the host. So long a rest follows it, as a multiple of what it took: on a
+small host there is one with each read, on one with thousands of processes every few seconds."""
 
 PROC = "/proc"
 
@@ -123,7 +127,7 @@ class EngineProcesses:
         self._engines: dict[str, _Engine] = {}
         self._let_go: dict[int, object] = {}
         """Processes of connections that ended, by pid: not born since, should they be found again."""
-        self._scan_ns: int | None = None
+        self._scan_due_ns = 0
 
     def read(self, engines: Mapping[str, Collection[EngineProcess]]) -> CpuTimes | None:
         """CPU times now; ``engines`` are those that are connected. ``None`` if the host's cannot be read."""
@@ -132,9 +136,10 @@ class EngineProcesses:
         self._count()
         for engine, processes in engines.items():
             self._join(engine, processes)
-        if self._scan_ns is None or now_ns - self._scan_ns >= SCAN_NS or self._unscanned():
-            self._scan_ns = now_ns
+        if now_ns >= self._scan_due_ns or self._unscanned():
             self._scan()
+            took_ns = self._clock.now_ns() - now_ns
+            self._scan_due_ns = now_ns + min(REST_RATIO * took_ns, SCAN_NS)
         host = self._table.host_seconds()
         if host is None:
             return None

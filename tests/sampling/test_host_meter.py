@@ -116,11 +116,17 @@ def test_a_reading_out_of_order_is_passed_over() -> None:
 
 
 def test_cpu_time_that_makes_no_sense_is_not_known() -> None:
-    """The host's own time going back, or less in all than busy, is no share; a missing reading neither."""
+    """The host's own time going back is no share; a missing reading neither."""
     assert cpu_share(None, CpuTimes(1.0, 2.0)) is None
     assert cpu_share(CpuTimes(1.0, 2.0), None) is None
     assert cpu_share(CpuTimes(5.0, 9.0), CpuTimes(4.0, 12.0)) is None
-    assert cpu_share(CpuTimes(1.0, 9.0), CpuTimes(4.0, 10.0)) is None
+
+
+def test_a_machine_at_full_load_has_shares() -> None:
+    """Where no CPU rested, the sum of all time may round below the busy time: it is still known."""
+    full = cpu_share(CpuTimes(9.989, 9.989), CpuTimes(12.009, 12.008999))
+    assert full is not None
+    assert full.total_seconds == full.busy_seconds == pytest.approx(2.02)
 
 
 def test_engines_that_come_and_go_between_readings() -> None:

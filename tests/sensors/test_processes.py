@@ -251,6 +251,23 @@ def test_a_worker_may_turn_out_to_be_another_engines() -> None:
     assert world.read(one=[(1, 7)], two=[(2, 8)]).engine_seconds == {"one": 1.0, "two": 3.0}
 
 
+def test_a_slow_look_at_all_processes_is_followed_by_a_rest() -> None:
+    """On a host with very many processes they are looked at seldom, and a worker is still found whole."""
+    world = World()
+
+    def slowly() -> dict[int, int]:
+        world.clock.advance(0.1)
+        return Table.parents(world.table)
+
+    world.table.parents = slowly  # type: ignore[method-assign]
+    world.table.rows = {7: ("a", 0.0, 1)}
+    world.read(llama=[(1, 7)])
+    world.table.rows[8] = ("b", 3.0, 7)
+    second = 1_000_000_000
+    assert world.read(later_ns=second, llama=[(1, 7)]).engine_seconds == {"llama": 0.0}
+    assert world.read(later_ns=4 * second, llama=[(1, 7)]).engine_seconds == {"llama": 3.0}
+
+
 def test_parents_in_a_circle_end_the_search() -> None:
     """A table read while pids are reused may hold a circle; the search for an ancestor ends."""
     world = World()
