@@ -14,7 +14,6 @@ from random import Random
 from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
-from joulescope.errors import SensorLost
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -23,17 +22,16 @@ from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
 from joulescope.host_model import EngineProcess
+from joulescope.host_watch import HostWatch, host_poller
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
-from joulescope.sampling.host_poller import Engines, HostFound, HostPoller, HostRead
+from joulescope.sampling.host_poller import Engines, HostPoller
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
 from joulescope.sensors.nvml import NvmlSensor
-from joulescope.sensors.powercap import PowercapSensor
-from joulescope.sensors.processes import EngineProcesses
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)
@@ -73,9 +71,6 @@ class Daemon:
         host: HostPoller | None = None,
     ) -> None:
         self.settings = settings
-        self._host = host
-        self.host_error = ""
-        """Why the host's own energy is not measured; empty when it is, or when it is not wanted."""
         self._clock = clock
         self._sinks = list(sinks)
         self._pipeline = Pipeline(
@@ -94,6 +89,7 @@ class Daemon:
             calibration=settings.calibration_factor,
             recorder=recorder,
         )
+        self._host = None if host is None else HostWatch(host, self._pipeline.host)
         self._sampler: Sampler | None = None
         if open_sensor is not None:
             timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
@@ -150,7 +146,7 @@ class Daemon:
             sinks=sinks,
             recorder=recorder,
             wall=wall,
-            host=_host_poller(clock, settings) if settings.host == "auto" else None,
+            host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -256,7 +252,8 @@ class Daemon:
             wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
             self._handle(self._events.popleft())
-        self._poll_host()
+        if self._host is not None:
+            self._host.turn(self._engine_processes)
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
         self._notice_failures()
@@ -289,25 +286,10 @@ class Daemon:
             self.sensor_error = str(event.error)
             self._pipeline.sensor_down()
 
-    def _poll_host(self) -> None:
-        if self._host is None:
-            return
-        for event in self._host.poll(self._engine_processes):
-            if isinstance(event, HostRead):
-                self._pipeline.host.read(event.reading, event.read_failures)
-            elif isinstance(event, HostFound):
-                self.host_error = ""
-                self._pipeline.host.found(event.domains)
-                _logger.info("reading host energy: %s", ", ".join(each.domain for each in event.domains))
-                if event.skipped:
-                    skipped = "; ".join(f"{zone}: {reason}" for zone, reason in event.skipped.items())
-                    _logger.info("zones of the host that are not read: %s", skipped)
-            else:
-                self._pipeline.host.down(event.read_failures)
-                if self.host_error != str(event.error):
-                    self.host_error = str(event.error)
-                    level = logging.WARNING if isinstance(event.error, SensorLost) else logging.INFO
-                    _logger.log(level, "%s", event.error)
+    @property
+    def host_error(self) -> str:
+        """Why the host's own energy is not measured; empty when it is, or when it is not wanted."""
+        return "" if self._host is None else self._host.error
 
     def _engine_processes(self) -> Engines:
         """The processes of each connected engine, as the kernel knows the other ends of the socket."""
@@ -376,11 +358,6 @@ def balance_line(gpu: GpuTotals) -> str:
         f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
         f" residual {gpu.residual_joules:.6f}"
     )
-
-
-def _host_poller(clock: Clock, settings: Settings) -> HostPoller:
-    sysfs = Path(settings.host_sysfs)
-    return HostPoller(lambda: PowercapSensor.open(sysfs), EngineProcesses(clock), clock)
 
 
 def _nvml_opener(clock: Clock, settings: Settings) -> Callable[[], Sensor]:

@@ -35,6 +35,9 @@ from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_fro
 FRESH_NS = 2 * NANOSECONDS_PER_SECOND
 """A reading older than this is not shown any more: stale is not fresh."""
 
+NOT_FROM_HOOKS = (wire.HostDomain, wire.HostSample)
+"""What a connection has no business to send: recorded, a replay would take it for the sidecar's own."""
+
 NAMED_NS = 60 * NANOSECONDS_PER_SECOND
 """A GPU is still measured this long after its engine went, so that a restart is seen whole; not
 longer, since the next user of the GPU may be a stranger."""
@@ -108,7 +111,7 @@ class Pipeline:
         if self.recorder is not None:
             for record in records:
                 record.session = session
-            self._record(records)
+            self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
         self.sessions.take(session, records)
 
     def close_session(self, session: int, time_ns: int, reason: str) -> None:

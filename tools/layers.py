@@ -62,7 +62,10 @@ ROOMS: dict[str, Room] = {
         f"{VALUES} gpu_records hook.wire ingest sampling attribution host_pipeline", packages="numpy"
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
-    "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
+    "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
+    "daemon": _room(
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch"
+    ),
     "cli": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay daemon",

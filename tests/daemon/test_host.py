@@ -15,7 +15,7 @@ from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.export.snapshot_json import decode_snapshot, encode_snapshot
-from joulescope.hook.wire import encode_frame
+from joulescope.hook.wire import AnyRecord, HostDomain, HostSample, encode_frame
 from joulescope.host_model import HostTotals
 from joulescope.ingest.trace import TraceReader, TraceWriter
 from joulescope.replay import Replay
@@ -133,6 +133,19 @@ def test_a_trace_gives_the_same_figures_again(bench: Bench, tmp_path: Path) -> N
         replace(domain, info=replace(domain.info, sensor="replayed"), up=True) for domain in live.domains
     ]
     assert again.engine_cpu_seconds == live.engine_cpu_seconds
+
+
+def test_what_a_peer_says_of_the_host_is_refused_and_not_recorded(bench: Bench, tmp_path: Path) -> None:
+    """A connection cannot bring host joules into the account, and not into a replay either."""
+    bench.say_hello()
+    lies: list[AnyRecord] = [HostDomain(domain="package-9", energy_range_joules=-1.0)]
+    lies += [HostSample(time_ns=at, energy_joules={"package-9": 1e3 * at}) for at in (1, 2)]
+    bench.peer.sendall(encode_frame(lies, msgspec.msgpack.Encoder()))
+    bench.seconds(2, 100, busy=0.5)
+    final = bench.daemon.close(0.1)
+    assert final.sidecar.rejected_records["unexpected_type"] == 3
+    assert {domain.info.domain for domain in final.host.domains} == {"package-0", "dram-0"}
+    assert "package-9" not in (tmp_path / "trace.jsonl").read_text()
 
 
 def test_a_snapshot_keeps_the_host_on_its_way_through_json(bench: Bench) -> None:
