@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from joulescope.config_kinds import (
     Calibration,
     Choice,
+    Folder,
     Gpus,
     Kind,
     Listen,
@@ -115,6 +116,18 @@ class Settings:
         None,
         OptionalPath(dash=False),
         "Trace file to write beside serving; a name in .gz or .zst is compressed.",
+    )
+    host: str = _setting(
+        "auto",
+        Choice(("auto", "off")),
+        "Whether CPU packages and DRAM are measured too. With auto they are where their counters can be "
+        "read; their joules are figures of their own and never added to those of GPUs.",
+    )
+    host_sysfs: str = _setting(
+        "/sys",
+        Folder(),
+        "Where the host's sysfs is. In a container, whose own hides energy counters, mount the host's "
+        "/sys/devices/virtual/powercap under another folder and name that folder here.",
     )
     recompute_to: str = _setting(
         "overhead",

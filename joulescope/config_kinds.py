@@ -237,6 +237,19 @@ class OptionalPath:
         return "none" if value is None else value
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Path of a folder; ``~`` is the home directory."""
+
+    metavar: str = "PATH"
+
+    def parse(self, text: str) -> str:
+        return _path(text)
+
+    def text(self, value: str) -> str:
+        return value
+
+
 def _path(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("it is a path and holds no NUL character")

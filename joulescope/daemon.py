@@ -21,10 +21,13 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
+from joulescope.host_model import EngineProcess
+from joulescope.host_watch import HostWatch, host_poller
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
+from joulescope.sampling.host_poller import Engines, HostPoller
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
@@ -66,6 +69,7 @@ class Daemon:
         sinks: Sequence[RequestSink] = (),
         recorder: TraceWriter | None = None,
         wall: WallAnchor | None = None,
+        host: HostPoller | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -86,6 +90,7 @@ class Daemon:
             calibration=settings.calibration_factor,
             recorder=recorder,
         )
+        self._host = None if host is None else HostWatch(host, self._pipeline.host)
         self._sampler: Sampler | None = None
         if open_sensor is not None:
             timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
@@ -136,7 +141,13 @@ class Daemon:
             sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
-            settings, open_sensor=open_sensor, clock=clock, sinks=sinks, recorder=recorder, wall=wall
+            settings,
+            open_sensor=open_sensor,
+            clock=clock,
+            sinks=sinks,
+            recorder=recorder,
+            wall=wall,
+            host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -242,6 +253,8 @@ class Daemon:
             wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
             self._handle(self._events.popleft())
+        if self._host is not None:
+            self._host.turn(self._engine_processes)
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
         self._notice_failures()
@@ -273,6 +286,22 @@ class Daemon:
                 _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
             self.sensor_error = str(event.error)
             self._pipeline.sensor_down()
+
+    @property
+    def host_error(self) -> str:
+        """Why the host's own energy is not measured; empty when it is, or when it is not wanted."""
+        return "" if self._host is None else self._host.error
+
+    def _engine_processes(self) -> Engines:
+        """The processes of each connected engine, as the kernel knows the other ends of the socket."""
+        listener = self._listener
+        return {
+            engine: [
+                EngineProcess(session, None if listener is None else listener.peer_pid(session))
+                for session in sessions
+            ]
+            for engine, sessions in self._pipeline.sessions.engine_sessions().items()
+        }
 
     def _tell_gpus(self, gpus: Sequence[str]) -> None:
         """Says which GPUs are read, and which have a factor and are not: their UUIDs may be mistyped."""

@@ -1,7 +1,7 @@
 """Frozen value types that travel between rooms.
 
 Units are SI and stand in the names; instants are CLOCK_MONOTONIC nanoseconds (``_ns``). ``None``
-means "not known", never zero. The types that speak of GPUs stand in :mod:`joulescope.model_gpu`.
+means "not known", never zero. The types that speak of GPUs stand in :mod:`joulescope.gpu_model`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from joulescope.model_gpu import THROTTLE_REASONS as THROTTLE_REASONS
-from joulescope.model_gpu import CallTime as CallTime
-from joulescope.model_gpu import EnergyInterval as EnergyInterval
-from joulescope.model_gpu import GpuCapabilities as GpuCapabilities
-from joulescope.model_gpu import GpuInfo as GpuInfo
-from joulescope.model_gpu import GpuReading as GpuReading
-from joulescope.model_gpu import GpuStatus as GpuStatus
-from joulescope.model_gpu import MeterComparison as MeterComparison
-from joulescope.model_gpu import SamplerStatistics as SamplerStatistics
+from joulescope.gpu_model import THROTTLE_REASONS as THROTTLE_REASONS
+from joulescope.gpu_model import CallTime as CallTime
+from joulescope.gpu_model import EnergyInterval as EnergyInterval
+from joulescope.gpu_model import GpuCapabilities as GpuCapabilities
+from joulescope.gpu_model import GpuInfo as GpuInfo
+from joulescope.gpu_model import GpuReading as GpuReading
+from joulescope.gpu_model import GpuStatus as GpuStatus
+from joulescope.gpu_model import MeterComparison as MeterComparison
+from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
+from joulescope.host_model import HostTotals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -333,3 +334,5 @@ class Snapshot:
     gpus: tuple[GpuTotals, ...] = ()
     engines: tuple[EngineTotals, ...] = ()
     sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)
+    host: HostTotals = field(default_factory=HostTotals)
+    """CPU packages and DRAM; its joules are in no other figure."""

@@ -17,6 +17,7 @@ from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook import wire
+from joulescope.host_pipeline import HostPipeline
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import (
@@ -35,6 +36,9 @@ from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_fro
 
 FRESH_NS = 2 * NANOSECONDS_PER_SECOND
 """A reading older than this is not shown any more: stale is not fresh."""
+
+NOT_FROM_HOOKS = (wire.Gpu, wire.Sample, wire.GpuStatus, wire.HostDomain, wire.HostSample)
+"""What a connection has no business to send: recorded, a replay would take it for the sidecar's own."""
 
 NAMED_NS = 60 * NANOSECONDS_PER_SECOND
 """A GPU is still measured this long after its engine went, so that a restart is seen whole; not
@@ -94,6 +98,7 @@ class Pipeline:
         self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named), make_model)
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
+        self.host = HostPipeline(self._record)
         self._window_ns = window_ns
         self._calibration = calibration
         self._found: dict[str, GpuInfo] = {}
@@ -109,7 +114,7 @@ class Pipeline:
         if self.recorder is not None:
             for record in records:
                 record.session = session
-            self._record(records)
+            self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
         self.sessions.take(session, records)
 
     def close_session(self, session: int, time_ns: int, reason: str) -> None:
@@ -265,6 +270,7 @@ class Pipeline:
                 exported=dict(exported or {}),
                 sampler=sampler,
             ),
+            host=self.host.totals(now_ns, self.sessions.engine_sessions()),
         )
 
     def open_joules(self, engine: EngineTotals) -> float:

@@ -10,6 +10,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading, gpu_status
 from joulescope.hook import wire
+from joulescope.host_records import host_domain, host_reading
 from joulescope.model import FinishedRequest, GpuStatus, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.meter import WINDOW_NS
@@ -88,6 +89,12 @@ class Replay:
         if isinstance(record, wire.Gpu):
             pipeline.gpus_found((gpu_info(record),))
             return 0
+        if isinstance(record, wire.HostSample):
+            pipeline.host.read(host_reading(record))
+            return record.time_ns
+        if isinstance(record, wire.HostDomain):
+            pipeline.host.add_found(host_domain(record))
+            return 0
         if isinstance(record, wire.TraceHeader):
             return 0
         pipeline.take(record.session, (record,))
@@ -97,7 +104,7 @@ class Replay:
 def _time_of(record: wire.AnyRecord) -> int:
     if isinstance(record, (wire.Gap, wire.Overhead)):
         return record.end_ns
-    return 0 if isinstance(record, (wire.Step, wire.Gpu)) else record.time_ns
+    return 0 if isinstance(record, (wire.Step, wire.Gpu, wire.HostDomain)) else record.time_ns
 
 
 def _anchor(first: wire.AnyRecord | None) -> WallAnchor:

@@ -36,29 +36,37 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model units errors clock"
+VALUES = "model host_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
     "units": _room(),
     "errors": _room(),
     "clock": _room("units"),
-    "model_gpu": _room(),
-    "model": _room("model_gpu", packages="numpy"),
+    "gpu_model": _room(),
+    "host_model": _room(),
+    "model": _room("gpu_model host_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "gpu_records": _room("model errors hook.wire"),
+    "host_records": _room("host_model errors hook.wire"),
     "config_kinds": _room(),
     "config_file": _room("errors", packages="yaml"),
     "config": _room("errors config_kinds config_file"),
-    "sensors": _room(VALUES, packages="amdsmi pynvml"),
+    "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
-    "pipeline": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution", packages="numpy"),
-    "replay": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution pipeline"),
-    "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
+    "host_pipeline": _room(f"{VALUES} host_records hook.wire sampling attribution"),
+    "pipeline": _room(
+        f"{VALUES} gpu_records hook.wire ingest sampling attribution host_pipeline", packages="numpy"
+    ),
+    "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
+    "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
+    "daemon": _room(
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch"
+    ),
     "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),
     "cli": _room(
         f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "

@@ -36,7 +36,7 @@ from joulescope.simulation.comparison import Comparison, compare
 from joulescope.simulation.live import LiveSimulation
 from joulescope.units import ns_from_seconds
 
-_DECIDED_HERE = ("socket", "socket_mode", "gpus", "sensor")
+_DECIDED_HERE = ("socket", "socket_mode", "gpus", "sensor", "host", "host_sysfs")
 _LOCAL = "127.0.0.1"
 _TABLE_SECONDS, _LINE_SECONDS = 0.5, 1.0
 _COMPARISON_NOTE = (
@@ -92,7 +92,12 @@ def _demo_settings(settings: Settings, origins: Origins, folder: Path) -> Settin
     if origins["listen"].kind == "default":
         listen = f"{_LOCAL}:{settings.listen_port if _is_free(settings.listen_port) else 0}"
     return replace(
-        settings, socket=str(folder / "joulescope.sock"), gpus="engine", sensor="none", listen=listen
+        settings,
+        socket=str(folder / "joulescope.sock"),
+        gpus="engine",
+        sensor="none",
+        host="off",  # real joules beside a simulated GPU's would say nothing
+        listen=listen,
     )
 
 

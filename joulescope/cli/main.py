@@ -21,6 +21,7 @@ EXTRA_PACKAGES = (
     "numpy",
     "opentelemetry",
     "prometheus_client",
+    "psutil",
     "pynvml",
     "rich",
     "starlette",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from joulescope.host_model import HostDomainTotals
 from joulescope.ingest.trace import TraceReader
 from joulescope.model import METHOD, METHOD_VERSION, GpuTotals, MeterComparison
 from joulescope.replay import Replay
@@ -16,10 +17,12 @@ def summary(replay: Replay, reader: TraceReader) -> dict[str, Any]:
     snapshot = replay.snapshot
     gpus = snapshot.gpus if snapshot is not None else ()
     engines = snapshot.engines if snapshot is not None else ()
+    domains = snapshot.host.domains if snapshot is not None else ()
     return {
         "method": METHOD,
         "method_version": METHOD_VERSION,
         "gpus": {gpu.info.gpu: _balance(gpu) for gpu in gpus},
+        "host": {domain.info.domain: _host_balance(domain) for domain in domains},
         "requests_finished": sum(sum(engine.requests_finished.values()) for engine in engines),
         "requests_open": replay.open_requests,
         "steps": sum(engine.steps for engine in engines),
@@ -46,6 +49,19 @@ def _balance(gpu: GpuTotals) -> dict[str, Any]:
     }
 
 
+def _host_balance(domain: HostDomainTotals) -> dict[str, Any]:
+    return {
+        "measured_joules": domain.measured_joules,
+        "attributed_joules": sum(domain.attributed_joules.values()),
+        "other_joules": domain.other_joules,
+        "idle_joules": domain.idle_joules,
+        "unattributed_joules": sum(domain.unattributed_joules.values()),
+        "residual_joules": domain.residual_joules,
+        "attributed_reasons": dict(domain.attributed_joules),
+        "unattributed_reasons": dict(domain.unattributed_joules),
+    }
+
+
 def _overall(comparison: MeterComparison) -> float | None:
     """Counter over power in the whole trace; ``None`` if nothing was compared."""
     return comparison.counter_joules / comparison.power_joules if comparison.power_joules > 0 else None
@@ -61,6 +77,14 @@ def _remarks(balance: dict[str, Any]) -> str:
     return f"  ({', '.join(remarks)})" if remarks else ""
 
 
+def _part_lines(balance: dict[str, Any], parts: Sequence[str]) -> Iterator[str]:
+    for part in parts:
+        joules = balance[f"{part}_joules"]
+        reasons = ", ".join(f"{k} {v:.3f}" for k, v in balance.get(f"{part}_reasons", {}).items())
+        yield f"  {part:<13}{joules:>14.3f} J{'  (' + reasons + ')' if reasons else ''}"
+    yield f"  {'residual':<13}{balance['residual_joules']:>14.6f} J"
+
+
 def summary_lines(replay: Replay, reader: TraceReader, as_json: bool) -> Iterator[str]:
     """The summary as lines to print."""
     figures = summary(replay, reader)
@@ -69,11 +93,10 @@ def summary_lines(replay: Replay, reader: TraceReader, as_json: bool) -> Iterato
         return
     for gpu, balance in figures["gpus"].items():
         yield f"{gpu}: measured {balance['measured_joules']:.3f} J{_remarks(balance)}"
-        for part in ("attributed", "idle", "overhead", "unattributed"):
-            joules = balance[f"{part}_joules"]
-            reasons = ", ".join(f"{k} {v:.3f}" for k, v in balance.get(f"{part}_reasons", {}).items())
-            yield f"  {part:<13}{joules:>14.3f} J{'  (' + reasons + ')' if reasons else ''}"
-        yield f"  {'residual':<13}{balance['residual_joules']:>14.6f} J"
+        yield from _part_lines(balance, ("attributed", "idle", "overhead", "unattributed"))
+    for domain, balance in figures["host"].items():
+        yield f"host {domain}: measured {balance['measured_joules']:.3f} J"
+        yield from _part_lines(balance, ("attributed", "other", "idle", "unattributed"))
     if not figures["gpus"]:
         yield "no GPU samples: nothing was measured, requests carry no joules"
     yield (

@@ -7,6 +7,7 @@ from html import escape
 
 from joulescope import __version__
 from joulescope.export.metric import clean
+from joulescope.host_model import HostDomainTotals
 from joulescope.model import METHOD, METHOD_VERSION, EngineTotals, GpuTotals, Snapshot
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -74,6 +75,27 @@ def _gpu_row(totals: GpuTotals) -> tuple[str, ...]:
         _joules(sum(totals.unattributed_joules.values())),
         _joules(totals.residual_joules),
     )
+
+
+def _host(domains: Sequence[HostDomainTotals]) -> str:
+    """Nothing at all where the host's own energy is not measured."""
+    if not domains:
+        return ""
+    head = ("domain", "sensor", "measured", "engines", "other", "idle", "unattributed", "residual")
+    rows = (
+        (
+            escape(totals.info.domain),
+            _state(totals.up),
+            _joules(totals.measured_joules),
+            _joules(sum(totals.attributed_joules.values())),
+            _joules(totals.other_joules),
+            _joules(totals.idle_joules),
+            _joules(sum(totals.unattributed_joules.values())),
+            _joules(totals.residual_joules),
+        )
+        for totals in domains
+    )
+    return f"<h2>CPU packages and DRAM</h2>{_table(head, rows, '')}"
 
 
 def _engine_row(totals: EngineTotals) -> tuple[str, ...]:
@@ -150,5 +172,6 @@ def render_landing(snapshot: Snapshot) -> str:
         f"<h1>joulescope {escape(__version__)}</h1>"
         f"<p>Energy divided by {escape(METHOD)} version {escape(METHOD_VERSION)}.</p><nav>{links}</nav>"
         f"<h2>Energy balance</h2>{_balance(snapshot.gpus)}<h2>GPUs</h2>{gpus}<h2>Engines</h2>{engines}"
+        f"{_host(snapshot.host.domains)}"
         "</body></html>"
     )

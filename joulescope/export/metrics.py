@@ -3,7 +3,7 @@
 Rules of the table: base units in the names; energy is only ever a counter (watts are its rate, joules
 per token the ratio of two rates); what is disjoint shares a name, what overlaps does not, so that
 ``sum()`` never counts a joule or a token twice; identity stands in ``_info`` metrics, every other
-series is labelled by ``gpu`` (the UUID) or ``engine``.
+series is labelled by ``gpu`` (the UUID), ``domain`` (a part of the host) or ``engine``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_host import HOST
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
@@ -94,4 +95,4 @@ SIDECAR = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *STATUS, *ENGINE, *SIDECAR, *SAMPLER)
+METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *STATUS, *HOST, *ENGINE, *SIDECAR, *SAMPLER)

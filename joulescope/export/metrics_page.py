@@ -13,6 +13,7 @@ from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_host import HOST
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
 
@@ -20,6 +21,7 @@ SECTIONS = (
     ("Energy", ENERGY),
     ("GPUs and their sensors", GPU),
     ("GPUs beside their energy", STATUS),
+    ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
@@ -40,6 +42,9 @@ may not be added to them, and *avoided* energy was never drawn. A figure that is
 absent is not zero. Counters whose labels are known beforehand start at 0 with the first scrape. Exemplars
 (trace ids) are in the OpenMetrics format only. A label that is fed by an engine takes at most 16 values
 beyond the known ones; the rest is counted as `other`.
+
+The host's own joules, of CPU packages and DRAM, have names of their own, `joulescope_host_…`, and are in none
+of the other figures: [host energy](host-energy.md).
 """
 
 QUERIES = (
@@ -68,6 +73,10 @@ QUERIES = (
         "How far counter and power readings agree, over ten minutes",
         "rate(joulescope_compared_driver_energy_joules_total[10m])"
         " / rate(joulescope_compared_power_energy_joules_total[10m])",
+    ),
+    (
+        "Watts of CPUs and DRAM that an engine uses",
+        "sum by (engine) (rate(joulescope_host_attributed_energy_joules_total[5m]))",
     ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )

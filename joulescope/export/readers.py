@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from joulescope.export.metric import Point, Read, clean, per_label
+from joulescope.host_model import HostDomainTotals, HostTotals
 from joulescope.model import (
     CACHED_TOKEN_KINDS,
     PHASES,
@@ -162,6 +163,47 @@ def of_engine_by(values: Callable[[EngineTotals], Mapping[str, float]], known: S
     return read
 
 
+def of_domain(value: Callable[[HostDomainTotals], Number]) -> Read:
+    """One point a domain of the host, none where the value is not known."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.host.domains:
+            if (number := value(totals)) is not None:
+                yield Point((clean(totals.info.domain),), number)
+
+    return read
+
+
+def of_domain_by(values: Callable[[HostDomainTotals], Mapping[str, float]], known: Sequence[str]) -> Read:
+    """Points by domain of the host and an open label."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for totals in snapshot.host.domains:
+            yield from per_label((clean(totals.info.domain),), values(totals), known)
+
+    return read
+
+
+def of_host(value: Callable[[HostTotals], Number]) -> Read:
+    """One point without labels, or none."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        if (number := value(snapshot.host)) is not None:
+            yield Point((), number)
+
+    return read
+
+
+def of_host_by_engine(values: Callable[[HostTotals], Mapping[str, float]]) -> Read:
+    """One point an engine of which the host knows something."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for engine, number in values(snapshot.host).items():
+            yield Point((clean(engine),), number)
+
+    return read
+
+
 def of_sidecar(value: Callable[[SidecarTotals], Number]) -> Read:
     """One point without labels, or none."""
 
@@ -187,6 +229,20 @@ def attributed(snapshot: Snapshot) -> Iterator[Point]:
         keys = {(gpu, phase): 0.0 for gpu in totals.info.gpus for phase in PHASES}
         for (gpu, phase), joules in {**keys, **totals.attributed_joules}.items():
             yield Point((clean(totals.info.engine), clean(gpu), phase), joules)
+
+
+def host_attributed(snapshot: Snapshot) -> Iterator[Point]:
+    """By engine and domain of the host; from 0 on for each engine whose processes are visible."""
+    for totals in snapshot.host.domains:
+        for engine, joules in totals.attributed_joules.items():
+            yield Point((clean(engine), clean(totals.info.domain)), joules)
+
+
+def host_identity(snapshot: Snapshot) -> Iterator[Point]:
+    """What each domain of the host is."""
+    for totals in snapshot.host.domains:
+        info = totals.info
+        yield Point(tuple(map(clean, (info.domain, info.zone, info.sensor))), 1)
 
 
 def cached_tokens(snapshot: Snapshot) -> Iterator[Point]:

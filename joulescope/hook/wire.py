@@ -230,6 +230,25 @@ class GpuStatus(Record, tag="gpu_status"):
     nvlink_received_bytes_per_second: float | None = None
 
 
+class HostDomain(Record, tag="host_domain"):
+    """A part of the host with an energy counter: written before its first sample. No hook sends it."""
+
+    domain: str
+    zone: str = ""
+    energy_range_joules: float | None = None
+
+
+class HostSample(Record, tag="host_sample"):
+    """One poll of the host's counters and of CPU times. No hook sends it."""
+
+    time_ns: int
+    energy_joules: dict[str, float] = {}
+    busy_cpu_seconds: float | None = None
+    total_cpu_seconds: float | None = None
+    engine_cpu_seconds: dict[str, float] = {}
+    unseen_engines: list[str] = []
+
+
 class TraceHeader(Record, tag="trace"):
     """First line of a trace file."""
 
@@ -252,6 +271,8 @@ AnyRecord = (
     | Gpu
     | Sample
     | GpuStatus
+    | HostDomain
+    | HostSample
     | TraceHeader
 )
 

@@ -8,6 +8,7 @@ import os
 import selectors
 import socket
 import stat
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from joulescope.ingest.frames import FrameDecoder
 _READ_BYTES = 256 * 1024
 _MAX_PATH_BYTES = 107  # sun_path of unix(7), less the closing NUL
 _MAX_SESSIONS = 256
+_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class _Connection:
         self.number = number
         self.peer = peer
         self.decoder = FrameDecoder()
+        self.pid = _peer_pid(peer)
 
 
 class Listener:
@@ -66,6 +69,11 @@ class Listener:
         for connection in self._connections.values():
             total.update(connection.decoder.rejected)
         return total
+
+    def peer_pid(self, session: int) -> int | None:
+        """The process at the other end, as the own pid namespace has it; ``None`` if it is not in there."""
+        connection = self._connections.get(session)
+        return None if connection is None else connection.pid
 
     def poll(self, timeout_seconds: float) -> Iterator[Arrival]:
         """Waits up to the timeout for something to arrive, and hands out all that has."""
@@ -131,6 +139,16 @@ class Listener:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.peer)
         connection.peer.close()
+
+
+def _peer_pid(peer: socket.socket) -> int | None:
+    """Who connected, by the kernel's word (``SO_PEERCRED``): 0 is a process out of sight."""
+    try:
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (OSError, AttributeError):
+        return None
+    pid, _, _ = _CREDENTIALS.unpack(credentials)
+    return int(pid) or None
 
 
 def _bind(path: Path, mode: int) -> socket.socket:

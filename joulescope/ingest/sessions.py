@@ -56,6 +56,22 @@ class Sessions:
                 named.add(session.worker.gpu)
         return frozenset(named)
 
+    def engine_sessions(self) -> dict[str, list[int]]:
+        """The sessions of each connected engine, its own first and then its workers'."""
+        found: dict[str, list[int]] = {}
+        labels: dict[tuple[str, int], str] = {}
+        for number, session in self._sessions.items():
+            if session.info is not None:
+                found[session.info.engine] = [number]
+                labels[session.info.instance_id, session.info.data_parallel_index] = session.info.engine
+        for number, session in self._sessions.items():
+            worker = session.worker
+            if worker is not None:
+                engine = labels.get((worker.instance_id, worker.data_parallel_index))
+                if engine is not None and number not in found[engine]:
+                    found[engine].append(number)
+        return found
+
     def take(self, number: int, records: Iterable[wire.AnyRecord]) -> None:
         """Handles the records of one session, in their order."""
         session = self._sessions.get(number)

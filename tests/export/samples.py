@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.model import (
     CallTime,
     CostFacts,
@@ -186,6 +187,36 @@ def engine_b() -> EngineTotals:
     )
 
 
+def host() -> HostTotals:
+    """A package that is read and DRAM that is not any more; an engine in sight and one out of it."""
+    package = HostDomainTotals(
+        info=HostDomain("package-0", "intel-rapl:0", 262144.0, "powercap"),
+        measured_joules=500.5,
+        attributed_joules={"llama-0": 120.25},
+        other_joules=30.25,
+        idle_joules=300.0,
+        unattributed_joules={"idle_unknown": 40.0, "processes_unseen": 10.0},
+        residual_joules=0.0,
+        idle_power_watts=60.5,
+        intervals=99,
+        wraps=1,
+        resets=2,
+        rejected_intervals=3,
+        read_failures=4,
+    )
+    dram = HostDomainTotals(
+        info=HostDomain("dram-0", "intel-rapl:0:0"),
+        measured_joules=0.0,
+        attributed_joules={"llama-0": 0.0},
+        other_joules=0.0,
+        idle_joules=0.0,
+        unattributed_joules={},
+        residual_joules=0.0,
+        up=False,
+    )
+    return HostTotals((package, dram), 80.5, {"llama-0": 40.25}, {"llama-0": True, "odd-1": False})
+
+
 def rich_snapshot() -> Snapshot:
     """Two GPUs and two engines, one of each gone."""
     return Snapshot(
@@ -210,6 +241,7 @@ def rich_snapshot() -> Snapshot:
             ),
             exported={("otlp", "exported"): 40, ("otlp", "dropped"): 0, ("jsonl", "written"): 40},
         ),
+        host=host(),
     )
 
 

@@ -18,6 +18,7 @@ from joulescope.errors import ConfigError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.snapshot_json import decode_snapshot, encode_snapshot
+from joulescope.host_model import HostTotals
 from joulescope.model import Snapshot
 from tests.export.samples import GPU_A, engine_a, rich_snapshot
 
@@ -109,6 +110,16 @@ def test_the_landing_page_shows_the_balance_and_escapes() -> None:
         assert text in page
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_landing_page_shows_the_host_only_where_it_is_measured() -> None:
+    """Domains have a table of their own; a host without counters has no empty one."""
+    with serving(rich_snapshot) as address:
+        page = get(address, "/")[2].decode()
+    assert "<h2>CPU packages and DRAM</h2>" in page
+    assert "<td>package-0</td><td>up</td><td>500.50 J</td><td>120.25 J</td>" in page
+    with serving(lambda: replace(rich_snapshot(), host=HostTotals())) as address:
+        assert "CPU packages" not in get(address, "/")[2].decode()
 
 
 def test_the_landing_page_of_an_empty_sidecar() -> None:

@@ -10,6 +10,7 @@ from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, Kind, Point, per_lab
 from joulescope.export.metrics import METRICS, RECORD_TYPES
 from joulescope.export.metrics_page import QUERIES, render
 from joulescope.hook import wire
+from joulescope.host_model import HostTotals
 from joulescope.model import HistogramState, Snapshot
 from tests.export.samples import GPU_A, GPU_B, engine_a, rich_snapshot
 
@@ -47,7 +48,10 @@ def test_labels_are_few_and_free_of_request_identity() -> None:
 def test_energy_is_never_a_gauge_but_the_residual() -> None:
     """Joules come as counters, so that watts and joules per token can be rates over any window."""
     gauges = [metric.name for metric in METRICS if metric.unit == "joules" and metric.kind is Kind.GAUGE]
-    assert gauges == ["joulescope_conservation_residual_joules"]
+    assert gauges == [
+        "joulescope_conservation_residual_joules",
+        "joulescope_host_conservation_residual_joules",
+    ]
 
 
 def test_points_match_their_labels_and_never_repeat() -> None:
@@ -69,6 +73,34 @@ def test_the_parts_sum_to_the_measured_energy() -> None:
             if gpu in labels
         )
         assert parts == points("joulescope_measured_energy_joules_total", snapshot)[(gpu,)]
+
+
+def test_the_hosts_parts_sum_to_its_measured_energy() -> None:
+    """For each domain the exported parts add up, and none of it is among the GPUs' joules."""
+    snapshot = rich_snapshot()
+    for domain in ("package-0", "dram-0"):
+        parts = sum(
+            value
+            for name in ("attributed", "other", "idle", "unattributed")
+            for labels, value in points(f"joulescope_host_{name}_energy_joules_total", snapshot).items()
+            if domain in labels
+        )
+        assert parts == points("joulescope_host_measured_energy_joules_total", snapshot)[(domain,)]
+    without = replace(snapshot, host=HostTotals())
+    for metric in METRICS:
+        if not metric.name.startswith("joulescope_host_"):
+            assert list(metric.read(without)) == list(metric.read(snapshot))
+        else:
+            assert not list(metric.read(without))
+
+
+def test_what_the_host_does_not_know_is_absent() -> None:
+    """A domain never seen quiet has no idle power, and an engine out of sight no CPU time and no joules."""
+    snapshot = rich_snapshot()
+    assert points("joulescope_host_idle_power_watts", snapshot) == {("package-0",): 60.5}
+    assert points("joulescope_host_engine_cpu_seconds_total", snapshot) == {("llama-0",): 40.25}
+    assert points("joulescope_host_engine_visible", snapshot) == {("llama-0",): 1, ("odd-1",): 0}
+    assert points("joulescope_host_sensor_up", snapshot) == {("package-0",): 1, ("dram-0",): 0}
 
 
 def test_absent_is_not_zero() -> None:

@@ -45,6 +45,16 @@ def test_records_arrive_by_session(listener: Listener) -> None:
     assert {record[0].time_ns for record in arrivals.values()} == {1, 2}  # type: ignore[union-attr]
 
 
+def test_the_kernel_says_who_is_at_the_other_end(listener: Listener) -> None:
+    """The process of a connection is known without its saying so, and only while it is connected."""
+    with connect(listener):
+        poll(listener)
+        assert listener.peer_pid(1) == os.getpid()
+        assert listener.peer_pid(2) is None
+    poll(listener)
+    assert listener.peer_pid(1) is None
+
+
 def test_a_closed_connection_is_told_after_its_last_records(listener: Listener) -> None:
     """What was sent before the end is handed out before the end is."""
     with connect(listener) as peer:

@@ -35,6 +35,18 @@ def test_workers_bring_the_gpus_in_any_order() -> None:
     assert taken.engine_gpus() == {"GPU-0", "GPU-1", "GPU-9"}
 
 
+def test_the_connections_of_an_engine_are_known() -> None:
+    """An engine's own connection and its workers' are its; those of strangers and of the dead are not."""
+    taken, _ = sessions()
+    taken.take(1, [worker("GPU-1", rank=1)])
+    taken.take(2, [hello(gpus=(), instance="i")])
+    taken.take(3, [worker("GPU-9", rank=0, instance="stranger")])
+    taken.take(4, [hello(instance="j")])
+    assert taken.engine_sessions() == {"tiny-0": [2, 1], "tiny-0#2": [4]}
+    taken.close(2, SECOND, "disconnected")
+    assert taken.engine_sessions() == {"tiny-0#2": [4]}
+
+
 def worker(gpu: str, rank: int, instance: str = "i") -> wire.Hello:
     facts = wire.WorkerFacts(instance_id=instance, rank=rank, gpu=gpu)
     return wire.Hello(time_ns=0, role="worker", worker=facts)
