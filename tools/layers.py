@@ -45,6 +45,7 @@ ROOMS: dict[str, Room] = {
     "clock": _room("units"),
     "model": _room(packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "config_kinds": _room(),
     "config_file": _room("errors", packages="yaml"),
