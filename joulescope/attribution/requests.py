@@ -178,6 +178,9 @@ class RequestTable:
             marginal_high_joules=marginal_joules + marginal_width if measured else None,
             avoided_joules=joules_from_uj(now["avoided_uj"]) if measured else None,
             energy_source=_SOURCES.get(now["sources"], ""),
+            unit=info.unit,
+            work_unit=info.work_unit,
+            software=info.software,
         )
         self._release(slot, started.request)
         return finished

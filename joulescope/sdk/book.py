@@ -83,8 +83,8 @@ class Book:
         if not self._has_evicted:
             self._has_evicted = True
             log.warning(
-                "joulescope: more than %d requests are open; the oldest (%s) is given up, and so will be others; "
-                "call request_ended() for each that is done",
+                "joulescope: more than %d requests are open; the oldest (%s) is given up, as others will "
+                "be; call request_ended() for each that is done",
                 MAX_OPEN_REQUESTS,
                 oldest.id,
             )

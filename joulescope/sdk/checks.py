@@ -9,7 +9,8 @@ from joulescope.sdk.records import MAX_COUNT
 AHEAD_NS = 100_000_000
 """An instant may lie so far in the future: clocks of GPUs are matched with the host's, not equal to it."""
 
-MAX_TEXT = 256
+MAX_TEXT, MAX_TRACE_STATE = 256, 512
+"""Characters that the sidecar keeps."""
 
 
 def whole(value: object, what: str, least: int) -> int:
@@ -31,7 +32,7 @@ def whole(value: object, what: str, least: int) -> int:
     return count
 
 
-def text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+def text(value: object, what: str, *, may_be_empty: bool = False, longest: int = MAX_TEXT) -> str:
     """A name, cut to the length that the sidecar keeps.
 
     Raises:
@@ -41,7 +42,7 @@ def text(value: object, what: str, *, may_be_empty: bool = False) -> str:
         raise ValueError(f"{what} is {value!r}: it must be a string")
     if not value and not may_be_empty:
         raise ValueError(f"{what} is empty")
-    return value[:MAX_TEXT]
+    return value[:longest]
 
 
 def instant_ns(value: object, what: str, earliest_ns: int, now_ns: int) -> int:
@@ -62,7 +63,7 @@ def instant_ns(value: object, what: str, earliest_ns: int, now_ns: int) -> int:
         )
     if instant < earliest_ns:
         raise ValueError(
-            f"{what} lies {(earliest_ns - instant) / 1e9:.3f} s before what it must follow: the engine's making, "
-            "the step's start, or the end of the last step reported; it must be of time.monotonic_ns()"
+            f"{what} lies {(earliest_ns - instant) / 1e9:.3f} s before what it must follow: the engine's "
+            "making, the step's start, or the end of the last step; it must be of time.monotonic_ns()"
         )
     return min(instant, now_ns)

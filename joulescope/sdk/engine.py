@@ -13,7 +13,7 @@ from types import TracebackType
 
 from joulescope.sdk import records
 from joulescope.sdk.book import Book
-from joulescope.sdk.checks import text, whole
+from joulescope.sdk.checks import MAX_TRACE_STATE, text, whole
 from joulescope.sdk.facts import Cost, Identity, gpus_of, new_instance, socket_of
 from joulescope.sdk.records import Record
 from joulescope.sdk.reporter import Reporter, Truth
@@ -93,8 +93,8 @@ class Engine:
         self._book = Book(self._put, now_ns)
         if self.enabled and not self._identity.gpus:
             log.warning(
-                "joulescope: engine %s names no GPU; hand in gpus=[...], UUIDs as nvidia-smi -L shows them, or "
-                "start the sidecar with --gpus",
+                "joulescope: engine %s names no GPU; hand in gpus=[...], UUIDs as nvidia-smi -L shows them, "
+                "or start the sidecar with --gpus",
                 name,
             )
         if self._is_threaded:
@@ -141,8 +141,9 @@ class Engine:
         request_id = text(request_id, "the request's id")
         prompt = whole(prompt_work, f"prompt_work of request {request_id!r}", 0)
         texts = {"external_id": external_id, "kind": kind, "lora": lora}
-        texts |= {"trace_parent": trace_parent, "trace_state": trace_state}
+        texts |= {"trace_parent": trace_parent}
         texts = {name: text(value, name, may_be_empty=True) for name, value in texts.items()}
+        texts["trace_state"] = text(trace_state, "trace_state", may_be_empty=True, longest=MAX_TRACE_STATE)
         self._wake()
         with self._reporter.lock:
             return self._book.start_request(request_id, prompt, texts)
@@ -276,10 +277,12 @@ class Engine:
         self._is_asleep = True
 
     def _wake(self) -> None:
-        if self._is_asleep:
-            self._is_asleep = False
-            if self._is_threaded:
-                self._reporter.start()
+        if not self._is_asleep:
+            return
+        with self._reporter.lock:
+            is_first, self._is_asleep = self._is_asleep, False
+        if is_first and self._is_threaded:
+            self._reporter.start()
 
 
 def _after_fork_in_child() -> None:

@@ -10,7 +10,7 @@ from joulescope.sdk.records import Record
 
 
 class Request:
-    """A request that was started and not ended; made by ``Engine.request_started``. Read it, change nothing."""
+    """A request that was started and not ended; made by ``Engine.request_started``, and to be read only."""
 
     __slots__ = ("final_step", "id", "number", "open_steps", "outputs", "reason", "start", "work")
 
