@@ -42,7 +42,7 @@ class Engine:
         work_unit: what is computed, in the singular: ``token``, ``denoising step``, ``patch``.
         cost: what a step costs; without it, joules follow the work.
         software: what runs the model, such as ``diffusers``; for people.
-        late_seconds: how long after its end a step may be reported by :meth:`report_step`, at most 5 s. All
+        late_seconds: how long after its begin a step may be reported by :meth:`report_step`, at most 5 s. All
             figures come so much later.
         socket: the sidecar's socket; by default ``JOULESCOPE_SOCKET``, or the usual place.
         thread: without it nothing is sent but by :meth:`poll`.
@@ -187,8 +187,9 @@ class Engine:
     def report_step(self, requests: Requests, *, start_ns: int, end_ns: int, produced: Requests = ()) -> None:
         """Reports a step that is over, by its instants (CLOCK_MONOTONIC nanoseconds).
 
-        Report it at once, or make the engine with ``late_seconds``: the sidecar is told that everything up
-        to now is known, and does not change what it has accounted.
+        Make the engine with ``late_seconds`` that cover the longest step and the delay of its report: up to
+        so long ago the sidecar is told that all is known, and does not change what it has accounted.
+        :meth:`step` needs no such margin, since what is under way is known.
 
         Raises:
             ValueError: as :meth:`step` and :meth:`Step.end` do. Nothing is reported then.
@@ -220,7 +221,7 @@ class Engine:
     def poll(self) -> None:
         """One turn of sending, for engines made with ``thread=False``; it waits for nothing."""
         self._wake()
-        if self.enabled:
+        if self.enabled and not self._reporter.closed:
             self._reporter.poll()
 
     def close(self, timeout_seconds: float = 0.5) -> None:

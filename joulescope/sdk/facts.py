@@ -16,7 +16,7 @@ from joulescope.sdk.records import HELLO, Record
 MAX_SOCKET_BYTES = 107
 """What ``sun_path`` of unix(7) holds, less the byte that ends it."""
 
-FLOPS_PER_WORK = 1e14
+FLOPS_PER_WORK = 1e13
 """Said of a unit of work by engines that declare no cost: so much that what all requests share is little
 beside it, and joules follow the work. What a unit really takes is learned; see
 :meth:`joulescope.attribution.learn.PriorRegression.learn`."""

@@ -46,7 +46,7 @@ class Reporter:
         hello: makes the first record of a session; called at each connect.
         truth: how the engine stands; called with :attr:`lock` held.
         now_ns: the clock, CLOCK_MONOTONIC nanoseconds.
-        late_ns: how long after its end a piece of work may still be reported.
+        late_ns: how long after its begin a piece of work may still be reported.
         queue_limit: records kept between two turns; what comes on top is dropped and counted.
     """
 
@@ -86,6 +86,11 @@ class Reporter:
     def dropped(self) -> int:
         """Records that were lost so far, those included that the next turn will notice."""
         return self._arrears.dropped + self._overflow
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is reported any more."""
+        return self._closed
 
     @property
     def connected(self) -> bool:
@@ -149,6 +154,8 @@ class Reporter:
                 self._give_up(f"{type(error).__name__}: {error}")
 
     def _give_up(self, reason: str) -> None:
+        if self._closed:
+            return
         log.warning("joulescope: switched off in this process after internal errors (%s)", reason)
         with self.lock:
             self._closed = True
