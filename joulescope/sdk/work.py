@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 from joulescope.sdk.checks import whole
-from joulescope.sdk.records import Record
+from joulescope.sdk.records import MAX_COUNT, Record
 
 
 class Request:
@@ -127,5 +127,6 @@ def counts_of(requests: Requests, what: str, least: int) -> dict[Request, int]:
             raise ValueError(f"{request!r} is no request: use what request_started() returned")
         if request in counts:
             raise ValueError(f"{request!r} is named twice in one step: hand in a dict with its count")
-        counts[request] = whole(count, f"{what} of request {request.id!r}", least)
+        is_plain = type(count) is int and least <= count <= MAX_COUNT  # then the words need not be made
+        counts[request] = count if is_plain else whole(count, f"{what} of request {request.id!r}", least)
     return counts
