@@ -19,6 +19,9 @@ from joulescope.model import TOKEN, EngineTotals, FinishedRequest, GpuTotals, Sn
 _RECENT, _COSTLY = 6, 3
 _BALANCE_LINES, _TITLE_LINES = 8, 3
 
+_LONGEST_UNIT = 8
+"""Characters of a unit that a column has room for."""
+
 _METERS_AGREE = 0.05
 """Counter and integrated power may differ by this much without a word: as much as cards differ in gain."""
 
@@ -77,9 +80,10 @@ def joules_per_output_token(snapshot: Snapshot, previous: Snapshot | None) -> fl
 
 
 def one_unit(units: Iterable[str]) -> str:
-    """The unit that all count their output in; ``output`` where they differ, ``token`` of nobody."""
-    different = set(units)
-    return clean(different.pop()) if len(different) == 1 else "output" if different else TOKEN
+    """The unit that all count their output in; ``output`` where they differ or it is long, else ``token``."""
+    different = set(units) or {TOKEN}
+    unit = clean(different.pop())
+    return "output" if different or len(unit) > _LONGEST_UNIT else unit
 
 
 def _unit_of(snapshot: Snapshot) -> str:
