@@ -12,6 +12,7 @@ from joulescope.sdk.reporter import Truth
 from joulescope.sdk.work import Request, Step
 
 MAX_OPEN_REQUESTS = 65_536
+MAX_UNDER_WAY = 1024
 
 log = logging.getLogger("joulescope.sdk")
 
@@ -96,8 +97,12 @@ class Book:
         """Something is under way from now on, or since ``start_ns``; returns since when.
 
         Raises:
-            ValueError: if that instant cannot be.
+            ValueError: if that instant cannot be, or so much is under way that its ends must be missing.
         """
+        if len(self._under_way) >= MAX_UNDER_WAY:
+            raise ValueError(
+                f"{MAX_UNDER_WAY} steps are under way already: use each in a with, or call its end()"
+            )
         self._under_way[token] = begun_ns = self.start_of(start_ns)
         return begun_ns
 

@@ -180,9 +180,9 @@ class Engine:
         work = self._work_of(requests)
         with self._reporter.lock:
             self._book.check_open(work)
-            step = Step(self._end_step, work, self._book.start_of(start_ns))
-            self._book.begin(step, step.start_ns)
-        return step
+            token = object()
+            begun_ns = self._book.begin(token, start_ns)
+            return Step(self._end_step, work, begun_ns, token)
 
     def report_step(self, requests: Requests, *, start_ns: int, end_ns: int, produced: Requests = ()) -> None:
         """Reports a step that is over, by its instants (CLOCK_MONOTONIC nanoseconds).
@@ -200,7 +200,7 @@ class Engine:
             self._book.check_open(work)
             begun_ns = self._book.start_of(start_ns)
             span_ns = begun_ns, self._book.end_of(begun_ns, end_ns)
-            self._book.finish(Step(self._end_step, work, begun_ns), span_ns, outputs)
+            self._book.finish(Step(self._end_step, work, begun_ns, None), span_ns, outputs)
 
     @contextmanager
     def overhead(self, reason: str = "warmup") -> Iterator[None]:
@@ -219,9 +219,9 @@ class Engine:
     # ----------------------------------------------------------------------------------------- end
 
     def poll(self) -> None:
-        """One turn of sending, for engines made with ``thread=False``; it waits for nothing."""
+        """One turn of sending; it waits for nothing. With a thread it does nothing: that one sends."""
         self._wake()
-        if self.enabled and not self._reporter.closed:
+        if self.enabled and not self._is_threaded and not self._reporter.closed:
             self._reporter.poll()
 
     def close(self, timeout_seconds: float = 0.5) -> None:
@@ -252,12 +252,12 @@ class Engine:
         with self._reporter.lock:
             if step.ended:
                 raise ValueError("the step has ended already")
-            if not self._book.is_under_way(step):  # begun before a fork, by the parent: its business
+            if not self._book.is_under_way(step.token):  # begun before a fork, by the parent: its business
                 step.ended = True
                 return
             begun_ns = step.start_ns if start_ns is None else self._book.start_of(start_ns)
             span_ns = begun_ns, self._book.end_of(begun_ns, end_ns)
-            self._book.drop(step)
+            self._book.drop(step.token)
             self._book.finish(step, span_ns, outputs)
 
     def _put(self, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -12,6 +13,8 @@ from uuid import uuid4
 from joulescope import __version__
 from joulescope.hook.environment import DEFAULT_SOCKET, is_disabled, named_socket
 from joulescope.sdk.records import HELLO, Record
+
+log = logging.getLogger("joulescope.sdk")
 
 MAX_SOCKET_BYTES = 107
 """What ``sun_path`` of unix(7) holds, less the byte that ends it."""
@@ -133,17 +136,18 @@ def gpus_of(named: Sequence[str] | None, environ: Mapping[str, str]) -> tuple[st
 
 def socket_of(named: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> str | None:
     """Where to report to: as named, or by ``JOULESCOPE_SOCKET``, or the usual place; ``None`` if switched
-    off.
+    off, or if the variable names a path that no socket can have, of which the log tells.
 
     Raises:
-        ValueError: if the path is longer than a Unix socket's can be.
+        ValueError: if the path named here is longer than a Unix socket's can be.
     """
     if is_disabled(environ):
         return None
-    path = named_socket(environ) if named is None else os.fspath(named)
-    path = path or DEFAULT_SOCKET
-    if len(os.fsencode(path)) > MAX_SOCKET_BYTES:
-        raise ValueError(
-            f"the socket's path has more than {MAX_SOCKET_BYTES} bytes: {path}; choose a shorter"
-        )
-    return path
+    path = (named_socket(environ) if named is None else os.fspath(named)) or DEFAULT_SOCKET
+    if len(os.fsencode(path)) <= MAX_SOCKET_BYTES:
+        return path
+    problem = f"the socket's path has more than {MAX_SOCKET_BYTES} bytes: {path}; choose a shorter one"
+    if named is not None:
+        raise ValueError(problem)
+    log.warning("joulescope: switched off, JOULESCOPE_SOCKET cannot be used (%s)", problem)
+    return None

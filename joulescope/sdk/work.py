@@ -48,9 +48,11 @@ class Step:
     Left by an exception, it is reported all the same: its joules were drawn.
     """
 
-    __slots__ = ("_end", "context", "ended", "outputs", "start_ns", "work")
+    __slots__ = ("_end", "context", "ended", "outputs", "start_ns", "token", "work")
 
-    def __init__(self, end: EndStep, work: dict[Request, int], start_ns: int) -> None:
+    def __init__(self, end: EndStep, work: dict[Request, int], start_ns: int, token: object) -> None:
+        self.token = token
+        """By which it is known to be under way."""
         self.work = work
         """Units of work by request."""
         self.start_ns = start_ns

@@ -28,11 +28,12 @@ IDLE_WATTS, BUSY_WATTS = 100.0, 400.0
 class Studio:
     """A daemon and an engine that paints for it, turn by turn; the GPU draws more while it paints."""
 
-    def __init__(self, folder: Path, **options: object) -> None:
+    def __init__(self, folder: Path, *, listening: bool = True, **options: object) -> None:
         self.clock, self.sink = ManualClock(10 * SECOND), Sink()
         settings = Settings(socket=str(folder / "js.sock"), listen="127.0.0.1:0", sensor="none")
         self.daemon = Daemon(settings, open_sensor=None, clock=self.clock, sinks=[self.sink])
-        self.daemon.open()
+        if listening:
+            self.daemon.open()
         self.daemon.deliver(SensorOpened(0, [GpuInfo(GPU, "NVIDIA H100 80GB HBM3", power_limit_watts=700.0)]))
         self.engine = Engine(
             "painter",
@@ -161,6 +162,32 @@ def test_joules_per_image_reach_prometheus(studio: Studio) -> None:
     in_250 = values["joulescope_request_output_token_energy_joules_bucket", None, "500.0"].value
     in_2500 = values["joulescope_request_output_token_energy_joules_bucket", None, "2500.0"].value
     assert (in_250, in_2500) == (1, 2)
+
+
+def test_a_sidecar_that_comes_late_accounts_from_then_on(tmp_path: Path) -> None:
+    """An image begun before has the joules since, and is marked incomplete; one begun after is whole."""
+    studio = Studio(tmp_path, listening=False)
+    early = studio.engine.request_started("early")
+    for _ in range(8):
+        studio.paint({early: 16})
+    studio.daemon.open()
+    for _ in range(8):
+        studio.paint({early: 16})
+    late = studio.engine.request_started("late")
+    for number in range(8):
+        studio.paint({early: 16, late: 16}, [early, late] if number == 7 else [])
+    studio.engine.request_ended(early)
+    studio.engine.request_ended(late)
+    studio.pass_time(1.0, IDLE_WATTS)
+    (gpu,) = studio.end().gpus
+    first, second = studio.account("early"), studio.account("late")
+    assert not first.complete
+    assert second.complete
+    assert second.attributed_joules == pytest.approx(2.0 * BUSY_WATTS / 2, rel=0.05)
+    assert (first.attributed_joules or 0) < 3.1 * BUSY_WATTS
+    assert gpu.residual_joules == 0
+    total = (first.attributed_joules or 0) + (second.attributed_joules or 0)
+    assert total == pytest.approx(gpu.attributed_joules, abs=1e-6)
 
 
 def test_warming_up_is_overhead(studio: Studio) -> None:

@@ -159,6 +159,17 @@ def test_requests_that_are_never_ended_do_not_fill_the_memory(
     assert "request_ended" in line
 
 
+def test_steps_that_are_never_ended_are_found_out(bench: Bench) -> None:
+    """An engine that forgets to end its steps hears of it before its memory is full."""
+    request = bench.engine.request_started("r1")
+    steps = [bench.engine.step([request]) for _ in range(1024)]
+    with pytest.raises(ValueError, match="1024 steps are under way already"):
+        bench.engine.step([request])
+    steps[0].end()
+    bench.engine.step([request]).end()
+    assert request.work == 1025
+
+
 def test_long_ids_are_cut(bench: Bench) -> None:
     """An id that a client made too long keeps what the sidecar would keep, and costs no more."""
     bench.engine.request_started("x" * 1000, trace_state="y" * 1000)

@@ -12,7 +12,7 @@ import pytest
 
 from joulescope.hook import wire
 from joulescope.sdk import Cost, Engine, Step
-from joulescope.sdk.book import MAX_OPEN_REQUESTS
+from joulescope.sdk.book import MAX_OPEN_REQUESTS, MAX_UNDER_WAY
 from joulescope.sdk.engine import MAX_LATE_SECONDS, log
 from joulescope.sdk.reporter import POLL_SECONDS
 from tests.hook.listener import Listener
@@ -42,6 +42,7 @@ def test_the_first_example_runs_as_printed(tmp_path: Path, monkeypatch: pytest.M
     [
         ("every 20 ms", POLL_SECONDS == 0.02),
         ("At most 65,536 requests", MAX_OPEN_REQUESTS == 65_536),
+        ("At most 1,024\n  steps", MAX_UNDER_WAY == 1024),
         ("5 s at most", MAX_LATE_SECONDS == 5),
         ("log `joulescope.sdk`", log.name == "joulescope.sdk"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from joulescope.hook import wire
 from joulescope.sdk import Engine
 from joulescope.sdk import reporter as reporter_module
+from tests.hook.listener import Listener
 from tests.sdk.bench import GPU, SECOND, Bench, kinds, of
 
 
@@ -164,6 +166,44 @@ def test_switched_off(tmp_path: Path) -> None:
     assert engine._reporter._thread is None
     assert engine._reporter._queue == []
     engine.close()
+
+
+def test_a_variable_that_cannot_be_used_is_told_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """An operator's mistake costs the joules and a line in the log, not the engine's start."""
+    engine = Engine("painter", gpus=[GPU], environ={"JOULESCOPE_SOCKET": "/" + "x" * 107})
+    engine.request_ended(engine.request_started("r1"))
+    assert not engine.enabled
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "JOULESCOPE_SOCKET" in line
+    assert "choose a shorter one" in line
+    engine.close()
+
+
+def test_many_threads_at_once(tmp_path: Path) -> None:
+    """Calls from eight threads reach the sidecar as steps numbered without holes, in order of their ends."""
+    with Listener(tmp_path / "js.sock") as sidecar:
+        engine = Engine("painter", gpus=[GPU], socket=sidecar.path, environ={})
+
+        def paint(name: str) -> None:
+            for number in range(100):
+                request = engine.request_started(f"{name}-{number}")
+                with engine.step({request: 3}) as step:
+                    step.produced([request])
+                engine.request_ended(request)
+
+        threads = [threading.Thread(target=paint, args=(str(each),)) for each in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        engine.close(10.0)
+        sidecar.wait_for(lambda: bool(sidecar.of(wire.Bye)))
+        steps = sidecar.of(wire.Step)
+        assert [each.step for each in steps] == list(range(1, 801))
+        ends = [each.output_start_ns for each in steps]
+        assert ends == sorted(ends)
+        assert len(sidecar.of(wire.RequestEnd)) == 800
+        assert engine.dropped == 0
 
 
 def test_the_socket_is_the_variables(tmp_path: Path) -> None:
