@@ -30,6 +30,9 @@ METHOD = "fitted-shapley"
 
 METHOD_VERSION = "3"
 
+TOKEN = "token"
+"""Unit in which language models count what they compute and what comes out."""
+
 INTERVAL_LEVEL = 0.9
 """Part of requests whose true figure the stated interval is meant to hold."""
 
@@ -78,7 +81,7 @@ class CostFacts:
     """
 
     source: str = "unknown"
-    """``vllm`` (vLLM's ModelMetrics), ``config`` (from the HF config), or ``unknown``."""
+    """``vllm`` (its ModelMetrics), ``config`` (HF's), ``declared``, ``work`` (follows it), ``unknown``."""
     weight_bytes: float = 0.0
     kv_bytes_per_token: float = 0.0
     flops_per_token: float = 0.0
@@ -114,6 +117,12 @@ class EngineInfo:
     async_scheduling: bool = False
     scheduler_class: str = ""
     capabilities: frozenset[str] = frozenset()
+    software: str = "vllm"
+    """What runs the model; empty where that is not known."""
+    unit: str = TOKEN
+    """What comes out: what output and generated tokens are of this engine."""
+    work_unit: str = TOKEN
+    """What is computed: what prompt, scheduled and computed tokens are."""
     gpus: tuple[str, ...] = ()
     cost: CostFacts = CostFacts()
 
@@ -230,6 +239,9 @@ class FinishedRequest:
     """What its prefix-cache hits would have cost to compute; information only, part of no sum."""
     energy_source: str = "counter"
     """``counter``, ``power`` (integrated from power), ``mixed``, or empty where nothing was measured."""
+    unit: str = TOKEN
+    work_unit: str = TOKEN
+    software: str = "vllm"
     method: str = METHOD
     method_version: str = METHOD_VERSION
 

@@ -47,6 +47,7 @@ ROOMS: dict[str, Room] = {
     "host_model": _room(),
     "model": _room("gpu_model host_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
     "config_kinds": _room(),

@@ -35,6 +35,10 @@ _INT_COLUMNS = (
 )
 _Ints = NDArray[np.int64]
 
+_NOMINAL = "work"
+"""Source of cost facts that say no more than that joules follow the work: how far off that is cannot be told,
+and no interval is stated."""
+
 SOURCE_BITS = {"counter": 1, "power": 2}
 _SOURCES = {1: "counter", 2: "power", 3: "mixed"}
 
@@ -140,6 +144,7 @@ class RequestTable:
         if started is None:
             raise KeyError(f"slot {slot} holds no request")
         measured = bool(self.measured[slot]) or not now["steps"]
+        is_sure = measured and info.cost.source != _NOMINAL
         attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
         wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
         joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6
@@ -172,12 +177,15 @@ class RequestTable:
             complete=bool(self.complete[slot]) and measured,
             trace_parent=started.trace_parent,
             trace_state=started.trace_state,
-            attributed_low_joules=max(joules - width, 0.0) if measured else None,
-            attributed_high_joules=joules + width if measured else None,
-            marginal_low_joules=max(marginal_joules - marginal_width, 0.0) if measured else None,
-            marginal_high_joules=marginal_joules + marginal_width if measured else None,
+            attributed_low_joules=max(joules - width, 0.0) if is_sure else None,
+            attributed_high_joules=joules + width if is_sure else None,
+            marginal_low_joules=max(marginal_joules - marginal_width, 0.0) if is_sure else None,
+            marginal_high_joules=marginal_joules + marginal_width if is_sure else None,
             avoided_joules=joules_from_uj(now["avoided_uj"]) if measured else None,
             energy_source=_SOURCES.get(now["sources"], ""),
+            unit=info.unit,
+            work_unit=info.work_unit,
+            software=info.software,
         )
         self._release(slot, started.request)
         return finished

@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from joulescope.model import PHASES, WASTED_REASONS, EngineInfo, EngineTotals, FinishedRequest, HistogramState
+from joulescope.model import (
+    PHASES,
+    TOKEN,
+    WASTED_REASONS,
+    EngineInfo,
+    EngineTotals,
+    FinishedRequest,
+    HistogramState,
+)
 from joulescope.units import joules_from_uj
 
 REQUEST_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 1e4)
@@ -59,7 +67,8 @@ class EngineTally:
     def __post_init__(self) -> None:
         self._told_gpus: dict[str, None] = {}
         self.joules_per_request = Histogram(REQUEST_BOUNDS)
-        self.joules_per_output_token = Histogram(TOKEN_BOUNDS)
+        # An image or a second of sound costs what a request of tokens does, not what a token does.
+        self.joules_per_output_token = Histogram(TOKEN_BOUNDS if self.info.unit == TOKEN else REQUEST_BOUNDS)
 
     def finished(self, request: FinishedRequest) -> None:
         """Counts a finished request; its joules go into the histograms if they are known and whole."""

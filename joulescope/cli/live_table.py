@@ -14,10 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from joulescope.cli.balance import Balance, balance_table, joules_text
-from joulescope.model import EngineTotals, FinishedRequest, GpuTotals, Snapshot
+from joulescope.model import TOKEN, EngineTotals, FinishedRequest, GpuTotals, Snapshot
 
 _RECENT, _COSTLY = 6, 3
 _BALANCE_LINES, _TITLE_LINES = 8, 3
+
+_LONGEST_UNIT = 8
+"""Characters of a unit that a column has room for."""
 
 _METERS_AGREE = 0.05
 """Counter and integrated power may differ by this much without a word: as much as cards differ in gain."""
@@ -58,7 +61,7 @@ def plain_line(snapshot: Snapshot, previous: Snapshot | None) -> str:
         "running": _count(engine.running for engine in snapshot.engines),
         "waiting": _count(engine.waiting for engine in snapshot.engines),
         "finished": str(sum(sum(engine.requests_finished.values()) for engine in snapshot.engines)),
-        "J/token": "-" if per_token is None else f"{per_token:.3f}",
+        f"J/{_unit_of(snapshot)}": "-" if per_token is None else f"{per_token:.3f}",
         "measured": joules_text(balance.measured_joules),
         "requests": joules_text(requests),
         "idle": joules_text(balance.idle_joules),
@@ -69,11 +72,22 @@ def plain_line(snapshot: Snapshot, previous: Snapshot | None) -> str:
 
 
 def joules_per_output_token(snapshot: Snapshot, previous: Snapshot | None) -> float | None:
-    """Attributed joules per generated token since ``previous``; ``None`` if there is
-    nothing to divide."""
+    """Attributed joules per generated token, or other unit of output, since ``previous``; ``None`` if there
+    is nothing to divide."""
     joules = _attributed_joules(snapshot) - (_attributed_joules(previous) if previous else 0.0)
     tokens = _generated(snapshot) - (_generated(previous) if previous else 0)
     return joules / tokens if tokens > 0 and joules > 0 else None
+
+
+def one_unit(units: Iterable[str]) -> str:
+    """The unit that all count their output in; ``output`` where they differ or it is long, else ``token``."""
+    different = set(units) or {TOKEN}
+    unit = clean(different.pop())
+    return "output" if different or len(unit) > _LONGEST_UNIT else unit
+
+
+def _unit_of(snapshot: Snapshot) -> str:
+    return one_unit(engine.info.unit for engine in snapshot.engines)
 
 
 def clean(text: str) -> str:
@@ -89,12 +103,14 @@ def _headers(snapshot: Snapshot, previous: Snapshot | None) -> list[RenderableTy
     per_token = joules_per_output_token(snapshot, previous)
     rates = Text("now      ", style="bold")
     rates.append("-" if per_token is None else f"{per_token:.3f}", style="bold green")
-    rates.append(" J/output token")
+    unit = _unit_of(snapshot)
+    rates.append(f" J/output {unit}" if unit == TOKEN else f" J/{unit}")
     if previous is not None and (seconds := (snapshot.time_ns - previous.time_ns) / 1e9) > 0:
         tokens = (_generated(snapshot) - _generated(previous)) / seconds
         steps = sum(engine.steps for engine in snapshot.engines)
         steps -= sum(engine.steps for engine in previous.engines)
-        rates.append(f"   {tokens:,.0f} tokens/s   {steps / seconds:.0f} steps/s".replace(",", " "))
+        outputs = "tokens" if unit == TOKEN else "outputs"
+        rates.append(f"   {tokens:,.0f} {outputs}/s   {steps / seconds:.0f} steps/s".replace(",", " "))
     return [*lines, rates]
 
 
@@ -141,8 +157,10 @@ class RequestsTable:
             box=None, padding=(0, 2, 0, 0), title=self.title, title_justify="left", title_style="bold"
         )
         table.add_column("request", no_wrap=True, overflow="ellipsis", max_width=20, header_style="")
+        unit = one_unit(each.unit for each in self.requests)
         for column in shown:
-            table.add_column(column.heading, justify="right", no_wrap=True, header_style="bright_black")
+            heading = column.heading.format(unit=unit)
+            table.add_column(heading, justify="right", no_wrap=True, header_style="bright_black")
         table.add_column("end", no_wrap=True, overflow="ellipsis", header_style="bright_black")
         for each in self.requests:
             name, reason = clean(each.external_id or each.request_id), clean(each.finish_reason)
@@ -174,7 +192,7 @@ _COLUMNS = (
     _Column("cached", 70, lambda each: str(each.cached_tokens)),
     _Column("output", 50, lambda each: str(each.output_tokens)),
     _Column("J", 0, lambda each: _figure(each.attributed_joules, 2)),
-    _Column("J/token", 60, lambda each: _figure(_joules_per_output_token(each), 3)),
+    _Column("J/{unit}", 60, lambda each: _figure(_joules_per_output_token(each), 3)),
     _Column("marginal", 76, lambda each: _figure(each.marginal_joules, 2)),
 )
 

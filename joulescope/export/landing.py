@@ -8,7 +8,7 @@ from html import escape
 from joulescope import __version__
 from joulescope.export.metric import clean
 from joulescope.host_model import HostDomainTotals
-from joulescope.model import METHOD, METHOD_VERSION, EngineTotals, GpuTotals, Snapshot
+from joulescope.model import METHOD, METHOD_VERSION, TOKEN, EngineTotals, GpuTotals, Snapshot
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 REFRESH_SECONDS = 5
@@ -101,17 +101,18 @@ def _host(domains: Sequence[HostDomainTotals]) -> str:
 def _engine_row(totals: EngineTotals) -> tuple[str, ...]:
     attributed_joules = sum(totals.attributed_joules.values())
     generated = totals.tokens.get("generated", 0)
-    per_token = attributed_joules / generated if generated else None
+    per_unit = attributed_joules / generated if generated else None
+    unit = totals.info.unit
     return (
         escape(totals.info.engine),
         escape(totals.info.served_model or totals.info.model),
-        escape(totals.info.vllm_version),
+        escape(f"{totals.info.software} {totals.info.vllm_version}".strip()),
         _state(totals.up),
         str(sum(totals.requests_finished.values())),
         str(totals.requests_open),
-        str(generated),
+        str(generated) if unit == TOKEN else f"{generated} ({escape(unit)})",
         _joules(attributed_joules),
-        _known(per_token, "{:.3f}"),
+        _known(per_unit, "{:.3f}"),
     )
 
 
@@ -154,13 +155,13 @@ def render_landing(snapshot: Snapshot) -> str:
     engine_head = (
         "engine",
         "model",
-        "vLLM",
+        "software",
         "hook",
         "finished",
         "open",
-        "output tokens",
+        "output",
         "attributed",
-        "J/token so far",
+        "J per output so far",
     )
     gpus = _table(gpu_head, map(_gpu_row, snapshot.gpus), "No GPU is being measured.")
     engines = _table(engine_head, map(_engine_row, snapshot.engines), "No engine has connected yet.")

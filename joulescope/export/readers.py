@@ -298,6 +298,9 @@ def engine_identity(snapshot: Snapshot) -> Iterator[Point]:
             str(info.data_parallel),
             str(info.data_parallel_index),
             info.cost.source,
+            info.software,
+            info.unit,
+            info.work_unit,
         )
         yield Point(tuple(map(clean, labels)), 1)
 

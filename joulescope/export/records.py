@@ -67,6 +67,11 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     trace_state: str
     method: str
     method_version: str
+    unit: str
+    """Of ``output_tokens``."""
+    work_unit: str
+    """Of all other counts of tokens."""
+    software: str
 
 
 _SAME = tuple(name for name in RequestLine.__struct_fields__ if name in FinishedRequest.__dataclass_fields__)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.export.metric import clean
-from joulescope.model import INTERVAL_LEVEL, FinishedRequest
+from joulescope.model import INTERVAL_LEVEL, TOKEN, FinishedRequest
 from joulescope.units import seconds_from_ns
 
 Value = str | bool | int | float | tuple[str, ...]
@@ -21,6 +21,8 @@ SPAN_NAME = "joulescope.request"
 _LEVEL = f"{INTERVAL_LEVEL:.0%}".replace("%", " %")
 
 _OPERATIONS = {"generate": "text_completion", "pooling": "embeddings"}
+_GENERATE_ELSE = "generate_content"
+"""The convention's word for a model whose output is not text alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,25 @@ class SpanAttribute:
     unit: str
     help: str
     read: Callable[[FinishedRequest], Value | None]
+
+
+def _operation(request: FinishedRequest) -> str:
+    if request.kind == "generate" and request.unit != TOKEN:
+        return _GENERATE_ELSE
+    return _OPERATIONS.get(request.kind, request.kind)
+
+
+def _in_tokens(unit: str, count: int) -> int | None:
+    """A count for an attribute that promises tokens; ``None`` where it is of something else."""
+    return count if unit == TOKEN else None
+
+
+def _output(request: FinishedRequest) -> int | None:
+    return None if request.unit == TOKEN else request.output_tokens
+
+
+def _work(request: FinishedRequest) -> int | None:
+    return None if request.work_unit == TOKEN else request.scheduled_tokens
 
 
 def _first_token_seconds(request: FinishedRequest) -> float | None:
@@ -47,31 +68,57 @@ SPAN_ATTRIBUTES = (
     SpanAttribute(
         "gen_ai.operation.name",
         "",
-        "`text_completion` or `embeddings`",
-        lambda request: _OPERATIONS.get(request.kind, request.kind),
+        "`text_completion`, `embeddings`, or `generate_content` where the output is not tokens",
+        _operation,
     ),
-    SpanAttribute("gen_ai.provider.name", "", "`vllm`", lambda request: "vllm"),
+    SpanAttribute(
+        "gen_ai.provider.name", "", "`vllm`, or what the engine names", lambda request: request.software
+    ),
     SpanAttribute(
         "gen_ai.request.model", "", "model as served", lambda request: request.lora or request.model
     ),
     SpanAttribute("gen_ai.response.model", "", "model that answered", lambda request: request.model),
     SpanAttribute(
-        "gen_ai.usage.input_tokens", "{token}", "prompt tokens", lambda request: request.prompt_tokens
+        "gen_ai.usage.input_tokens",
+        "{token}",
+        "prompt tokens; absent where the engine computes other units",
+        lambda request: _in_tokens(request.work_unit, request.prompt_tokens),
     ),
     SpanAttribute(
         "gen_ai.usage.cache_read.input_tokens",
         "{token}",
         "prompt tokens found in a cache",
-        lambda request: request.cached_tokens,
+        lambda request: _in_tokens(request.work_unit, request.cached_tokens),
     ),
     SpanAttribute(
-        "gen_ai.usage.output_tokens", "{token}", "tokens generated", lambda request: request.output_tokens
+        "gen_ai.usage.output_tokens",
+        "{token}",
+        "tokens generated; absent where something else came out",
+        lambda request: _in_tokens(request.unit, request.output_tokens),
     ),
     SpanAttribute(
         "gen_ai.response.finish_reasons",
         "",
         "one finish reason, as vLLM names it",
         lambda request: (clean(request.finish_reason),),
+    ),
+    SpanAttribute(
+        "joulescope.request.output", "", "units that came out, where these are not tokens", _output
+    ),
+    SpanAttribute(
+        "joulescope.request.output_unit",
+        "",
+        "what came out, such as `image`; absent for tokens",
+        lambda request: None if request.unit == TOKEN else request.unit,
+    ),
+    SpanAttribute(
+        "joulescope.request.work", "", "units computed in its steps, where these are not tokens", _work
+    ),
+    SpanAttribute(
+        "joulescope.request.work_unit",
+        "",
+        "what was computed, such as `denoising step`; absent for tokens",
+        lambda request: None if request.work_unit == TOKEN else request.work_unit,
     ),
     SpanAttribute(
         "joulescope.request.energy", "J", "attributed energy", lambda request: request.attributed_joules

@@ -37,8 +37,13 @@ ENGINE = (
             "data_parallel",
             "data_parallel_index",
             "cost_source",
+            "software",
+            "unit",
+            "work_unit",
         ),
-        "Who an engine is, and where the cost facts of its model come from (vllm, config, unknown).",
+        "Who an engine is, where the cost facts of its model come from (vllm, config, declared, work, "
+        "unknown), and what it counts: unit is what comes out, work_unit what it computes. Where a metric of "
+        "it says tokens, it means these.",
         readers.engine_identity,
     ),
     Metric(
@@ -111,7 +116,7 @@ ENGINE = (
         "tokens",
         ("engine", "kind"),
         "Tokens computed in steps: prefill, decode, recomputed (again after a preemption), rejected "
-        "(speculative). Each token is of one kind.",
+        "(speculative). Each token is of one kind. In the engine's work_unit.",
         readers.of_engine_by(_computed_tokens, COMPUTED_TOKEN_KINDS),
     ),
     Metric(
@@ -127,7 +132,8 @@ ENGINE = (
         Kind.COUNTER,
         "tokens",
         ("engine",),
-        "Tokens that came out of the model: the divisor for joules per output token.",
+        "Tokens that came out of the model, or images or whatever else is the unit of the engine by "
+        "joulescope_engine_info: the divisor for joules per output token.",
         readers.of_engine(lambda engine: engine.tokens.get(GENERATED_TOKENS, 0)),
     ),
     Metric(
@@ -151,7 +157,8 @@ ENGINE = (
         Kind.HISTOGRAM,
         "joules",
         ("engine",),
-        "Attributed energy per output token of finished requests. Exemplars carry the trace id.",
+        "Attributed energy per output token (or image, by the engine's unit) of finished requests. Exemplars "
+        "carry the trace id.",
         readers.of_engine(lambda engine: engine.joules_per_output_token),
     ),
     Metric(

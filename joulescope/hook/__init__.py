@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-DEFAULT_SOCKET = "/run/joulescope/joulescope.sock"
+from joulescope.hook.environment import DEFAULT_SOCKET, is_disabled, named_socket
 
 
 def register() -> None:
@@ -30,9 +30,9 @@ def register() -> None:
 
 def _socket_path() -> str | None:
     """Where to report to; ``None`` if the hook is switched off or nobody asked for it."""
-    if os.environ.get("JOULESCOPE_DISABLED", "").strip().lower() in {"1", "true", "yes", "on"}:
+    if is_disabled(os.environ):
         return None
-    named = os.environ.get("JOULESCOPE_SOCKET", "").strip()
+    named = named_socket(os.environ)
     if named:
         return named
     return DEFAULT_SOCKET if os.path.exists(DEFAULT_SOCKET) else None

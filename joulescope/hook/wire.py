@@ -44,6 +44,7 @@ class EngineFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     instance_id: str = ""
     data_parallel_index: int = 0
+    name: str = ""
     model: str = ""
     served_model: str = ""
     dtype: str = ""
@@ -63,6 +64,9 @@ class EngineFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     speculative: str = ""
     prefix_caching: bool = False
     device: str = ""
+    software: str = "vllm"
+    unit: str = "token"
+    work_unit: str = "token"
     gpus: list[str] = []
     cost: CostFacts = CostFacts()
 

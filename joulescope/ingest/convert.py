@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.hook import wire
-from joulescope.model import CostFacts, EngineInfo, RequestEnded, RequestStarted, StepDone
+from joulescope.model import TOKEN, CostFacts, EngineInfo, RequestEnded, RequestStarted, StepDone
 
 MAX_TEXT = 256
 """Longest request id, LoRA name and the like that is kept: ids are chosen by clients."""
@@ -124,6 +124,9 @@ def engine_info(engine: str, hello: wire.Hello, facts: wire.EngineFacts) -> Engi
         async_scheduling=facts.async_scheduling,
         scheduler_class=facts.scheduler_class,
         capabilities=frozenset(hello.capabilities),
+        software=facts.software[:MAX_TEXT],
+        unit=facts.unit[:MAX_TEXT] or TOKEN,
+        work_unit=facts.work_unit[:MAX_TEXT] or TOKEN,
         gpus=tuple(facts.gpus),
         cost=CostFacts(
             source=cost.source,

@@ -128,7 +128,7 @@ class Sessions:
 
     def _label(self, facts: wire.EngineFacts) -> str:
         """Stable over restarts, unique among the engines that are connected."""
-        name = (facts.served_model or facts.model or "engine").rstrip("/").rsplit("/", 1)[-1]
+        name = (facts.name or facts.served_model or facts.model or "engine").rstrip("/").rsplit("/", 1)[-1]
         base = f"{name[:64]}-{facts.data_parallel_index}"
         taken = {session.info.engine for session in self._sessions.values() if session.info is not None}
         label, number = base, 1

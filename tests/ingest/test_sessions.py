@@ -24,6 +24,18 @@ def test_an_engine_gets_a_stable_label_and_its_twin_another() -> None:
     assert list(accountant.tallies) == ["tiny-0", "tiny-0#2"]
 
 
+def test_an_engine_may_have_a_name_and_units_of_its_own() -> None:
+    """The name makes the label and the model stays the model; units that are empty or absent are tokens."""
+    taken, accountant = sessions()
+    facts = wire.EngineFacts(name="painter", model="org/tiny", unit="image", work_unit="", software="")
+    taken.take(1, [wire.Hello(time_ns=0, engine=facts)])
+    info = accountant.tallies["painter-0"].info
+    assert (info.served_model, info.unit, info.work_unit, info.software) == ("org/tiny", "image", "token", "")
+    taken.take(2, [hello()])
+    assert accountant.tallies["tiny-0"].info.unit == "token"
+    assert accountant.tallies["tiny-0"].info.software == "vllm"
+
+
 def test_workers_bring_the_gpus_in_any_order() -> None:
     """A worker may say hello before or after its engine; the engine ends up with all GPUs, by rank."""
     taken, accountant = sessions()

@@ -114,6 +114,30 @@ def test_residuals_of_two_gpus_do_not_cancel() -> None:
     assert "1e-06 J" in printed(balance_table(off))
 
 
+@pytest.mark.parametrize(
+    ("units", "shown"),
+    [
+        (["token"], "token"),
+        (["image", "image"], "image"),
+        (["image", "token"], "output"),
+        (["second of audio"], "output"),
+        ([], "token"),
+    ],
+)
+def test_the_table_says_what_is_counted(units: list[str], shown: str) -> None:
+    """Engines that paint have joules per image, not per token; a mixture, or a long word, is output."""
+    snapshot, finished = outcome()
+    (engine,) = snapshot.engines
+    engines = tuple(replace(engine, info=replace(engine.info, unit=unit)) for unit in units)
+    painted = replace(snapshot, engines=engines)
+    assert f"J/{shown} " in plain_line(painted, None)
+    requests = [replace(finished[number], unit=unit) for number, unit in enumerate(units)]
+    if requests:
+        text = printed(render(painted, None, requests))
+        assert f"J/{shown} " in text
+        assert max(map(cell_len, text.splitlines())) <= 80
+
+
 def test_rates_are_those_since_the_earlier_snapshot() -> None:
     """J/token divides what came since then; with nothing to divide it says so."""
     snapshot, _ = outcome()

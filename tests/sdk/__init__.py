@@ -1,0 +1,1 @@
+"""Tests of the SDK, with which engines other than vLLM report."""
