@@ -29,6 +29,7 @@ from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDo
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
 from joulescope.sensors.nvml import NvmlSensor
+from joulescope.surroundings import Surroundings
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)
@@ -65,10 +66,12 @@ class Daemon:
         sinks: Sequence[RequestSink] = (),
         recorder: TraceWriter | None = None,
         wall: WallAnchor | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._sinks = list(sinks)
+        self._surroundings = surroundings or Surroundings()
         self._pipeline = Pipeline(
             Policy(
                 recompute_to=settings.recompute_to,
@@ -126,6 +129,7 @@ class Daemon:
         """
         clock = clock or SystemClock()
         wall = WallAnchor.now()
+        surroundings = Surroundings.build(settings, clock, wall, environ)
         if open_sensor is None and settings.sensor == "nvml":
             open_sensor = _nvml_opener(clock, settings)
         sinks = list(extra_sinks)
@@ -135,7 +139,13 @@ class Daemon:
             sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
-            settings, open_sensor=open_sensor, clock=clock, sinks=sinks, recorder=recorder, wall=wall
+            settings,
+            open_sensor=open_sensor,
+            clock=clock,
+            sinks=sinks,
+            recorder=recorder,
+            wall=wall,
+            surroundings=surroundings,
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -161,6 +171,7 @@ class Daemon:
             self._undo.callback(self._http.stop, 0.2)
             if self._sampler is not None:
                 self._sampler.start()
+            self._surroundings.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -181,6 +192,7 @@ class Daemon:
             sink.close(self._left(deadline_ns))
         if self._otlp_metrics is not None:
             self._otlp_metrics.close(self._left(deadline_ns))
+        self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
             _logger.info("%s", balance_line(gpu))
@@ -313,7 +325,8 @@ class Daemon:
         exported = {
             (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
         }
-        self._snapshot = self._pipeline.snapshot(self._clock.now_ns(), rejected=rejected, exported=exported)
+        snapshot = self._pipeline.snapshot(self._clock.now_ns(), rejected=rejected, exported=exported)
+        self._snapshot = self._surroundings.beside(snapshot)
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

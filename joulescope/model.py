@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.model_surroundings import Multipliers
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -378,3 +380,4 @@ class Snapshot:
     gpus: tuple[GpuTotals, ...] = ()
     engines: tuple[EngineTotals, ...] = ()
     sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)
+    multipliers: Multipliers = field(default_factory=Multipliers)

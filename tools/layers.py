@@ -36,19 +36,24 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model units errors clock"
+VALUES = "model_surroundings model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
     "units": _room(),
     "errors": _room(),
     "clock": _room("units"),
-    "model": _room(packages="numpy"),
+    "model_surroundings": _room(),
+    "model": _room("model_surroundings", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "gpu_records": _room("model errors hook.wire"),
+    "web": _room("errors clock units"),
+    "periodic": _room(),
+    "factors": _room(f"{VALUES} web periodic"),
     "config_kinds": _room(),
+    "config_multipliers": _room("errors config_kinds factors.intensity"),
     "config_file": _room("errors", packages="yaml"),
-    "config": _room("errors config_kinds config_file"),
+    "config": _room("errors config_kinds config_multipliers config_file"),
     "sensors": _room(VALUES, packages="pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
@@ -57,10 +62,13 @@ ROOMS: dict[str, Room] = {
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution", packages="numpy"),
     "replay": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution pipeline"),
-    "daemon": _room(f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline"),
+    "surroundings": _room(f"{VALUES} factors config"),
+    "daemon": _room(
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline surroundings"
+    ),
     "cli": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export simulation "
-        "pipeline replay daemon",
+        "pipeline replay surroundings daemon",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -15,6 +15,7 @@ from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_engine import ENGINE
+from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
@@ -93,4 +94,4 @@ SIDECAR = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *ENGINE, *SIDECAR)
+METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *ENGINE, *MULTIPLIERS, *SIDECAR)

@@ -12,6 +12,7 @@ from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
+from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.model import INTERVAL_LEVEL
 
@@ -19,6 +20,7 @@ SECTIONS = (
     ("Energy", ENERGY),
     ("GPUs and their sensors", GPU),
     ("Engines and requests", ENGINE),
+    ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
 )
 

@@ -17,6 +17,7 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
+from joulescope.model_surroundings import Multipliers
 
 GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
 GPU_B = "GPU-bbbbbbbb-0000-0000-0000-000000000002"
@@ -160,6 +161,14 @@ def rich_snapshot() -> Snapshot:
             rejected_records={"unknown_type": 4},
             attribution_lag_seconds=0.125,
             exported={("otlp", "exported"): 40, ("otlp", "dropped"): 0, ("jsonl", "written"): 40},
+        ),
+        multipliers=Multipliers(
+            pue_ratio=1.25,
+            carbon_grams_per_joule=0.0001220703125,
+            carbon_age_seconds=42.5,
+            carbon_failures={"timeout": 2},
+            price_per_joule=6.103515625e-08,
+            currency="EUR",
         ),
     )
 
