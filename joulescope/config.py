@@ -34,13 +34,14 @@ from joulescope.config_kinds import (
     Whole,
     factor_of,
 )
-from joulescope.config_multipliers import (
+from joulescope.config_surroundings import (
     Currency,
     HeaderName,
     Intensity,
     OptionalNumber,
     Pointer,
     SecretPlace,
+    Servers,
     check_ages,
     check_price,
 )
@@ -200,6 +201,15 @@ class Settings:
         "Price of electricity per kWh, in the currency. Exported beside the joules, never in them.",
     )
     currency: str | None = _setting(None, Currency(), "Currency of the price, as ISO 4217 abbreviates it.")
+    scrape: tuple[str, ...] = _setting(
+        (),
+        Servers(16),  # each is a label value, and a thread
+        "Pages of metrics of vLLM, SGLang or TGI servers that have no hook: figures of a whole run beside "
+        "the joules, none by request. /metrics is meant where a URL has no path.",
+    )
+    scrape_seconds: float = _setting(
+        5.0, Number(1.0, 300.0, "seconds"), "Time from one look at such a page to the next, seconds."
+    )
     log_level: str = _setting(
         "info", Choice(("debug", "info", "warning", "error")), "Least severe message that is logged."
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from joulescope.model_surroundings import Multipliers
+from joulescope.model_surroundings import Multipliers, ServerTotals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -381,3 +381,5 @@ class Snapshot:
     engines: tuple[EngineTotals, ...] = ()
     sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)
     multipliers: Multipliers = field(default_factory=Multipliers)
+    servers: tuple[ServerTotals, ...] = ()
+    """Those without a hook, whose own pages are read."""

@@ -28,6 +28,7 @@ class Peer:
     def __init__(self) -> None:
         self.answer: Answer | Callable[[str], Answer] = Answer()
         self.asked: list[tuple[str, Mapping[str, str]]] = []
+        self.was_asked = threading.Event()
         self.closing = threading.Event()
         self.url = ""
 
@@ -43,6 +44,7 @@ def http_peer() -> Iterator[Peer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             peer.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            peer.was_asked.set()
             _send(self, peer, peer.answer_to(self.path))
 
         def log_message(self, *_: object) -> None:

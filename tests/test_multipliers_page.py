@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from joulescope.config import load
 from joulescope.export.metrics import METRICS
-from tests.requirements import need_program
+from tests.promtool import expectations_missed, queries_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "multipliers.md").read_text(encoding="utf-8")
 SETTINGS, RULES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-QUERIES = dict(re.findall(r"^\| ([^`|]+) \| `(\w[^`]*)` \|$", PAGE, flags=re.MULTILINE))
-
-PARTS = 2.0**20
-"""Figures are compared in so fine parts: this promtool compares to the last bit."""
+QUERIES = queries_of(PAGE)
 
 TARGET = '{job="j",instance="a"}'
 SERIES = {
@@ -39,36 +34,6 @@ ENGINE_SERIES = {
     f"joulescope_grid_carbon_intensity_grams_per_joule{TARGET}": "0.0001x20",
     'joulescope_electricity_price_per_joule{job="j",instance="a",currency="EUR"}': "0.0000001x20",
 }
-
-
-def run(folder: Path, series: dict[str, str], expected: dict[str, list[tuple[str, float]]], at: str) -> str:
-    """What promtool says of the expectations; empty if all hold."""
-    (folder / "rules.yml").write_text(RULES)
-    tests = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "30s",
-        "tests": [
-            {
-                "interval": "30s",
-                "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [
-                    {
-                        "expr": f"round({query}, {1 / PARTS!r})",
-                        "eval_time": at,
-                        "exp_samples": [
-                            {"labels": labels, "value": round(value * PARTS) / PARTS}
-                            for labels, value in samples
-                        ],
-                    }
-                    for query, samples in expected.items()
-                ],
-            }
-        ],
-    }
-    (folder / "tests.yml").write_text(json.dumps(tests))  # JSON is YAML
-    command = [need_program("promtool"), "test", "rules", "tests.yml"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return "" if result.returncode == 0 else result.stdout + result.stderr
 
 
 def test_the_settings_of_the_page_load(tmp_path: Path) -> None:
@@ -96,7 +61,7 @@ def test_the_rules_sum_up_a_day(tmp_path: Path) -> None:
         QUERIES["Money of the last day, by currency"]: [('{currency="EUR"}', 3.75e-5 * 30 * 2880)],
         "instance:joulescope_facility_power:watts": [(TARGET, 375.0)],  # not that without factors
     }
-    assert run(tmp_path, SERIES, expected, "1d1h15s") == ""
+    assert expectations_missed(tmp_path, RULES, SERIES, expected, "1d1h15s") == ""
 
 
 @pytest.mark.parametrize(
@@ -121,10 +86,13 @@ def test_the_queries_of_the_page_have_the_right_answer(
     tmp_path: Path, question: str, labels: str, value: float
 ) -> None:
     """Each query gives, for known series, the figure that one works out by hand."""
-    assert run(tmp_path, ENGINE_SERIES, {QUERIES[question]: [(labels, value)]}, "10m") == ""
+    assert (
+        expectations_missed(tmp_path, RULES, ENGINE_SERIES, {QUERIES[question]: [(labels, value)]}, "10m")
+        == ""
+    )
 
 
 def test_a_wrong_expectation_is_noticed(tmp_path: Path) -> None:
     """promtool does look: another figure is a failure."""
     query = QUERIES["The intensity in gCO2e/kWh"]
-    assert "FAILED" in run(tmp_path, ENGINE_SERIES, {query: [(TARGET, 361.0)]}, "10m")
+    assert "FAILED" in expectations_missed(tmp_path, RULES, ENGINE_SERIES, {query: [(TARGET, 361.0)]}, "10m")

@@ -50,10 +50,11 @@ ROOMS: dict[str, Room] = {
     "web": _room("errors clock units"),
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
+    "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
     "config_kinds": _room(),
-    "config_multipliers": _room("errors config_kinds factors.intensity"),
+    "config_surroundings": _room("errors config_kinds factors.intensity"),
     "config_file": _room("errors", packages="yaml"),
-    "config": _room("errors config_kinds config_multipliers config_file"),
+    "config": _room("errors config_kinds config_surroundings config_file"),
     "sensors": _room(VALUES, packages="pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
@@ -62,7 +63,7 @@ ROOMS: dict[str, Room] = {
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution", packages="numpy"),
     "replay": _room(f"{VALUES} gpu_records hook.wire ingest sampling attribution pipeline"),
-    "surroundings": _room(f"{VALUES} factors config"),
+    "surroundings": _room(f"{VALUES} factors scraping config"),
     "daemon": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline surroundings"
     ),

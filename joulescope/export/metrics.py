@@ -17,6 +17,7 @@ from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_servers import SERVERS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
 RECORD_TYPES = ("hello", "request_start", "step", "request_end", "overhead", "gap", "progress", "bye")
@@ -94,4 +95,4 @@ SIDECAR = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *ENGINE, *MULTIPLIERS, *SIDECAR)
+METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *ENGINE, *SERVERS, *MULTIPLIERS, *SIDECAR)

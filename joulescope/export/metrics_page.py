@@ -14,12 +14,14 @@ from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
+from joulescope.export.table_servers import SERVERS
 from joulescope.model import INTERVAL_LEVEL
 
 SECTIONS = (
     ("Energy", ENERGY),
     ("GPUs and their sensors", GPU),
     ("Engines and requests", ENGINE),
+    ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
 )

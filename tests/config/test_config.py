@@ -88,6 +88,12 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ("carbon_header", "auth-token", "auth-token"),
         ("carbon_token", "env:GRID_TOKEN", "env:GRID_TOKEN"),
         ("carbon_token", "file:/run/secrets/grid", "file:/run/secrets/grid"),
+        ("scrape", "none", ()),
+        (
+            "scrape",
+            "http://127.0.0.1:8000, http://[::1]:30000/metrics/,http://127.0.0.1:8000/metrics",
+            ("http://127.0.0.1:8000/metrics", "http://[::1]:30000/metrics/"),
+        ),
         ("log_level", "debug", "debug"),
         ("log_format", "json", "json"),
     ],
@@ -228,6 +234,15 @@ def test_variables_of_others_are_left_alone() -> None:
         ("carbon_refresh_seconds", "0", "between 1 and 86400"),
         ("electricity_price", "-0.1", "between 0 and"),
         ("currency", "€", "such as EUR"),
+        ("scrape", ",", "one or more URLs"),
+        ("scrape", "127.0.0.1:8000", "http:// or https://"),
+        ("scrape", "http://a/metrics?key=1", "has no query"),
+        (
+            "scrape",
+            ",".join(f"http://a:{port}" for port in range(1, 18)),
+            "names 17 servers, 16 are the most",
+        ),
+        ("scrape_seconds", "0.5", "between 1 and 300"),
     ],
 )
 def test_a_bad_value_says_what_where_and_what_would_do(name: str, text: str, words: str) -> None:

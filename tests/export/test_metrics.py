@@ -11,6 +11,7 @@ from joulescope.export.metrics import METRICS, RECORD_TYPES
 from joulescope.export.metrics_page import QUERIES, render
 from joulescope.export.prometheus import BASE_UNITS
 from joulescope.export.table_factors import MULTIPLIERS
+from joulescope.export.table_servers import SERVERS
 from joulescope.hook import wire
 from joulescope.model import HistogramState, Snapshot
 from joulescope.model_surroundings import Multipliers
@@ -115,6 +116,20 @@ def test_multipliers_are_absent_unless_known() -> None:
     old = Snapshot(0, 0.0, multipliers=Multipliers(carbon_age_seconds=9e4, carbon_failures={"status": 3}))
     value, age, failures = (points(f"joulescope_{name}", old) for name in CARBON)
     assert (value, age, failures[("status",)], failures[("timeout",)]) == ({}, {(): 9e4}, 3, 0)
+
+
+def test_a_server_that_is_down_has_no_figures() -> None:
+    """Of a page that cannot be had only that is told, and why; the other server's figures stay."""
+    snapshot, (up, down) = rich_snapshot(), [(server.server,) for server in rich_snapshot().servers]
+    for metric in SERVERS:
+        assert (metric.name, {point.labels[:1] for point in metric.read(snapshot)}) in (
+            (metric.name, {up}),
+            ("joulescope_scraped_server_up", {up, down}),
+            ("joulescope_scraped_resets_total", {up, down}),
+            ("joulescope_scraped_failures_total", {up, down}),
+        )
+    failures = points("joulescope_scraped_failures_total", snapshot)
+    assert (failures[(*down, "unreachable")], failures[(*down, "timeout")]) == (40, 0)
 
 
 def test_joules_have_no_multiplier_in_them() -> None:

@@ -1,4 +1,4 @@
-"""Kinds of settings that say what joules are multiplied by, and where such a figure is found."""
+"""Kinds of settings that say what stands beside the accounts, and where it is found."""
 
 from __future__ import annotations
 
@@ -134,6 +134,37 @@ class Currency:
 
     def text(self, value: str | None) -> str:
         return "none" if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """URLs of ``/metrics`` pages, separated by commas, or ``none``."""
+
+    most: int
+    metavar: str = "URL,...|none"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        if text == "none":
+            return ()
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        urls = tuple(dict.fromkeys(map(self._page, parts)))
+        if not urls:
+            raise ValueError("it is one or more URLs such as http://127.0.0.1:8000/metrics, or none")
+        if len(urls) > self.most:
+            raise ValueError(f"it names {len(urls)} servers, {self.most} are the most")
+        return urls
+
+    def text(self, value: tuple[str, ...]) -> str:
+        return ",".join(value) or "none"
+
+    def _page(self, text: str) -> str:
+        """The page of a server: ``/metrics`` unless another is named. The URL becomes a label."""
+        parts = urllib.parse.urlsplit(http_url(text))
+        if parts.query or parts.fragment:
+            raise ValueError(
+                f"{text!r}: a page of metrics has no query; leave out what follows {parts.path!r}"
+            )
+        return parts._replace(path="/metrics" if parts.path in ("", "/") else parts.path).geturl()
 
 
 def http_url(text: str) -> str:
