@@ -159,8 +159,8 @@ class Settings:
     pue: float | None = _setting(
         None,
         OptionalNumber(
-            Number(1.0, 5.0, "facility energy per IT energy"),
-            "; it holds the IT equipment itself, so it is 1 at least, and 1.1 to 1.6 is usual",
+            Number(1.0, 5.0, "times the energy of the IT equipment"),
+            "; that equipment is in it, so 1 is the least, and 1.1 to 1.6 is usual",
         ),
         "Power usage effectiveness of the facility: its energy per energy of its IT equipment. Exported "
         "beside the joules, never in them.",
@@ -351,7 +351,8 @@ def _parse(name: str, text: str, origin: Origin) -> Any:
     try:
         return TABLE[name].kind.parse(text)
     except ValueError as problem:
-        raise ConfigError(f"{origin}: {name} cannot be {text!r}: {problem}") from None
+        shown = "this" if getattr(TABLE[name].kind, "hidden", False) else repr(text)
+        raise ConfigError(f"{origin}: {name} cannot be {shown}: {problem}") from None
 
 
 def _check_together(settings: Settings, origins: Origins) -> None:

@@ -106,6 +106,8 @@ class SecretPlace:
     """Where a secret is: never the secret itself, which ``config show`` would print."""
 
     metavar: str = "env:VARIABLE|file:PATH|none"
+    hidden: bool = True
+    """Errors do not repeat the text: it may be the secret after all."""
 
     def parse(self, text: str) -> str | None:
         if text == "none":

@@ -44,7 +44,7 @@ class Surroundings:
             ConfigError: if a variable that should hold a token does not.
         """
         servers = [
-            ScrapedServer(url, clock, period_seconds=settings.scrape_seconds) for url in settings.scrape
+            ScrapedServer(url, clock, wall, period_seconds=settings.scrape_seconds) for url in settings.scrape
         ]
         if servers and settings.gpus == "engine":
             _logger.warning(

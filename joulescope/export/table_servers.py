@@ -98,8 +98,8 @@ SERVERS = (
         Kind.COUNTER,
         "resets",
         ("server",),
-        "Times the server's counters began again, as after a restart. What it counted from the last look at "
-        "it until then is lost.",
+        "Times the server's counters began again, as after a restart, or another server answered. What was "
+        "counted from the last look until then is lost.",
         _of_server(lambda server: server.resets),
     ),
     Metric(

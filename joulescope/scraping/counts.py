@@ -49,12 +49,18 @@ class TokenCount:
         self.tokens: float | None = None
         """Counted so far; ``None`` before the counter was first seen."""
         self._last: dict[Labels, float] = {}
+        self._begun = False
+
+    def start_over(self) -> None:
+        """The next page is of another server: compare nothing with it, and go on from there."""
+        self._last.clear()
+        self._begun = False
 
     def take(self, values: Mapping[Labels, float] | None, *, restarted: bool) -> bool:
         """Takes the counter's series of one page; true if one of them began again."""
         if values is None:
             return False
-        first_page = self.tokens is None
+        first_page, self._begun = not self._begun, True
         counted, reset = self.tokens or 0.0, False
         for labels, value in values.items():
             step = count_step(self._last.get(labels), value, first_page=first_page, restarted=restarted)

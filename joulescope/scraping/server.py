@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 from joulescope import __version__, web
-from joulescope.clock import Clock
+from joulescope.clock import Clock, WallAnchor
 from joulescope.errors import FetchError
 from joulescope.model_surroundings import ServerTotals
 from joulescope.periodic import Periodic
 from joulescope.scraping.counts import TokenCount
 from joulescope.scraping.page import Page, read_page
-from joulescope.units import ns_from_seconds, seconds_from_ns
+from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds, seconds_from_ns
 
 _logger = logging.getLogger(__name__)
 
@@ -20,6 +20,9 @@ MAX_BYTES = 8 << 20
 FRESH_PERIODS = 3
 """A page is shown so many periods, and once the timeout, unless a later look failed."""
 
+START_SLACK_SECONDS = 1.0
+"""Processes tell when they started to a hundredth of a second, by a boot time that clocks agree on less."""
+
 HEADERS = {"Accept": "text/plain;version=0.0.4", "User-Agent": f"joulescope/{__version__}"}
 
 
@@ -27,10 +30,17 @@ class ScrapedServer:
     """Looks at one ``/metrics`` page each period, and knows what it said."""
 
     def __init__(
-        self, url: str, clock: Clock, *, period_seconds: float, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        url: str,
+        clock: Clock,
+        wall: WallAnchor,
+        *,
+        period_seconds: float,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.url = url
         self._clock = clock
+        self._wall = wall
         self._period_seconds = period_seconds
         self._timeout_seconds = timeout_seconds
         self._fresh_ns = ns_from_seconds(FRESH_PERIODS * period_seconds + timeout_seconds)
@@ -80,18 +90,16 @@ class ScrapedServer:
         if self._complaint:
             _logger.info("%s answers again", self.url)
         self._complaint = ""
-        told = self._told[0]
-        restarted = None not in (page.start_seconds, self._start_seconds) and (
-            page.start_seconds != self._start_seconds
-        )
-        self._start_seconds = page.start_seconds
-        resets = [
-            count.take({} if page.kind is None else values, restarted=restarted)
-            for count, values in (
-                (self._generated, page.generated_tokens),
-                (self._prompt, page.prompt_tokens),
-            )
-        ]
+        told, seen_ns = self._told
+        restarted, swapped = self._compare_starts(page.start_seconds, seen_ns)
+        resets = [swapped]
+        for count, values in (
+            (self._generated, page.generated_tokens),
+            (self._prompt, page.prompt_tokens),
+        ):
+            if swapped:
+                count.start_over()
+            resets.append(count.take({} if page.kind is None else values, restarted=restarted))
         self._told = (
             ServerTotals(
                 server=self.url,
@@ -107,6 +115,18 @@ class ScrapedServer:
             ),
             time_ns,
         )
+
+    def _compare_starts(self, start_seconds: float | None, seen_ns: int) -> tuple[bool, bool]:
+        """Whether the process is a new one, and whether it was there before we last saw the old one.
+
+        Then it did not follow it: a load balancer stands between, or the clock was set. All that it counted
+        in its life is not to be added to what the other did.
+        """
+        before, self._start_seconds = self._start_seconds, start_seconds
+        if before is None or start_seconds is None or start_seconds == before:
+            return False, False
+        seen_seconds = self._wall.wall_of(seen_ns) / NANOSECONDS_PER_SECOND
+        return True, start_seconds < seen_seconds - START_SLACK_SECONDS
 
     def _failed(self, error: FetchError) -> float:
         """Tries again after the usual pause and not later: tokens that a server makes before it is first

@@ -214,7 +214,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("max_open_requests", "0", "between 1 and"),
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
-        ("pue", "0.8", "so it is 1 at least"),
+        ("pue", "0.8", "so 1 is the least"),
         ("pue", "125", "between 1 and 5"),
         ("carbon_intensity", "0.4", "0.4 looks like kilograms: write 400"),
         ("carbon_intensity", "302000", "write 302"),
@@ -251,6 +251,13 @@ def test_a_bad_value_says_what_where_and_what_would_do(name: str, text: str, wor
     assert message.startswith(f"flag {TABLE[name].flag}: {name} cannot be ")
     assert words in message
     assert _refused(environ={TABLE[name].variable: text}).startswith(f"variable {TABLE[name].variable}: ")
+
+
+def test_a_secret_given_in_the_wrong_place_is_not_repeated() -> None:
+    """Who writes the token itself where its place belongs does not find it in the log."""
+    message = _refused(environ={"JOULESCOPE_CARBON_TOKEN": "sesame"})
+    assert message.startswith("variable JOULESCOPE_CARBON_TOKEN: carbon_token cannot be this: ")
+    assert "sesame" not in message
 
 
 def test_a_bad_value_of_the_file_names_its_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from joulescope.clock import ManualClock
+from joulescope.clock import ManualClock, WallAnchor
 from joulescope.model_surroundings import ServerTotals
 from joulescope.scraping.server import ScrapedServer
 from tests.http_peer import Answer, Peer, http_peer
@@ -15,6 +15,9 @@ from tests.scraping.test_page import SGLANG, TGI, VLLM
 
 GENERATED = b'vllm:generation_tokens_total{engine="0",model_name="tiny"} 60.0'
 STARTED = b"process_start_time_seconds 1.79574767506e+09"
+WALL = WallAnchor(monotonic_ns=0, wall_ns=1_795_748_000 * 1_000_000_000)
+"""Some minutes after the process of the page began."""
+
 assert GENERATED in VLLM
 assert STARTED in VLLM
 
@@ -32,7 +35,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def server(peer: Peer, clock: ManualClock) -> ScrapedServer:
-    return ScrapedServer(peer.url + "/metrics", clock, period_seconds=5, timeout_seconds=5)
+    return ScrapedServer(peer.url + "/metrics", clock, WALL, period_seconds=5, timeout_seconds=5)
 
 
 def vllm_page(tokens: int, start: bytes = STARTED) -> Answer:
@@ -70,6 +73,14 @@ def test_tokens_go_on_over_a_restart(server: ScrapedServer, peer: Peer, clock: M
     totals = look(server, peer, clock, vllm_page(130, b"process_start_time_seconds 1.7957999e+09"))
     assert (totals.generated_tokens, totals.resets, totals.failures) == (170, 1, {"status": 1})
     assert look(server, peer, clock, vllm_page(135, b"process_start_time_seconds 1.7957999e+09")).resets == 1
+
+
+def test_another_server_is_no_restart(server: ScrapedServer, peer: Peer, clock: ManualClock) -> None:
+    """Behind a load balancer the life of a second server is not added to the first one's, again and again."""
+    other = b"process_start_time_seconds 1.79574e+09"
+    for start, tokens in ((STARTED, 60), (other, 9000), (STARTED, 70), (other, 9001), (other, 9003)):
+        totals = look(server, peer, clock, vllm_page(tokens, start))
+    assert (totals.generated_tokens, totals.resets) == (2, 3)
 
 
 def test_a_server_that_is_down_is_absent_and_counted(
@@ -113,7 +124,7 @@ def test_the_log_tells_each_trouble_once(
 def test_the_thread_looks_by_itself(peer: Peer, clock: ManualClock) -> None:
     """Started for real it asks at once, and ends when told to."""
     peer.answer = vllm_page(60)
-    server = ScrapedServer(peer.url, clock, period_seconds=5)
+    server = ScrapedServer(peer.url, clock, WALL, period_seconds=5)
     server.start()
     assert peer.was_asked.wait(20)
     server.stop(20)
