@@ -2,7 +2,8 @@
 
 An answer is small, comes in time and from where it was asked for, or it is an error. A redirect is followed
 within the same scheme, host and port only, so that a token never reaches a host that the operator did not
-name. Proxies are those of the usual variables (``https_proxy``, ``no_proxy``, …).
+name. Proxies are those of the usual variables (``https_proxy``, ``no_proxy``, …), unless the host is asked
+directly.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ def get(
     headers: Mapping[str, str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     max_bytes: int = MAX_BYTES,
+    direct: bool = False,
 ) -> bytes:
     """Body of the answer.
 
+    ``direct`` asks the host itself, whatever proxy is set: what is on this machine no proxy can reach.
     ``timeout_seconds`` bounds every single wait for the peer, and the whole time to within one such wait.
 
     Raises:
@@ -47,7 +50,7 @@ def get(
     request = urllib.request.Request(url, headers=dict(headers or {}))
     place = shown(url)
     try:
-        with _OPENER.open(request, timeout=timeout_seconds) as answer:
+        with _opener(direct).open(request, timeout=timeout_seconds) as answer:
             body = bytearray()
             while chunk := answer.read1(_CHUNK_BYTES):
                 body += chunk
@@ -102,7 +105,9 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_OPENER = urllib.request.build_opener(_SameOrigin)
+def _opener(direct: bool) -> urllib.request.OpenerDirector:
+    no_proxy = [urllib.request.ProxyHandler({})] if direct else []
+    return urllib.request.build_opener(_SameOrigin, *no_proxy)
 
 
 def _late(place: str, timeout_seconds: float) -> FetchError:

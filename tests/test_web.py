@@ -103,6 +103,18 @@ def test_a_redirect_elsewhere_takes_no_token_along(peer: Peer) -> None:
     assert "another place; if you trust it" in str(error)
 
 
+def test_proxies_are_those_of_the_usual_variables(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source on the network is asked through the proxy; a server beside us is not, even if one is set."""
+    monkeypatch.setenv("http_proxy", peer.url)
+    monkeypatch.setenv("no_proxy", "")
+    peer.answer = Answer(b"7")
+    with http_peer() as near:
+        near.answer = Answer(b"8")
+        assert web.get("http://grid.invalid/x", CLOCK) == b"7"
+        assert web.get(near.url + "/metrics", CLOCK, direct=True) == b"8"
+    assert [path for path, _ in peer.asked] == ["http://grid.invalid/x"]
+
+
 def test_a_circle_of_redirects_ends(peer: Peer) -> None:
     """A server that sends its caller round and round is given up."""
     peer.answer = Answer(status=302, headers={"Location": "/again"})

@@ -72,6 +72,7 @@ class ScrapedServer:
                     headers=HEADERS,
                     timeout_seconds=self._timeout_seconds,
                     max_bytes=MAX_BYTES,
+                    direct=True,
                 )
             )
         except FetchError as error:
