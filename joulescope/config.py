@@ -35,6 +35,17 @@ from joulescope.config_kinds import (
     Whole,
     factor_of,
 )
+from joulescope.config_surroundings import (
+    Currency,
+    HeaderName,
+    Intensity,
+    OptionalNumber,
+    Pointer,
+    SecretPlace,
+    Servers,
+    check_ages,
+    check_price,
+)
 from joulescope.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "JOULESCOPE_"
@@ -158,6 +169,60 @@ class Settings:
         65536,
         Whole(1, 100_000_000, "requests"),
         "Requests followed at once; beyond it the oldest is given up and counted.",
+    )
+    pue: float | None = _setting(
+        None,
+        OptionalNumber(
+            Number(1.0, 5.0, "times the energy of the IT equipment"),
+            "; that equipment is in it, so 1 is the least, and 1.1 to 1.6 is usual",
+        ),
+        "Power usage effectiveness of the facility: its energy per energy of its IT equipment. Exported "
+        "beside the joules, never in them.",
+    )
+    carbon_intensity: float | str | None = _setting(
+        None,
+        Intensity(),
+        "Carbon intensity of the grid in gCO2e/kWh: a constant, or the URL or file where it is kept up to "
+        "date. Exported beside the joules, never in them.",
+    )
+    carbon_field: str = _setting(
+        "/carbonIntensity",
+        Pointer(),
+        "JSON pointer to the intensity, where its URL or file holds JSON and not just a number.",
+    )
+    carbon_refresh_seconds: float = _setting(
+        300.0,
+        Number(1.0, 86400.0, "seconds"),
+        "Pause between two looks at the URL or file of the carbon intensity, seconds.",
+    )
+    carbon_max_age_seconds: float = _setting(
+        7200.0,
+        Number(1.0, 604800.0, "seconds"),
+        "A carbon intensity that was not found for longer, or whose file was not changed for longer, is not "
+        "shown any more, seconds.",
+    )
+    carbon_header: str = _setting(
+        "Authorization", HeaderName(), "HTTP header that takes the token to the URL of the carbon intensity."
+    )
+    carbon_token: str | None = _setting(
+        None,
+        SecretPlace(),
+        "Where the whole value of that header is: a variable, or a file that is read anew each time.",
+    )
+    electricity_price: float | None = _setting(
+        None,
+        OptionalNumber(Number(0.0, 100_000.0, "units of the currency per kWh")),
+        "Price of electricity per kWh, in the currency. Exported beside the joules, never in them.",
+    )
+    currency: str | None = _setting(None, Currency(), "Currency of the price, as ISO 4217 abbreviates it.")
+    scrape: tuple[str, ...] = _setting(
+        (),
+        Servers(16),  # each is a label value, and a thread
+        "Pages of metrics of vLLM, SGLang or TGI servers that have no hook: figures of a whole run beside "
+        "the joules, none by request. /metrics is meant where a URL has no path.",
+    )
+    scrape_seconds: float = _setting(
+        5.0, Number(1.0, 300.0, "seconds"), "Time from one look at such a page to the next, seconds."
     )
     log_level: str = _setting(
         "info", Choice(("debug", "info", "warning", "error")), "Least severe message that is logged."
@@ -300,7 +365,8 @@ def _parse(name: str, text: str, origin: Origin) -> Any:
     try:
         return TABLE[name].kind.parse(text)
     except ValueError as problem:
-        raise ConfigError(f"{origin}: {name} cannot be {text!r}: {problem}") from None
+        shown = "this" if getattr(TABLE[name].kind, "hidden", False) else repr(text)
+        raise ConfigError(f"{origin}: {name} cannot be {shown}: {problem}") from None
 
 
 def _check_together(settings: Settings, origins: Origins) -> None:
@@ -311,6 +377,8 @@ def _check_together(settings: Settings, origins: Origins) -> None:
             f"window_seconds ({settings.window_seconds:g}, {origins['window_seconds']}): "
             "a window must have time to fill; raise the first or lower the second"
         )
+    check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
+    check_price(settings.electricity_price, settings.currency, origins)
 
 
 def _did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
 from joulescope.sensors.amd import opener as amd_opener
 from joulescope.sensors.nvml import NvmlSensor
+from joulescope.surroundings import Surroundings
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)
@@ -70,10 +71,12 @@ class Daemon:
         recorder: TraceWriter | None = None,
         wall: WallAnchor | None = None,
         host: HostPoller | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._sinks = list(sinks)
+        self._surroundings = surroundings or Surroundings()
         self._pipeline = Pipeline(
             Policy(
                 recompute_to=settings.recompute_to,
@@ -134,6 +137,7 @@ class Daemon:
         wall = WallAnchor.now()
         if open_sensor is None:
             open_sensor = _opener(clock, settings)
+        surroundings = Surroundings.build(settings, clock, wall, environ)
         sinks = list(extra_sinks)
         if settings.request_log is not None:
             sinks.append(RequestLog(settings.request_log, wall))
@@ -148,6 +152,7 @@ class Daemon:
             recorder=recorder,
             wall=wall,
             host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
+            surroundings=surroundings,
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -173,6 +178,7 @@ class Daemon:
             self._undo.callback(self._http.stop, 0.2)
             if self._sampler is not None:
                 self._sampler.start()
+            self._surroundings.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -193,6 +199,7 @@ class Daemon:
             sink.close(self._left(deadline_ns))
         if self._otlp_metrics is not None:
             self._otlp_metrics.close(self._left(deadline_ns))
+        self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
             _logger.info("%s", balance_line(gpu))
@@ -343,12 +350,13 @@ class Daemon:
         exported = {
             (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
         }
-        self._snapshot = self._pipeline.snapshot(
+        snapshot = self._pipeline.snapshot(
             self._clock.now_ns(),
             rejected=rejected,
             exported=exported,
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
+        self._snapshot = self._surroundings.beside(snapshot)
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

@@ -44,6 +44,19 @@ class TraceError(JoulescopeError):
     exit_code = 4
 
 
+class FetchError(JoulescopeError):
+    """A figure that others publish, in a file or on the network, cannot be had now.
+
+    It is counted and tried again; it never ends the process. ``reason`` is one word, for the counter;
+    ``retry_seconds`` is how long the other side asks to be left alone, if it does.
+    """
+
+    def __init__(self, reason: str, message: str, retry_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_seconds = retry_seconds
+
+
 class ConservationError(JoulescopeError):
     """The ledger does not add up. It is a bug in joulescope, never the user's fault."""
 

@@ -20,6 +20,7 @@ from joulescope.gpu_model import GpuStatus as GpuStatus
 from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
+from joulescope.surroundings_model import Multipliers, ServerTotals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -348,3 +349,6 @@ class Snapshot:
     sidecar: SidecarTotals = SidecarTotals(start_wall_seconds=0.0)
     host: HostTotals = field(default_factory=HostTotals)
     """CPU packages and DRAM; its joules are in no other figure."""
+    multipliers: Multipliers = field(default_factory=Multipliers)
+    servers: tuple[ServerTotals, ...] = ()
+    """Those without a hook, whose own pages are read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 MICROJOULES_PER_JOULE = 1_000_000
+JOULES_PER_KWH = 3_600_000
 
 
 def seconds_from_ns(duration_ns: int) -> float:

@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model units errors clock"
+VALUES = "model host_model surroundings_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -45,14 +45,20 @@ ROOMS: dict[str, Room] = {
     "clock": _room("units"),
     "gpu_model": _room(),
     "host_model": _room(),
-    "model": _room("gpu_model host_model", packages="numpy"),
+    "surroundings_model": _room(),
+    "model": _room("gpu_model host_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
+    "web": _room("errors clock units"),
+    "periodic": _room(),
+    "factors": _room(f"{VALUES} web periodic"),
+    "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
     "config_kinds": _room(),
+    "config_surroundings": _room("errors config_kinds factors.intensity"),
     "config_file": _room("errors", packages="yaml"),
-    "config": _room("errors config_kinds config_file"),
+    "config": _room("errors config_kinds config_surroundings config_file"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
@@ -65,13 +71,15 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
+    "surroundings": _room(f"{VALUES} factors scraping config"),
     "daemon": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch"
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch "
+        "surroundings"
     ),
     "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),
     "cli": _room(
         f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
-        "pipeline replay daemon",
+        "pipeline replay surroundings daemon",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -15,8 +15,10 @@ from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_engine import ENGINE
+from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
@@ -95,4 +97,14 @@ SIDECAR = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*ENERGY, *GPU, *STATUS, *HOST, *ENGINE, *SIDECAR, *SAMPLER)
+METRICS: tuple[Metric, ...] = (
+    *ENERGY,
+    *GPU,
+    *STATUS,
+    *HOST,
+    *ENGINE,
+    *SERVERS,
+    *MULTIPLIERS,
+    *SIDECAR,
+    *SAMPLER,
+)

@@ -12,8 +12,10 @@ from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_engine import ENGINE
+from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
 
@@ -23,6 +25,8 @@ SECTIONS = (
     ("GPUs beside their energy", STATUS),
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
+    ("Servers without a hook", SERVERS),
+    ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
 )

@@ -24,7 +24,16 @@ from joulescope.model import HistogramState, Snapshot
 
 _logger = logging.getLogger(__name__)
 
-UNITS = {"joules": "J", "watts": "W", "bytes": "By", "seconds": "s", "ratio": "1", "": "1"}
+UNITS = {
+    "joules": "J",
+    "watts": "W",
+    "bytes": "By",
+    "seconds": "s",
+    "ratio": "1",
+    "grams_per_joule": "g/J",
+    "per_joule": "/J",
+    "": "1",
+}
 """UCUM codes; what is counted becomes an annotation such as ``{request}``."""
 
 ADDITIVE_UNITS = ("bytes", "requests", "sessions")

@@ -24,7 +24,7 @@ MAX_EXEMPLAR_RUNES = 128
 
 GZIP_LEVEL = 5
 
-BASE_UNITS = ("joules", "watts", "bytes", "seconds", "ratio")
+BASE_UNITS = ("joules", "watts", "bytes", "seconds", "ratio", "grams_per_joule", "per_joule")
 """Units that OpenMetrics states beside the name; it requires that the family's name ends with them."""
 
 

@@ -21,6 +21,7 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
+from joulescope.surroundings_model import Multipliers
 from joulescope.units import seconds_from_ns
 
 Number = float | int | None
@@ -209,6 +210,16 @@ def of_sidecar(value: Callable[[SidecarTotals], Number]) -> Read:
 
     def read(snapshot: Snapshot) -> Iterator[Point]:
         if (number := value(snapshot.sidecar)) is not None:
+            yield Point((), number)
+
+    return read
+
+
+def of_multipliers(value: Callable[[Multipliers], Number]) -> Read:
+    """One point without labels, none where it is not configured or not known."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        if (number := value(snapshot.multipliers)) is not None:
             yield Point((), number)
 
     return read

@@ -78,6 +78,22 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ("record", "/tmp/t.jsonl.gz", "/tmp/t.jsonl.gz"),
         ("recompute_to", "request", "request"),
         ("max_open_requests", "1_000", 1000),
+        ("pue", "1.25", 1.25),
+        ("pue", "none", None),
+        ("carbon_intensity", "302", 302.0),
+        ("carbon_intensity", "0", 0.0),
+        ("carbon_intensity", "https://grid.example/v1?zone=DE", "https://grid.example/v1?zone=DE"),
+        ("carbon_intensity", "./grid.json", "./grid.json"),
+        ("carbon_field", "/data/0/intensity/actual", "/data/0/intensity/actual"),
+        ("carbon_header", "auth-token", "auth-token"),
+        ("carbon_token", "env:GRID_TOKEN", "env:GRID_TOKEN"),
+        ("carbon_token", "file:/run/secrets/grid", "file:/run/secrets/grid"),
+        ("scrape", "none", ()),
+        (
+            "scrape",
+            "http://127.0.0.1:8000, http://[::1]:30000/metrics/,http://127.0.0.1:8000/metrics",
+            ("http://127.0.0.1:8000/metrics", "http://[::1]:30000/metrics/"),
+        ),
         ("log_level", "debug", "debug"),
         ("log_format", "json", "json"),
     ],
@@ -198,6 +214,35 @@ def test_variables_of_others_are_left_alone() -> None:
         ("max_open_requests", "0", "between 1 and"),
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
+        ("pue", "0.8", "so 1 is the least"),
+        ("pue", "125", "between 1 and 5"),
+        ("carbon_intensity", "0.4", "0.4 looks like kilograms: write 400"),
+        ("carbon_intensity", "302000", "write 302"),
+        ("carbon_intensity", "-1", "between 1 and 2000"),
+        ("carbon_intensity", "nan", "between 1 and 2000"),
+        ("carbon_intensity", "4oo", "a number of gCO2e/kWh, a URL"),
+        ("carbon_intensity", "ftp://grid/x", "begins with http:// or https://"),
+        ("carbon_intensity", "http:///x", "names a host"),
+        ("carbon_intensity", "http://grid:99999/", "no URL: Port out of range"),
+        ("carbon_intensity", "http://me:sesame@grid/", "leave them out"),
+        ("carbon_intensity", "http://grid/a b", "%XX"),
+        ("carbon_field", "carbonIntensity", "write /carbonIntensity"),
+        ("carbon_field", "/a~2", "~0 stands for ~"),
+        ("carbon_header", "auth-token: x", "without colon"),
+        ("carbon_token", "sesame", "is not the token"),
+        ("carbon_token", "vault:x", "env:VARIABLE or file:PATH"),
+        ("carbon_refresh_seconds", "0", "between 1 and 86400"),
+        ("electricity_price", "-0.1", "between 0 and"),
+        ("currency", "€", "such as EUR"),
+        ("scrape", ",", "one or more URLs"),
+        ("scrape", "127.0.0.1:8000", "http:// or https://"),
+        ("scrape", "http://a/metrics?key=1", "has no query"),
+        (
+            "scrape",
+            ",".join(f"http://a:{port}" for port in range(1, 18)),
+            "names 17 servers, 16 are the most",
+        ),
+        ("scrape_seconds", "0.5", "between 1 and 300"),
     ],
 )
 def test_a_bad_value_says_what_where_and_what_would_do(name: str, text: str, words: str) -> None:
@@ -206,6 +251,13 @@ def test_a_bad_value_says_what_where_and_what_would_do(name: str, text: str, wor
     assert message.startswith(f"flag {TABLE[name].flag}: {name} cannot be ")
     assert words in message
     assert _refused(environ={TABLE[name].variable: text}).startswith(f"variable {TABLE[name].variable}: ")
+
+
+def test_a_secret_given_in_the_wrong_place_is_not_repeated() -> None:
+    """Who writes the token itself where its place belongs does not find it in the log."""
+    message = _refused(environ={"JOULESCOPE_CARBON_TOKEN": "sesame"})
+    assert message.startswith("variable JOULESCOPE_CARBON_TOKEN: carbon_token cannot be this: ")
+    assert "sesame" not in message
 
 
 def test_a_bad_value_of_the_file_names_its_line(tmp_path: Path) -> None:
@@ -219,6 +271,36 @@ def test_settings_that_contradict_each_other_name_both_places() -> None:
     message = _refused(flags={"max_lag_seconds": "1"}, environ={"JOULESCOPE_WINDOW_SECONDS": "2"})
     assert "max_lag_seconds (1, flag --max-lag-seconds)" in message
     assert "window_seconds (2, variable JOULESCOPE_WINDOW_SECONDS)" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            {"carbon_refresh_seconds": "600", "carbon_max_age_seconds": "60"},
+            "(60, flag --carbon-max-age-seconds) is shorter than carbon_refresh_seconds (600, flag",
+        ),
+        (
+            {"electricity_price": "0.3"},
+            "electricity_price is set (flag --electricity-price) and currency is not",
+        ),
+        (
+            {"currency": "EUR"},
+            "currency is set (flag --currency) and electricity_price is not: set both, or none",
+        ),
+        ({"electricity_price": "31.5", "currency": "EUR"}, "if it is in cents, write 0.315"),
+    ],
+)
+def test_multipliers_that_do_not_fit_together_are_refused(flags: dict[str, str | None], words: str) -> None:
+    """A figure that vanishes before its refresh, a price without currency, and one in cents are refused."""
+    assert words in _refused(flags)
+
+
+def test_a_price_may_be_high_where_the_unit_is_small() -> None:
+    """31.5 yen or 1,500 rupiah a kWh are no mistake."""
+    for currency, price in (("JPY", "31.5"), ("IDR", "1500")):
+        settings = load({"electricity_price": price, "currency": currency}, {})[0]
+        assert (settings.electricity_price, settings.currency) == (float(price), currency)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from joulescope.ingest.trace import read_trace
 from joulescope.model import CallTime, FinishedRequest, GpuInfo, GpuReading, Snapshot
 from joulescope.sampling.sampler import Sampled, SensorDown, SensorOpened
 from tests import worlds
+from tests.http_peer import Answer, http_peer
 from tests.worlds import GPU, MS, SECOND
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -235,3 +236,59 @@ def test_a_sampler_that_dies_is_noticed(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert "ZeroDivisionError" in daemon.ready()[1]
     assert daemon.close().sidecar.rejected_records["sampler_stopped"] == 1
+
+
+def test_multipliers_reach_the_page_and_fetching_stops_with_the_daemon(tmp_path: Path) -> None:
+    """Started for real, /metrics tells what the grid's server says, and the token went nowhere else."""
+    with http_peer() as peer:
+        peer.answer = Answer(b'{"now": [360]}')
+        settings = settings_in(
+            tmp_path,
+            pue=1.25,
+            carbon_intensity=peer.url,
+            carbon_field="/now/0",
+            carbon_token="env:GRID_TOKEN",
+            electricity_price=0.36,
+            currency="EUR",
+        )
+        daemon = Daemon.build(settings, environ={"GRID_TOKEN": "sesame"})
+        daemon.start()
+        deadline_ns = time.monotonic_ns() + 20 * SECOND
+        while not daemon.snapshot().multipliers.carbon_grams_per_joule and time.monotonic_ns() < deadline_ns:
+            time.sleep(0.01)
+        with urllib.request.urlopen("http://{}:{}/metrics".format(*daemon.address)) as answer:
+            page = answer.read().decode()
+        daemon.close()
+    assert "joulescope_facility_pue_ratio 1.25\n" in page
+    assert "joulescope_grid_carbon_intensity_grams_per_joule 0.0001\n" in page
+    assert 'joulescope_electricity_price_per_joule{currency="EUR"} 1e-07\n' in page
+    assert "sesame" not in page
+    assert [headers["authorization"] for _, headers in peer.asked] == ["sesame"]
+
+
+def test_a_server_without_a_hook_stands_beside_its_gpus(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Started for real, its tokens are on the page under names of their own, and it enters no account."""
+    with http_peer() as peer:
+        peer.answer = Answer(b"sglang:generation_tokens_total 7\nsglang:num_running_reqs 3\n")
+        daemon = Daemon.build(settings_in(tmp_path, scrape=(peer.url,), scrape_seconds=1.0), environ={})
+        daemon.start()
+        deadline_ns = time.monotonic_ns() + 20 * SECOND
+        while not daemon.snapshot().servers[:1] or not daemon.snapshot().servers[0].up:
+            assert time.monotonic_ns() < deadline_ns
+            time.sleep(0.01)
+        with urllib.request.urlopen("http://{}:{}/metrics".format(*daemon.address)) as answer:
+            page = answer.read().decode()
+        final = daemon.close()
+    assert f'joulescope_scraped_generated_tokens_total{{server="{peer.url}"}} 0.0\n' in page
+    assert f'joulescope_scraped_requests_running{{server="{peer.url}"}} 3.0\n' in page
+    assert final.engines == ()
+    assert "set gpus to all" in caplog.text  # nobody reads its GPUs as it stands
+
+
+def test_a_token_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    """A variable can not be set later: the daemon says which one is missing before anything runs."""
+    settings = settings_in(tmp_path, carbon_intensity="http://127.0.0.1:9/", carbon_token="env:GRID_TOKEN")
+    with pytest.raises(ConfigError, match="variable GRID_TOKEN: the token is empty; set it, or unset both"):
+        Daemon.build(settings, environ={})

@@ -22,6 +22,7 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
+from joulescope.surroundings_model import Multipliers, ServerTotals
 
 GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
 GPU_B = "GPU-bbbbbbbb-0000-0000-0000-000000000002"
@@ -242,6 +243,29 @@ def rich_snapshot() -> Snapshot:
             exported={("otlp", "exported"): 40, ("otlp", "dropped"): 0, ("jsonl", "written"): 40},
         ),
         host=host(),
+        multipliers=Multipliers(
+            pue_ratio=1.25,
+            carbon_grams_per_joule=0.0001220703125,
+            carbon_age_seconds=42.5,
+            carbon_failures={"timeout": 2},
+            price_per_joule=6.103515625e-08,
+            currency="EUR",
+        ),
+        servers=(
+            ServerTotals(
+                server="http://127.0.0.1:30000/metrics",
+                kind="sglang",
+                up=True,
+                generated_tokens=4096.0,
+                prompt_tokens=9000.0,
+                running=12,
+                waiting=3,
+                kv_usage_ratio=0.625,
+                resets=1,
+                failures={"timeout": 2},
+            ),
+            ServerTotals(server="http://127.0.0.1:8080/metrics", failures={"unreachable": 40}),
+        ),
     )
 
 

@@ -9,12 +9,19 @@ from pathlib import Path
 from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, Kind, Point, per_label
 from joulescope.export.metrics import METRICS, RECORD_TYPES
 from joulescope.export.metrics_page import QUERIES, render
+from joulescope.export.prometheus import BASE_UNITS
+from joulescope.export.table_factors import MULTIPLIERS
+from joulescope.export.table_servers import SERVERS
 from joulescope.hook import wire
 from joulescope.host_model import HostTotals
 from joulescope.model import HistogramState, Snapshot
+from joulescope.surroundings_model import Multipliers
 from tests.export.samples import GPU_A, GPU_B, engine_a, rich_snapshot
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+CARBON = tuple(
+    f"grid_carbon_intensity_{name}" for name in ("grams_per_joule", "age_seconds", "refresh_failures_total")
+)
 FORBIDDEN_LABELS = {"pod", "namespace", "container", "instance", "job", "le", "request_id", "pid"}
 
 
@@ -36,7 +43,7 @@ def test_names_say_what_they_are() -> None:
         assert re.fullmatch(r"joulescope_[a-z_]+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
         assert metric.name.endswith("_info") == (metric.kind is Kind.INFO)
-        if metric.unit in ("joules", "watts", "bytes", "seconds", "ratio"):
+        if metric.unit in BASE_UNITS:
             assert metric.family.endswith("_" + metric.unit)
 
 
@@ -130,6 +137,39 @@ def test_an_empty_sidecar_exports_only_itself() -> None:
     named = {metric.name for metric in METRICS if list(metric.read(snapshot))}
     assert "joulescope_build_info" in named
     assert not [name for name in named if "energy" in name or "lag" in name]
+
+
+def test_multipliers_are_absent_unless_known() -> None:
+    """Nothing configured has no series; a constant has no age; a figure too old has an age and no value."""
+    names = ("facility_pue_ratio", "electricity_price_per_joule", *CARBON)
+    assert [points(f"joulescope_{name}", Snapshot(0, 0.0)) for name in names] == [{}] * len(names)
+    constant = Snapshot(0, 0.0, multipliers=Multipliers(carbon_grams_per_joule=0.5))
+    assert [points(f"joulescope_{name}", constant) for name in CARBON] == [{(): 0.5}, {}, {}]
+    old = Snapshot(0, 0.0, multipliers=Multipliers(carbon_age_seconds=9e4, carbon_failures={"status": 3}))
+    value, age, failures = (points(f"joulescope_{name}", old) for name in CARBON)
+    assert (value, age, failures[("status",)], failures[("timeout",)]) == ({}, {(): 9e4}, 3, 0)
+
+
+def test_a_server_that_is_down_has_no_figures() -> None:
+    """Of a page that cannot be had only that is told, and why; the other server's figures stay."""
+    snapshot, (up, down) = rich_snapshot(), [(server.server,) for server in rich_snapshot().servers]
+    for metric in SERVERS:
+        assert (metric.name, {point.labels[:1] for point in metric.read(snapshot)}) in (
+            (metric.name, {up}),
+            ("joulescope_scraped_server_up", {up, down}),
+            ("joulescope_scraped_resets_total", {up, down}),
+            ("joulescope_scraped_failures_total", {up, down}),
+        )
+    failures = points("joulescope_scraped_failures_total", snapshot)
+    assert (failures[(*down, "unreachable")], failures[(*down, "timeout")]) == (40, 0)
+
+
+def test_joules_have_no_multiplier_in_them() -> None:
+    """Whatever is configured of the place and the grid, every other figure stays as it was."""
+    rows = [metric for metric in METRICS if metric not in MULTIPLIERS]
+    plain = replace(rich_snapshot(), multipliers=Multipliers())
+    for metric in rows:
+        assert list(metric.read(rich_snapshot())) == list(metric.read(plain))
 
 
 def test_known_label_values_start_at_zero() -> None:

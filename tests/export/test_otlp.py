@@ -334,3 +334,4 @@ def test_units_are_ucum() -> None:
     """Base units have their codes; what is counted is an annotation."""
     units = {metric.unit: otel_unit(metric) for metric in METRICS}
     assert (units["joules"], units["bytes"], units["requests"]) == ("J", "By", "{request}")
+    assert (units["grams_per_joule"], units["per_joule"]) == ("g/J", "/J")

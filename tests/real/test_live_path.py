@@ -110,7 +110,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         )
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "2000"}
         nvml = environment(build(folder), driver)
-        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **otel})
+        scraping = ("--scrape", vllm.url, "--scrape-seconds", "1")
+        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **otel}, arguments=scraping)
         stack.callback(sidecar.kill)
         sidecar.start()
         target = f"127.0.0.1:{sidecar.port}"
@@ -118,6 +119,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.enter_context(vllm)
         made = World(vllm, sidecar, driver, receiver, prometheus)
         wait_until(lambda: sidecar.snapshot().engines, "the engine's hello")
+        wait_until(lambda: sidecar.snapshot().servers[0].up, "the first look at vLLM's own page")
         _run(made)
         yield made
 
@@ -140,6 +142,8 @@ def _run(world: World) -> None:
         [need_program("promtool"), "check", "metrics"], input=page, capture_output=True, check=False
     )
     world.promtool = (checked.stdout + checked.stderr).decode()
+    told = world.vllm_metrics["vllm:generation_tokens_total"]
+    wait_until(lambda: world.sidecar.snapshot().servers[0].generated_tokens == told, "a look at the end")
     world.live = world.sidecar.snapshot()
     world.flush_seconds = world.sidecar.terminate()
 
@@ -254,6 +258,17 @@ def test_vllms_own_counters_agree(world: World) -> None:
     untold = sum(world.accounts[answer.ask.id]["preemptions"] for answer in world.hung_up)
     assert 0 <= engine.preemptions - theirs["vllm:num_preemptions_total"] <= untold
     assert engine.preemptions > 0
+
+
+def test_scraping_vllm_tells_the_run_as_the_hook_does(world: World) -> None:
+    """Its page, read beside the hook, was down before vLLM was up, and gives the same tokens at the end."""
+    (server,), (engine,) = world.snapshot.servers, world.snapshot.engines
+    assert (server.kind, server.up, server.resets) == ("vllm", True, 0)
+    assert server.failures["unreachable"] > 0
+    generated = engine.tokens["generated"]  # one more, perhaps, for a client who had just hung up
+    assert 0 <= generated - (server.generated_tokens or 0.0) <= len(world.hung_up)
+    assert server.prompt_tokens == world.vllm_metrics["vllm:prompt_tokens_total"]
+    assert (server.running, server.waiting, server.kv_usage_ratio) == (0, 0, 0.0)
 
 
 def test_preemption_is_overhead_of_the_system(world: World) -> None:
