@@ -35,9 +35,9 @@ _INT_COLUMNS = (
 )
 _Ints = NDArray[np.int64]
 
-_NOMINAL = "work"
-"""Source of cost facts that say no more than that joules follow the work: how far off that is cannot be told,
-and no interval is stated."""
+_SAY_LITTLE = frozenset({"work", "unknown"})
+"""Sources of cost facts that say no more than that joules follow the work, or nothing at all: how far off a
+division by them is cannot be told, and no interval is stated."""
 
 SOURCE_BITS = {"counter": 1, "power": 2}
 _SOURCES = {1: "counter", 2: "power", 3: "mixed"}
@@ -144,7 +144,7 @@ class RequestTable:
         if started is None:
             raise KeyError(f"slot {slot} holds no request")
         measured = bool(self.measured[slot]) or not now["steps"]
-        is_sure = measured and info.cost.source != _NOMINAL
+        is_sure = measured and info.cost.source not in _SAY_LITTLE
         attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
         wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
         joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6

@@ -275,7 +275,9 @@ def test_finished_accounts_are_sane(world: list[object]) -> None:
             phases = (request.prefill_joules or 0) + (request.decode_joules or 0)
             assert round(phases * 1e6) == round(request.attributed_joules * 1e6)
             low, high = request.attributed_low_joules, request.attributed_high_joules
-            assert low is not None
+            if low is None:  # of an engine that says nothing of its cost
+                assert high is None
+                continue
             assert high is not None
             assert 0 <= low <= request.attributed_joules <= high < float("inf")
             assert request.marginal_joules is not None

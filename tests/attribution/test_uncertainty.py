@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pytest
 
+from joulescope.hook import wire
 from joulescope.model import FinishedRequest
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
@@ -63,3 +65,17 @@ def test_a_request_alone_is_sure_of_everything_but_the_edges() -> None:
     alone = [each for each in Replay(list(run.records())) if each.complete]
     assert alone
     assert min(widths(alone)) < 0.02
+
+
+@pytest.mark.parametrize("source", ["unknown", "work"])
+def test_where_nothing_is_known_of_the_cost_no_interval_is_stated(source: str) -> None:
+    """A width that nothing stands behind would be worse than none: the ends are absent, the joules are not."""
+    records = list(SimulatedRun(6.0, seed=5, truth=False).records())
+    for record in records:
+        if isinstance(record, wire.Hello) and record.engine is not None:
+            record.engine.cost = wire.CostFacts(source=source)
+    requests = [each for each in Replay(records) if each.complete]
+    assert requests
+    assert all(each.attributed_joules and each.marginal_joules is not None for each in requests)
+    ends = [(each.attributed_low_joules, each.marginal_high_joules) for each in requests]
+    assert set(ends) == {(None, None)}

@@ -238,7 +238,9 @@ def test_every_account_is_whole(world: World) -> None:
         assert account["complete"], account
         phases = account["prefill_joules"] + account["decode_joules"]
         assert phases == pytest.approx(account["attributed_joules"], abs=2e-6)
-        assert 0 <= account["marginal_joules"] <= account["attributed_joules"]
+        assert account["marginal_joules"] >= 0
+        if not account["preemptions"]:  # what is computed again would be saved too, and the system pays it
+            assert account["marginal_joules"] <= account["attributed_joules"]
     (engine,) = world.snapshot.engines
     assert engine.records_dropped == 0
     assert engine.gaps == 0
