@@ -69,7 +69,7 @@ def test_a_request_alone_is_sure_of_everything_but_the_edges() -> None:
 
 @pytest.mark.parametrize("source", ["unknown", "work"])
 def test_where_nothing_is_known_of_the_cost_no_interval_is_stated(source: str) -> None:
-    """A width that nothing stands behind would be worse than none: the ends are absent, the joules are not."""
+    """A width that nothing stands behind is worse than none: the ends are absent, the joules are not."""
     records = list(SimulatedRun(6.0, seed=5, truth=False).records())
     for record in records:
         if isinstance(record, wire.Hello) and record.engine is not None:
