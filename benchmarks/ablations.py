@@ -157,6 +157,8 @@ class Ablation:
     sensor: str = "h100"
     """Which meter the GPU shows."""
     exact_steps: bool = False
+    window_ns: int = WINDOW_NS
+    """Length of the intervals that are divided."""
 
 
 ABLATIONS = (
@@ -171,6 +173,7 @@ ABLATIONS = (
     Ablation("with every step's true energy", exact_steps=True),
     Ablation("with a counter that ticks every 10 ms", sensor="tick-10ms"),
     Ablation("with a counter that ticks every 1 s", sensor="tick-1s"),
+    Ablation("with intervals of 2 s", window_ns=2_000_000_000),
 )
 
 
@@ -196,7 +199,7 @@ class Run:
         records: Sequence[AnyRecord] = list(run.records())
         if self.ablation.exact_steps:
             return judge(run, with_exact_steps(run, records), self.ablation.make_model, window_ns=1)
-        return judge(run, records, self.ablation.make_model, WINDOW_NS)
+        return judge(run, records, self.ablation.make_model, self.ablation.window_ns)
 
 
 def measure_all(worlds: Sequence[str], seconds: float, processes: int) -> list[dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 Feeds the accountant alone, with steps that are already in memory, as a replay has them once they are
 parsed: a steady batch of decoding requests of which some end and others, with prefills, take their place in
-every tenth step, on one GPU with an interval of joules every half second. Steps take and draw what those of
-Llama-3.1-8B on an H100 do (ML.ENERGY v3: 6.9 ms + 85 us and 3.3 J + 65 mJ for each sequence); from about 200
-sequences on that is the power limit, where pricing costs most. Everything that attribution does is in it:
-tokens counted, steps priced, intervals divided, requests charged with their uncertainty and finished, the
-cost model fitted. What comes before (reading JSON or the socket) is measured by
+every tenth step, on one GPU with an interval of joules every half second, and every two seconds. Steps take
+and draw what those of Llama-3.1-8B on an H100 do (ML.ENERGY v3: 6.9 ms + 85 us and 3.3 J + 65 mJ for each
+sequence); from about 200 sequences on that is the power limit, where pricing costs most. Everything that
+attribution does is in it: tokens counted, steps priced, intervals divided, requests charged with their
+uncertainty and finished, the cost model fitted. What comes before (reading JSON or the socket) is measured by
 ``benchmarks/sidecar.py``.
 
     python benchmarks/attribution_speed.py [--repeat 5]
@@ -39,7 +39,9 @@ from joulescope.model import (
 
 BATCHES = (1, 8, 32, 64, 128, 256, 512, 1024)
 REQUEST_STEPS = 400_000
-INTERVAL_NS = 500_000_000
+WINDOWS_SECONDS = (0.5, 2.0)
+"""Intervals of joules: those of a live sidecar, and longer ones, by which a replay of days is faster
+(``joulescope replay --window-seconds 2``); ``benchmarks/ablations.py`` tells what they cost in accuracy."""
 GOAL_PER_SECOND = 5e6
 TURNOVER_STEPS = 10
 PROMPT_TOKENS = 300
@@ -60,7 +62,7 @@ COST = CostFacts(
 Event = RequestStarted | StepDone | RequestEnded | EnergyInterval
 
 
-def events(batch: int, request_steps: int) -> Iterator[Event]:
+def events(batch: int, request_steps: int, window_seconds: float) -> Iterator[Event]:
     """The steps of a steady batch with some turnover, and the joules meanwhile."""
     rng = np.random.default_rng(batch)
     handles = list(range(batch))
@@ -86,7 +88,7 @@ def events(batch: int, request_steps: int) -> Iterator[Event]:
             np.ones(batch, dtype=np.int64),
         )  # fmt: skip
         context += scheduled
-        if now_ns - edge_ns >= INTERVAL_NS:
+        if now_ns - edge_ns >= 1e9 * window_seconds:
             yield EnergyInterval("g", edge_ns, now_ns, round(1e6 * joules))
             edge_ns, joules = now_ns, 0.0
 
@@ -121,13 +123,14 @@ def served_seconds(told: list[Event]) -> float:
     return max(event.output_end_ns for event in told if isinstance(event, StepDone)) / 1e9
 
 
-def measure(batch: int, repeat: int) -> dict[str, Any]:
-    told = list(events(batch, REQUEST_STEPS))
+def measure(batch: int, window_seconds: float, repeat: int) -> dict[str, Any]:
+    told = list(events(batch, REQUEST_STEPS, window_seconds))
     steps = sum(isinstance(event, StepDone) for event in told)
     runs = [seconds_for(told) for _ in range(repeat)]
     seconds = float(np.median([seconds for seconds, _ in runs]))
     return {
         "batch": batch,
+        "window_seconds": window_seconds,
         "steps": steps,
         "finished": runs[0][1],
         "request_steps_per_second": steps * batch / seconds,
@@ -147,24 +150,35 @@ def scaling(rows: list[dict[str, Any]]) -> tuple[float, float]:
     return float(fixed), 1e3 * float(each)
 
 
-def text_of(report: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]], window_seconds: float) -> list[str]:
     lines = [
-        "# Speed of attribution, one core\n",
-        f"`python benchmarks/attribution_speed.py`, {report['machine']}\n",
+        f"\n## Intervals of {window_seconds:g} s\n",
         "| batch | million request-steps/s | µs/step | busy GPUs a core keeps up with | spread of runs |",
         "|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['batch']} | {row['request_steps_per_second'] / 1e6:.2f} "
         f"| {row['microseconds_per_step']:.1f} | {row['gpus_per_core']:.0f} | {row['spread']:.0%} |"
-        for row in report["rows"]
+        for row in rows
     ]
+    fixed, each = scaling(rows)
     lines.append(
-        f"\nMedian processor time of {report['repeat']} runs. Linear in the batch: a step takes about "
-        f"{report['microseconds_fixed']:.1f} µs and {report['nanoseconds_each']:.0f} ns for each of its "
-        "requests, beside what an interval costs whatever lies in it. Goal: "
-        f"{GOAL_PER_SECOND / 1e6:g} million request-steps a second."
+        f"\nLinear in the batch: a step takes about {fixed:.1f} µs and {each:.0f} ns for each of its "
+        "requests, with its part of what an interval costs whatever lies in it."
     )
+    return lines
+
+
+def text_of(report: dict[str, Any]) -> str:
+    lines = [
+        "# Speed of attribution, one core\n",
+        f"`python benchmarks/attribution_speed.py`, {report['machine']}\n",
+        f"Median processor time of {report['repeat']} runs. Goal: {GOAL_PER_SECOND / 1e6:g} million "
+        "request-steps a second in a replay.",
+    ]
+    for window_seconds in WINDOWS_SECONDS:
+        rows = [row for row in report["rows"] if row["window_seconds"] == window_seconds]
+        lines += table(rows, window_seconds)
     return "\n".join(lines) + "\n"
 
 
@@ -172,15 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat
-    rows = [measure(batch, repeat) for batch in BATCHES]
-    fixed, each = scaling(rows)
-    report = {
-        "machine": machine("joulescope-inference", "numpy"),
-        "repeat": repeat,
-        "rows": rows,
-        "microseconds_fixed": fixed,
-        "nanoseconds_each": each,
-    }
+    rows = [measure(batch, window, repeat) for window in WINDOWS_SECONDS for batch in BATCHES]
+    report = {"machine": machine("joulescope-inference", "numpy"), "repeat": repeat, "rows": rows}
     save("attribution_speed", report, text_of(report))
 
 

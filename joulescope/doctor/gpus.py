@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from joulescope.clock import Clock
@@ -13,6 +13,7 @@ from joulescope.doctor.place import Place
 from joulescope.errors import MissingExtra, SensorError
 from joulescope.model import GpuInfo, GpuReading
 from joulescope.sampling.ticks import TickClock
+from joulescope.sensors.amd import AmdSensor
 from joulescope.sensors.nvml import NvmlSensor
 from joulescope.sensors.nvml_capabilities import missing
 
@@ -26,21 +27,28 @@ _NODES = ("/dev/nvidiactl", "/dev/nvidia0")
 
 
 def check_gpus(settings: Settings, place: Place, seconds: float) -> Iterator[Finding]:
-    """Opens NVML as the sidecar would, and watches the meters for a few seconds."""
+    """Opens the sensor as the sidecar would, and watches the meters for a few seconds."""
     if settings.sensor == "none":
         yield Finding("gpu", Severity.NOTE, "sensor is none: no joules are measured, by choice")
         return
-    yield from _nodes(place)
-    uuids = settings.gpu_uuids
+    is_amd = settings.sensor == "amd"
+    if not is_amd:
+        yield from _nodes(place)
+    wanted = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
+    open_sensor: Callable[..., NvmlSensor | AmdSensor] = AmdSensor.open if is_amd else NvmlSensor.open
     try:
-        sensor = NvmlSensor.open(place.clock, None if uuids is None else sorted(uuids))
+        sensor = open_sensor(place.clock, wanted)
     except MissingExtra as error:
+        package = "amdsmi" if is_amd else "pynvml"
         yield Finding(
-            "driver", Severity.NOTE, "pynvml is not installed here, so GPUs were not looked at", str(error)
+            "driver",
+            Severity.NOTE,
+            f"{package} is not installed here, so GPUs were not looked at",
+            str(error),
         )
         return
     except SensorError as error:
-        yield Finding("driver", Severity.ERROR, str(error), _container_line(place))
+        yield Finding("driver", Severity.ERROR, str(error), "" if is_amd else _container_line(place))
         return
     try:
         yield from _skipped(sensor)
@@ -79,7 +87,7 @@ def _container_line(place: Place) -> str:
     return "docker run --gpus all …" if place.container else ""
 
 
-def _skipped(sensor: NvmlSensor) -> Iterator[Finding]:
+def _skipped(sensor: NvmlSensor | AmdSensor) -> Iterator[Finding]:
     for gpu, reason in sensor.skipped.items():
         yield Finding("gpu", Severity.WARNING, f"{gpu} is not read: {reason}")
 
@@ -114,7 +122,7 @@ class _Watch:
         return (self.last[1] - self.first[1]) * 1e9 / (self.last[0] - self.first[0])
 
 
-def _watched(sensor: NvmlSensor, clock: Clock, seconds: float) -> Iterator[Finding]:
+def _watched(sensor: NvmlSensor | AmdSensor, clock: Clock, seconds: float) -> Iterator[Finding]:
     gpus = sensor.gpus()
     seen = {info.gpu: _Watch() for info in gpus}
     until_ns = clock.now_ns() + round(1e9 * seconds)
@@ -146,6 +154,13 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
         yield Finding(lack.name, severity, f"{name}: {lack.said}", lack.mend)
     if info.energy_source == "counter":
         yield from _meters(name, seen, seconds)
+    elif info.capabilities.energy_counter:
+        yield Finding(
+            "counter",
+            Severity.WARNING,
+            f"{name}: its energy counter is not believed, so its joules are power readings, integrated",
+            "Install ROCm 7 or later; docs/sensors-amd.md says by what a counter is judged",
+        )
     status = seen.before.status if seen.before is not None else None
     if status is not None and status.throttle_reasons:
         yield Finding(
@@ -189,7 +204,7 @@ def _meters(name: str, seen: _Watch, seconds: float) -> Iterator[Finding]:
         )
 
 
-def _latency(sensor: NvmlSensor) -> Iterator[Finding]:
+def _latency(sensor: NvmlSensor | AmdSensor) -> Iterator[Finding]:
     told = sensor.call_times()
     slow = {name: told[name].seconds / told[name].calls for name in ("energy", "power") if name in told}
     for name, mean_seconds in slow.items():

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from joulescope.errors import SensorError
-from joulescope.model import GpuInfo
+from joulescope.model import GpuCapabilities, GpuInfo
 from joulescope.sensors.amd_faults import ABSENT, code_of, fault, meaning_of
 from joulescope.sensors.amd_values import cap_watts, energy_joules, number, power_watts
 from joulescope.sensors.amd_values import uuid as uuid_of
@@ -182,6 +182,7 @@ def _probe_socket(api: ModuleType, socket: _Socket) -> AmdGpu | str:
         driver_version=_text(driver.get("driver_version")),
         energy_source="counter" if counts else "power",
         sensor="amd",
+        capabilities=GpuCapabilities(energy_counter=counts, power=power),
     )
     return AmdGpu(info, each.handle, counts=counts, tells_power=power, whole=whole)
 
