@@ -199,6 +199,15 @@ def check_ages(refresh_seconds: float, max_age_seconds: float, origins: Mapping[
         )
 
 
+def check_mig(mig: str, sensor: str, origins: Mapping[str, object]) -> None:
+    """Raises ConfigError if MIG instances are to be told apart by a sensor that knows none."""
+    if mig == "gpm" and sensor == "amd":
+        raise ConfigError(
+            f"mig is gpm ({origins['mig']}) and sensor is amd ({origins['sensor']}): MIG instances are "
+            "NVIDIA's; leave mig at refuse"
+        )
+
+
 def check_price(price: float | None, currency: str | None, origins: Mapping[str, object]) -> None:
     """Raises ConfigError if a price has no currency, a currency no price, or a price is one in cents."""
     if (price is None) != (currency is None):

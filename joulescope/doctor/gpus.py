@@ -22,6 +22,12 @@ _USUAL_RATIO, _WRONG_RATIO = 0.1, 0.5
 """Counter and power may differ by so much over a few seconds, since power is a mean of the second before;
 from the second on one of them is wrong."""
 
+_MIG_LINE = (
+    "Unset JOULESCOPE_MIG where its joules as a whole will do; else mend that, or sudo nvidia-smi -i N -mig 0"
+)
+_MIG_SECONDS = 2.0
+"""A first mean of activity is there so long after the sensor was opened, at the latest."""
+
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0")
 
 
@@ -33,7 +39,7 @@ def check_gpus(settings: Settings, place: Place, seconds: float) -> Iterator[Fin
     yield from _nodes(place)
     uuids = settings.gpu_uuids
     try:
-        sensor = NvmlSensor.open(place.clock, None if uuids is None else sorted(uuids))
+        sensor = NvmlSensor.open(place.clock, None if uuids is None else sorted(uuids), settings.mig)
     except MissingExtra as error:
         yield Finding(
             "driver", Severity.NOTE, "pynvml is not installed here, so GPUs were not looked at", str(error)
@@ -82,6 +88,10 @@ def _container_line(place: Place) -> str:
 def _skipped(sensor: NvmlSensor) -> Iterator[Finding]:
     for gpu, reason in sensor.skipped.items():
         yield Finding("gpu", Severity.WARNING, f"{gpu} is not read: {reason}")
+    for gpu, reason in sensor.unsplit.items():
+        yield Finding(
+            "mig", Severity.WARNING, f"{gpu}: mig is gpm, but its joules are not split: {reason}", _MIG_LINE
+        )
 
 
 @dataclass
@@ -93,9 +103,12 @@ class _Watch:
     first: tuple[int, float] | None = None
     last: tuple[int, float] | None = None
     before: GpuReading | None = None
+    active_ratio: float | None = None
     watts: list[float] = field(default_factory=list)
 
     def see(self, reading: GpuReading) -> None:
+        if reading.status is not None:
+            self.active_ratio = reading.status.sm_active_ratio
         if reading.power_watts is not None:
             self.watts.append(reading.power_watts)
         joules, before = reading.energy_joules, self.before
@@ -126,7 +139,7 @@ def _watched(sensor: NvmlSensor, clock: Clock, seconds: float) -> Iterator[Findi
     except SensorError as error:
         yield Finding("gpu", Severity.ERROR, f"while it was watched: {error}")
     for info in gpus:
-        yield from _told(info, seen[info.gpu], seconds)
+        yield from (_instance if info.parent else _told)(info, seen[info.gpu], seconds)
         failures = sensor.read_failures()[info.gpu]
         if failures:
             yield Finding("gpu", Severity.WARNING, f"{info.gpu}: {failures} of its calls failed meanwhile")
@@ -141,7 +154,7 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
         f"{name}: {info.name}, driver {info.driver_version or 'of unknown version'}, measured by its "
         + ("energy counter" if info.energy_source == "counter" else "power readings"),
     )
-    for lack in missing(info.capabilities):
+    for lack in missing(info.capabilities, is_split=bool(info.energy_split)):
         severity = Severity.WARNING if lack.costs_accuracy else Severity.NOTE
         yield Finding(lack.name, severity, f"{name}: {lack.said}", lack.mend)
     if info.energy_source == "counter":
@@ -153,6 +166,19 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
             Severity.NOTE,
             f"{name}: its clocks are held back: {', '.join(sorted(status.throttle_reasons))}",
         )
+
+
+def _instance(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
+    """A MIG instance that gets a share of its GPU's joules, if it tells how busy it is."""
+    name = f"{info.gpu}: {info.name}, {info.slices} of {info.slices_total} slices of {info.parent}"
+    if seen.active_ratio is not None:
+        said = (
+            f"{name}, its joules are an estimate by performance counters ({seen.active_ratio:.0%} active now)"
+        )
+        yield Finding("mig", Severity.NOTE, said)
+    elif seconds >= _MIG_SECONDS:
+        said = f"{name}, tells no SM activity, or an impossible one: nothing on that GPU is split"
+        yield Finding("mig", Severity.WARNING, said, _MIG_LINE)
 
 
 def _meters(name: str, seen: _Watch, seconds: float) -> Iterator[Finding]:
