@@ -386,7 +386,7 @@ def _check_together(settings: Settings, origins: Origins) -> None:
         )
     check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
     check_price(settings.electricity_price, settings.currency, origins)
-    check_mig(settings.mig, settings.sensor, origins)
+    check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 
 
 def _did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -36,7 +36,7 @@ class Bench:
     mig: str = "gpm"
     scope: Scope = field(default_factory=Scope)
     trace: Path | None = None
-    began_joules: float = 0.0
+    calibration: Callable[[str], float] | None = None
     events: list[SamplerEvent] = field(default_factory=list)
     finished: list[FinishedRequest] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Bench:
             lambda: NvmlSensor.open(self.clock, mig=self.mig), timer, self.clock, self._deliver
         )
         recorder = None if self.trace is None else TraceWriter(self.trace)
-        self.pipeline = Pipeline(scope=self.scope, wall=WALL, recorder=recorder)
+        self.pipeline = Pipeline(scope=self.scope, wall=WALL, calibration=self.calibration, recorder=recorder)
 
     def _deliver(self, event: SamplerEvent) -> None:
         self.events.append(event)

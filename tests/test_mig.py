@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from joulescope.config import Settings
+from joulescope.daemon import Daemon
 from joulescope.export.prometheus import Exposition
 from joulescope.export.records import finished_line
 from joulescope.export.span_attributes import attributes_of
 from joulescope.model import GpuTotals, Snapshot
 from joulescope.pipeline import Scope
-from tests.fake_nvml import FakeInstance
+from tests.fake_nvml import DriverClock, FakeInstance
 from tests.mig_bench import (
     CUT,
     H100,
@@ -32,6 +34,7 @@ from tests.mig_bench import (
     replayed,
 )
 from tests.sensors.conftest import MakeDriver, libraries, library, make_driver
+from tests.worlds import SECOND
 
 __all__ = ["libraries", "library", "make_driver"]
 
@@ -138,6 +141,20 @@ def test_the_sum_over_all_gpus_on_the_page_is_what_the_card_drew(make_driver: Ma
     assert f'joulescope_gpu_power_watts{{gpu="{SMALL}"}}' not in text
 
 
+def test_the_setting_reaches_sensor_and_page(make_driver: MakeDriver, tmp_path: Path) -> None:
+    """`mig: gpm` is all that an operator sets: the daemon then publishes instances, and without it none."""
+    clock = DriverClock(SECOND, driver=make_driver(replace(H100, instances=CUT)))
+    for mig, found in (("gpm", {WHOLE, LARGE, SMALL}), ("refuse", {WHOLE})):
+        path = str(tmp_path / f"{mig}.sock")
+        settings = Settings(socket=path, listen="127.0.0.1:0", gpus="all", host="off", mig=mig)
+        daemon = Daemon.build(settings, clock=clock, environ={})
+        assert daemon._sampler is not None
+        for _ in range(30):
+            daemon._sampler.step()
+            daemon.turn(0.0)
+        assert by_gpu(daemon.close(0.1)).keys() == found
+
+
 def test_a_replay_splits_alike(make_driver: MakeDriver, tmp_path: Path) -> None:
     """The trace holds cut and activity: the same joules on every instance and request, to the microjoule."""
     path = tmp_path / "trace.jsonl"
@@ -241,7 +258,18 @@ def test_without_the_activity_of_one_instance_nothing_is_split(
     at.run(10.0, working=[0])
     snapshot = at.close()
     assert measured(snapshot)[LARGE] == pytest.approx(10 * (0.43 * 84 + 200), rel=0.25)
+    assert not at.finished[0].complete
     assert_every_joule_once(snapshot, 30 * 284.0)
+
+
+def test_a_request_of_which_nothing_could_be_split_has_no_joules(make_driver: MakeDriver) -> None:
+    """Absent is not zero: it is not said to have cost nothing."""
+    at = bench(make_driver)
+    at.load(0.0, small=-1.0)
+    at.engine(0, LARGE)
+    at.run(5.0, working=[0])
+    at.close()
+    assert [(each.attributed_joules, each.complete) for each in at.finished] == [(None, False)]
 
 
 def test_an_instance_without_an_engine_has_its_own_joules_too(make_driver: MakeDriver) -> None:
@@ -279,8 +307,8 @@ def test_a_gpu_may_be_chosen_by_itself_or_by_an_instance(make_driver: MakeDriver
 
 def test_calibration_is_that_of_the_whole_gpu(make_driver: MakeDriver, tmp_path: Path) -> None:
     """The card's factor is applied once, before the split, and shown on its instances."""
-    at = bench(make_driver, trace=tmp_path / "trace.jsonl")
-    at.pipeline._calibration = {WHOLE: 1.1}.__getitem__
+    factor = {WHOLE: 1.1}.__getitem__
+    at = bench(make_driver, trace=tmp_path / "trace.jsonl", calibration=factor)
     snapshot, busy_joules = served(at, quiet_seconds=5.0, busy_seconds=10.0)
     assert_every_joule_once(snapshot, 1.1 * (busy_joules + 5 * IDLE_WATTS))
     assert {gpu.info.calibration_factor for gpu in snapshot.gpus} == {1.1}

@@ -139,14 +139,18 @@ def _watched(sensor: NvmlSensor, clock: Clock, seconds: float) -> Iterator[Findi
     except SensorError as error:
         yield Finding("gpu", Severity.ERROR, f"while it was watched: {error}")
     for info in gpus:
-        yield from (_instance if info.parent else _told)(info, seen[info.gpu], seconds)
+        if info.parent:
+            yield from _instance(info, seen[info.gpu], seconds)
+        else:
+            split = bool(info.energy_split) or info.gpu in sensor.unsplit
+            yield from _told(info, seen[info.gpu], seconds, but_mig=split)
         failures = sensor.read_failures()[info.gpu]
         if failures:
             yield Finding("gpu", Severity.WARNING, f"{info.gpu}: {failures} of its calls failed meanwhile")
     yield from _latency(sensor)
 
 
-def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
+def _told(info: GpuInfo, seen: _Watch, seconds: float, *, but_mig: bool) -> Iterator[Finding]:
     name = f"GPU {'?' if info.index is None else info.index} {info.gpu}"
     yield Finding(
         "gpu",
@@ -154,7 +158,7 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
         f"{name}: {info.name}, driver {info.driver_version or 'of unknown version'}, measured by its "
         + ("energy counter" if info.energy_source == "counter" else "power readings"),
     )
-    for lack in missing(info.capabilities, is_split=bool(info.energy_split)):
+    for lack in missing(info.capabilities, but_mig=but_mig):
         severity = Severity.WARNING if lack.costs_accuracy else Severity.NOTE
         yield Finding(lack.name, severity, f"{name}: {lack.said}", lack.mend)
     if info.energy_source == "counter":

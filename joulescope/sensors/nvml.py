@@ -19,7 +19,8 @@ from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_capabilities import answer, missing
 from joulescope.sensors.nvml_faults import GONE, fault
-from joulescope.sensors.nvml_mig import MigReader, instances_of, split_reader
+from joulescope.sensors.nvml_instances import instances_of
+from joulescope.sensors.nvml_mig import MigReader, split_reader
 from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, MILLI, Found, NvmlGpu, probe
 from joulescope.sensors.nvml_status import StatusReader
 from joulescope.units import NANOSECONDS_PER_SECOND
@@ -100,7 +101,8 @@ class NvmlSensor:
         for gpu, reason in found.skipped.items():
             _logger.warning("GPU %s is not read: %s", gpu, reason)
         for each in found.gpus:
-            _log_capabilities(each.info)
+            split = bool(each.info.energy_split) or each.info.gpu in sensor.unsplit
+            _log_capabilities(each.info, but_mig=split)
         for gpu, reason in sensor.unsplit.items():
             _logger.warning("mig=gpm, but the joules of GPU %s are not split: %s", gpu, reason)
         return sensor
@@ -259,7 +261,7 @@ class NvmlSensor:
         raise SensorLost(str(reason))
 
 
-def _log_capabilities(info: GpuInfo) -> None:
+def _log_capabilities(info: GpuInfo, *, but_mig: bool) -> None:
     told = info.capabilities
     meters = [
         name.replace("_", " ")
@@ -275,7 +277,7 @@ def _log_capabilities(info: GpuInfo) -> None:
             info.gpu,
             len(info.instances),
         )
-    for lack in missing(told, is_split=bool(info.energy_split)):
+    for lack in missing(told, but_mig=but_mig):
         _logger.info("GPU %s: %s", info.gpu, lack.said)
 
 

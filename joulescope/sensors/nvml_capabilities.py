@@ -94,10 +94,10 @@ class Lack:
     """Whether joules are less sure, or missing, because of it."""
 
 
-def missing(told: GpuCapabilities, *, is_split: bool = False) -> Iterator[Lack]:
+def missing(told: GpuCapabilities, *, but_mig: bool = False) -> Iterator[Lack]:
     """What this GPU cannot tell; nothing where all is there.
 
-    ``is_split``: its joules are split among its MIG instances, by the operator's choice.
+    ``but_mig``: leaves MIG out, where its joules are split or it was said why they are not.
     """
     if not told.energy_counter:
         why = " (a vGPU has none)" if told.virtualization == "vgpu" else ""
@@ -109,7 +109,7 @@ def missing(told: GpuCapabilities, *, is_split: bool = False) -> Iterator[Lack]:
         )
     elif not told.power:
         yield Lack("power", "no power reading: the energy counter cannot be checked against a second meter")
-    if told.mig and not is_split:
+    if told.mig and not but_mig:
         yield Lack(
             "mig",
             "cut into MIG instances: the driver measures the whole GPU only, so its joules are "

@@ -1,4 +1,4 @@
-"""MIG instances: which there are, how large, and how busy each is.
+"""How busy each MIG instance of a GPU is, and why its joules cannot be split among them where they cannot.
 
 The driver measures energy of whole GPUs only. With the setting ``mig: gpm`` each instance is a GPU of its own
 to the rest of the program, which splits the whole GPU's joules by what is read here: the slices of its GPU
@@ -12,10 +12,9 @@ own handle: users of the latter saw other calls fail afterwards.
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -23,65 +22,14 @@ from joulescope.model import MIG_GPM, GpuCapabilities, GpuInfo, GpuReading, GpuS
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_capabilities import WITH_GPM, answer
 from joulescope.sensors.nvml_gpm import Gpm
+from joulescope.sensors.nvml_instances import MigInstance, profile_name
+from joulescope.sensors.nvml_mig_sight import blind_spot
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
 
 PERIOD_NS = NANOSECONDS_PER_SECOND
 """How often activity is read, and the list of instances compared."""
-
-_MAX_INSTANCES = 7
-_MEMORY_SLICES = 8
-_MIB, _GIB = 2**20, 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class MigInstance:
-    """One MIG device: a compute instance in a GPU instance."""
-
-    uuid: str
-    gpu_instance: int
-    compute_instance: int
-    slices: int
-    """Of its GPU instance, which has the performance counters."""
-    compute_slices: int
-    memory_mib: int
-
-
-def instances_of(api: ModuleType, handle: Any) -> list[MigInstance]:
-    """The instances that a GPU is cut into; one that will not tell what it is has no slices."""
-    found = []
-    for index in range(_MAX_INSTANCES):
-        device = answer(api, api.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
-        uuid = None if device is None else answer(api, api.nvmlDeviceGetUUID, device)
-        if uuid is not None:
-            found.append(_instance(api, device, str(uuid)))
-    return found
-
-
-def _instance(api: ModuleType, device: Any, uuid: str) -> MigInstance:
-    size = answer(api, api.nvmlDeviceGetAttributes, device)
-    gpu_instance = answer(api, api.nvmlDeviceGetGpuInstanceId, device)
-    compute_instance = answer(api, api.nvmlDeviceGetComputeInstanceId, device)
-    return MigInstance(
-        uuid=uuid,
-        gpu_instance=-1 if gpu_instance is None else int(gpu_instance),
-        compute_instance=-1 if compute_instance is None else int(compute_instance),
-        slices=0 if size is None else int(size.gpuInstanceSliceCount),
-        compute_slices=0 if size is None else int(size.computeInstanceSliceCount),
-        memory_mib=0 if size is None else int(size.memorySizeMB),
-    )
-
-
-def profile_name(instance: MigInstance, memory_total_bytes: int | None) -> str:
-    """The profile as ``nvidia-smi`` names it, ``3g.40gb``: memory is told in eighths of the GPU's."""
-    name = f"{instance.slices}g"
-    if instance.compute_slices not in (0, instance.slices):
-        name = f"{instance.compute_slices}c.{name}"
-    if not memory_total_bytes or not instance.memory_mib:
-        return name
-    eighths = math.ceil(instance.memory_mib * _MIB * _MEMORY_SLICES / memory_total_bytes)
-    return f"{name}.{round(eighths / _MEMORY_SLICES * math.ceil(memory_total_bytes / _GIB))}gb"
 
 
 class MigReader:
@@ -147,7 +95,9 @@ def split_reader(
 ) -> MigReader | str:
     """What reads the instances of a GPU, or why its joules cannot be split."""
     slices_total = answer(api, api.nvmlDeviceGetMaxMigDeviceCount, handle)
-    refusal = _refusal(api, info.capabilities, handle, instances, slices_total or 0)
+    refusal = _refusal(api, info.capabilities, handle, instances, slices_total or 0) or blind_spot(
+        api, handle, instances, slices_total, info.memory_total_bytes
+    )
     if refusal:
         return refusal
     parts: list[tuple[GpuInfo, Gpm]] = []

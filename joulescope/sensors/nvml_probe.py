@@ -12,7 +12,8 @@ from joulescope.model import GpuCapabilities, GpuInfo, GpuStatus
 from joulescope.sensors.nvml_capabilities import answer, capabilities_of, reasons_call
 from joulescope.sensors.nvml_faults import ABSENT, fault
 from joulescope.sensors.nvml_gpm import Gpm
-from joulescope.sensors.nvml_mig import MigInstance, MigReader, instances_of
+from joulescope.sensors.nvml_instances import MigInstance, instances_of
+from joulescope.sensors.nvml_mig import MigReader
 
 MILLI = 1000
 """Millijoules in a joule and milliwatts in a watt; NVML counts in both."""

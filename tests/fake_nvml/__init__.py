@@ -61,6 +61,7 @@ FUNCTIONS = (
     "mig_mode",
     "mig_gpm",
     "mig_size",
+    "mig_list",
 )
 """The calls that can be given a return code and whose use is counted."""
 

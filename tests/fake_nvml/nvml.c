@@ -28,7 +28,7 @@ enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, I
 enum {
     HANDLE, GET_UUID, GET_NAME, ENERGY, POWER, POWER_LIMIT, MEMORY, UTILIZATION, MIG_PARENT, FIELDS, SAMPLES,
     CLOCK, REASONS, TEMPERATURE, GPM, ARCHITECTURE, PERSISTENCE, VIRTUALIZATION, MIG_MODE, MIG_GPM, MIG_SIZE,
-    FUNCTIONS
+    MIG_LIST, FUNCTIONS
 };
 
 /* The GPM metrics that are known here: their numbers in NVML, in the order of gpu_t.gpm. */
@@ -404,6 +404,29 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **ins
     int code = begin(handle, MIG_MODE, &gpu);
     if (!code && (index >= MAX_INSTANCES || !*gpu.instances[index].uuid)) return NOT_FOUND;
     if (!code) *instance = make_instance(handle, &gpu, index);
+    return code;
+}
+
+/* Profiles are numbered by their slices, from 0; the driver lists GPU instances to the privileged only. */
+typedef struct { unsigned version, id, p2p, slices, instances; } profile_t;
+
+int nvmlDeviceGetGpuInstanceProfileInfoV(void *handle, unsigned profile, profile_t *told) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_MODE, &gpu);
+    if (code || profile >= gpu.slices) return code ? code : NOT_SUPPORTED;
+    told->id = profile;
+    told->slices = profile + 1;
+    told->instances = gpu.slices / (profile + 1);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstances(void *handle, unsigned profile, void **instances, unsigned *count) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_LIST, &gpu);
+    *count = 0;
+    for (unsigned place = 0; !code && place < MAX_INSTANCES; place++)
+        if (*gpu.instances[place].uuid && gpu.instances[place].slices == profile + 1)
+            instances[(*count)++] = make_instance(handle, &gpu, place);
     return code;
 }
 

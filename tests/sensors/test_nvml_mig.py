@@ -12,7 +12,7 @@ from joulescope.clock import ManualClock
 from joulescope.errors import SensorChanged
 from joulescope.model import GpuReading
 from joulescope.sensors.nvml import RECOUNT_PERIOD_NS, NvmlSensor
-from joulescope.sensors.nvml_mig import MigInstance, profile_name
+from joulescope.sensors.nvml_instances import MigInstance, profile_name
 from tests.fake_nvml import (
     FUNCTION_NOT_FOUND,
     NO_PERMISSION,
@@ -120,6 +120,10 @@ REFUSALS = {
         {"instances": (FakeInstance("MIG-1", 3, 1, 0, 1), FakeInstance("MIG-2", 3, 1, 1, 2))},
         "GPU instance 1 holds several compute instances",
     ),
+    "a container": (
+        {"codes": (("mig_list", NO_PERMISSION),)},
+        "sees instances of 6 of its 7 slices, and may not see whether there are others; give it CAP_SYS",
+    ),
     "too many slices": ({"slices": 4}, "more slices than the 4 that the driver says it has"),
 }
 
@@ -148,6 +152,19 @@ def test_a_gpu_that_is_not_cut_is_nothing_to_refuse(make_bench: MakeBench) -> No
     bench = make_bench(replace(PARTS["h100"], uuid=UUID))
     assert bench.sensor.unsplit == {}
     assert bench.read().keys() == {UUID}
+
+
+WHOLLY_SEEN = {
+    "all slices": (FakeInstance("MIG-1", 4, 1), FakeInstance("MIG-2", 3, 2)),
+    "all memory": (FakeInstance("MIG-1", 3, 1), FakeInstance("MIG-2", 3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLLY_SEEN)
+def test_where_there_is_no_room_for_others_no_right_is_needed(make_bench: MakeBench, name: str) -> None:
+    """If the instances that are seen take all slices or all memory, there are none that are not seen."""
+    gpu = replace(CUT, instances=WHOLLY_SEEN[name], codes=(("mig_list", NO_PERMISSION),))
+    assert make_bench(gpu).sensor.unsplit == {}
 
 
 def test_one_instance_that_fails_is_left_out_and_counted(make_bench: MakeBench) -> None:
