@@ -137,7 +137,7 @@ class Pipeline:
             watched = self._watched.get(info.gpu)
             if watched is not None:
                 self._describe(watched, info)
-            elif info.parent in self._watched:
+            elif info.parent in self._watched and self._has_room(info.gpu):
                 self._watch(info.gpu)
 
     def sensor_down(self) -> None:
@@ -150,7 +150,11 @@ class Pipeline:
         readings = list(readings)
         if readings:
             self._note_named(readings[-1].time_ns)
-        kept = [reading for reading in readings if self._in_scope(reading.gpu, reading.time_ns)]
+        kept = [
+            reading
+            for reading in readings
+            if self._in_scope(reading.gpu, reading.time_ns) and self._has_room(reading.gpu)
+        ]
         for reading in kept:
             watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
             self._take_status(watched, reading.status)
@@ -213,17 +217,18 @@ class Pipeline:
         self.accountant.gpu_found(info)
         if self.recorder is not None:
             self._record([gpu_record(info)])
-        self._join(info)
-        for part in [found for found in self._found.values() if found.parent == gpu]:
-            if part.gpu not in self._watched:
-                self._watch(part.gpu)
+        self._account(self._instances.found(info))
+        for part in [found.gpu for found in self._found.values() if found.parent == gpu]:
+            if part not in self._watched and self._has_room(part):
+                self._watch(part)
         return watched
 
-    def _join(self, info: GpuInfo) -> None:
-        """Tells the split of what there is; too many instances, one after the other, end it."""
-        if not info.parent or self._instances.may_join(info):
-            self._account(self._instances.found(info))
-        elif info.parent not in self._full:
+    def _has_room(self, gpu: str) -> bool:
+        """Whether this GPU may have an account: too many instances of one, one after the other, get none."""
+        info = self._found.get(gpu)
+        if gpu in self._watched or info is None or not info.parent or self._instances.may_join(info):
+            return True
+        if info.parent not in self._full:
             self._full.add(info.parent)
             _logger.warning(
                 "GPU %s was cut into more than %d MIG instances since the start; its joules are not split "
@@ -231,6 +236,7 @@ class Pipeline:
                 info.parent,
                 MAX_INSTANCES,
             )
+        return False
 
     def _unwatch(self, gpu: str) -> None:
         """Stops measuring; what comes later, if anything, starts with a fresh meter."""
@@ -249,7 +255,7 @@ class Pipeline:
             self._renew(watched)
         if (_measures(before), _cut(before)) != (_measures(info), _cut(info)):
             self._record([gpu_record(info)])
-            self._join(info)
+            self._account(self._instances.found(info))
 
     def _renew(self, watched: _Watched) -> None:
         last = watched.meter.flush()

@@ -84,7 +84,7 @@ def test_no_field_is_forgotten() -> None:
 def test_an_instance_that_is_no_part_of_a_gpu_is_refused(parent: str, slices: int, total: int | None) -> None:
     """An instance without a parent, or of impossible size, would be split wrongly: the replay says so."""
     record = wire.Gpu(gpu="MIG-1", energy_source="mig_gpm", parent=parent, slices=slices, slices_total=total)
-    with pytest.raises(TraceError, match="MIG-1, a MIG instance of .* which is no part of a GPU; mend"):
+    with pytest.raises(TraceError, match=r"MIG-1, a MIG instance of .* which is no part of a GPU; mend"):
         gpu_info(record)
 
 

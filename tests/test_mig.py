@@ -10,14 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from joulescope.cli.replay import command as replay_command
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.export.prometheus import Exposition
 from joulescope.export.records import finished_line
 from joulescope.export.span_attributes import attributes_of
-from joulescope.model import GpuTotals, Snapshot
-from joulescope.pipeline import Scope
+from joulescope.model import GpuInfo, GpuReading, GpuStatus, GpuTotals, Snapshot
+from joulescope.pipeline import Pipeline, Scope
 from tests.fake_nvml import DriverClock, FakeInstance
 from tests.mig_bench import (
     CUT,
@@ -139,6 +141,18 @@ def test_the_sum_over_all_gpus_on_the_page_is_what_the_card_drew(make_driver: Ma
     assert f"joulescope_mig_instance_info{label} 1" in text
     assert f'joulescope_gpu_sm_active_ratio{{gpu="{SMALL}"}} 0.3' in text
     assert f'joulescope_gpu_power_watts{{gpu="{SMALL}"}}' not in text
+
+
+def test_replay_says_which_figures_are_a_split(make_driver: MakeDriver, tmp_path: Path) -> None:
+    """`joulescope replay` remarks on the figures of instances, so that nobody takes them for measured."""
+    path = tmp_path / "trace.jsonl"
+    served(bench(make_driver, trace=path), quiet_seconds=3.0, busy_seconds=3.0)
+    lines = CliRunner().invoke(replay_command, [str(path)]).stdout.splitlines()
+    said = {line.split(":")[0]: line for line in lines if ": measured" in line}
+    assert said.keys() == {WHOLE, LARGE, SMALL}
+    assert said[SMALL].endswith("(an estimate: split off its GPU's by performance counters)")
+    assert said[WHOLE].endswith(" J")
+    assert lines.count("  residual           0.000000 J") == 3
 
 
 def test_the_setting_reaches_sensor_and_page(make_driver: MakeDriver, tmp_path: Path) -> None:
@@ -303,6 +317,26 @@ def test_a_gpu_may_be_chosen_by_itself_or_by_an_instance(make_driver: MakeDriver
     snapshot = at.close()
     assert by_gpu(snapshot).keys() == {WHOLE, LARGE, SMALL}
     assert measured(snapshot)[SMALL] == pytest.approx(5 * 24, rel=0.25)
+
+
+def test_a_gpu_cut_anew_for_ever_does_not_fill_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """After 64 instances new ones get no account: the log says so, and their joules stay with the GPU."""
+    pipeline = Pipeline(scope=Scope(all_gpus=True), wall=WALL)
+    for second in range(70):
+        uuid = f"MIG-{second}"
+        part = GpuInfo(uuid, energy_source="mig_gpm", parent=WHOLE, slices=7, slices_total=7)
+        pipeline.gpus_found([GpuInfo(WHOLE, instances=(uuid,), energy_split="gpm"), part])
+        for tenth in range(10):
+            now_ns = second * SECOND + tenth * SECOND // 10
+            pipeline.read([GpuReading(WHOLE, now_ns, energy_joules=100.0 * now_ns / SECOND)])
+            pipeline.read([GpuReading(uuid, now_ns, status=GpuStatus(uuid, now_ns, sm_active_ratio=0.5))])
+        pipeline.settle(now_ns)
+    pipeline.finish(now_ns)
+    snapshot = pipeline.snapshot(now_ns)
+    assert len(snapshot.gpus) == 1 + 64
+    assert caplog.text.count(f"GPU {WHOLE} was cut into more than 64 MIG instances") == 1
+    assert by_gpu(snapshot)[WHOLE].whole_joules == pytest.approx(70 * 100.0, rel=0.01)
+    assert min(measured(snapshot).values()) > 0
 
 
 def test_calibration_is_that_of_the_whole_gpu(make_driver: MakeDriver, tmp_path: Path) -> None:
