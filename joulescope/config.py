@@ -44,6 +44,7 @@ from joulescope.config_surroundings import (
     SecretPlace,
     Servers,
     check_ages,
+    check_mig,
     check_price,
 )
 from joulescope.errors import ConfigError
@@ -96,6 +97,12 @@ class Settings:
         Choice(("nvml", "amd", "none")),
         "What reads the GPUs: NVIDIA's library (nvml) or AMD's (amd). With none, requests are followed and "
         "no joules are measured.",
+    )
+    mig: str = _setting(
+        "refuse",
+        Choice(("refuse", "gpm")),
+        "Whether joules of an NVIDIA GPU that is cut into MIG instances, which have no meter, are split "
+        "among them by performance counters (gpm). Such joules are an estimate, and say so.",
     )
     calibration: tuple[tuple[str, float], ...] = _setting(
         (),
@@ -379,6 +386,7 @@ def _check_together(settings: Settings, origins: Origins) -> None:
         )
     check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
     check_price(settings.electricity_price, settings.currency, origins)
+    check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 
 
 def _did_you_mean(wrong: str, known: Iterable[str]) -> str:

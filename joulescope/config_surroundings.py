@@ -16,6 +16,9 @@ LARGE_CURRENCIES = frozenset({"CHF", "EUR", "GBP", "USD"})
 MOST_LARGE_CURRENCY_PER_KWH = 5.0
 """No electricity is that dear: a higher price in one of these is one in cents."""
 
+LEAST_MIG_LAG_SECONDS = 3.0
+"""Joules that are split wait up to a second and a half for the activity of instances."""
+
 
 @dataclass(frozen=True, slots=True)
 class OptionalNumber:
@@ -196,6 +199,21 @@ def check_ages(refresh_seconds: float, max_age_seconds: float, origins: Mapping[
             f"carbon_max_age_seconds ({max_age_seconds:g}, {origins['carbon_max_age_seconds']}) is shorter "
             f"than carbon_refresh_seconds ({refresh_seconds:g}, {origins['carbon_refresh_seconds']}): the "
             "figure would vanish before each refresh; raise the first or lower the second"
+        )
+
+
+def check_mig(mig: str, sensor: str, max_lag_seconds: float, origins: Mapping[str, object]) -> None:
+    """Raises ConfigError if MIG instances are to be told apart by a sensor that knows none, or too soon."""
+    if mig == "gpm" and sensor == "amd":
+        raise ConfigError(
+            f"mig is gpm ({origins['mig']}) and sensor is amd ({origins['sensor']}): MIG instances are "
+            "NVIDIA's; leave mig at refuse"
+        )
+    if mig == "gpm" and max_lag_seconds < LEAST_MIG_LAG_SECONDS:
+        raise ConfigError(
+            f"max_lag_seconds ({max_lag_seconds:g}, {origins['max_lag_seconds']}) is less than "
+            f"{LEAST_MIG_LAG_SECONDS:g} and mig is gpm ({origins['mig']}): joules wait for the activity of "
+            "instances, which is read once a second; raise it"
         )
 
 

@@ -378,5 +378,5 @@ def _opener(clock: Clock, settings: Settings) -> Callable[[], Sensor] | None:
     """What opens the sensor that the settings name, ``None`` if they name none."""
     gpus = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
     if settings.sensor == "nvml":
-        return lambda: NvmlSensor.open(clock, gpus)
+        return lambda: NvmlSensor.open(clock, gpus, settings.mig)
     return amd_opener(clock, gpus) if settings.sensor == "amd" else None

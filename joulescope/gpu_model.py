@@ -114,9 +114,19 @@ class SamplerStatistics:
     """How long the driver took, by call."""
 
 
+MIG_GPM = "mig_gpm"
+"""Source of joules that are an instance's share of its GPU's, split by performance counters: an estimate."""
+
+MIG_REST = "mig_rest"
+"""Source of the joules that such a split leaves to no instance."""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """What a sensor knows about one GPU and does not expect to change."""
+    """What a sensor knows about one GPU and does not expect to change.
+
+    A MIG instance whose joules are split off its GPU's is a GPU of its own: with a ``parent``.
+    """
 
     gpu: str
     """UUID as the driver (AMD: ``rocminfo``) prints it, ``GPU-…``; the identity of a GPU everywhere."""
@@ -126,15 +136,29 @@ class GpuInfo:
     memory_total_bytes: int | None = None
     driver_version: str = ""
     energy_source: str = "counter"
-    """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
+    """``counter`` (the driver's energy counter), ``power`` (integrated from power readings) or ``mig_gpm``
+    (no meter: a share of its parent's joules, by performance counters)."""
     sensor: str = ""
     """Which kind of sensor answers: ``nvml``, ``amd``, ``simulated``, ``replayed``."""
     capabilities: GpuCapabilities = GpuCapabilities()
     instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances that the GPU is cut into (``MIG-…``)."""
+    energy_split: str = ""
+    """How its joules are divided among these instances: ``gpm``; empty: they are not."""
+    parent: str = ""
+    """UUID of the GPU that this is a MIG instance of; empty for a whole GPU."""
+    slices: int | None = None
+    """How many of its parent's slices the GPU instance has; ``None`` for a whole GPU."""
+    slices_total: int | None = None
+    """How many slices the parent has."""
     calibration_factor: float = 1.0
     """True joules per joule that the GPU shows, above 0. Readings are as shown; what is made of them,
     intervals and figures, has the factor in it."""
+
+    @property
+    def size_ratio(self) -> float:
+        """How large it is, in parts of a whole GPU: 1, or an instance's part of the slices."""
+        return self.slices / self.slices_total if self.slices and self.slices_total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +187,7 @@ class EnergyInterval:
     end_ns: int
     energy_uj: int
     source: str = "counter"
-    """``counter`` or ``power``."""
+    """``counter``, ``power``, ``mig_gpm``, or of a GPU whose joules are split ``mig_rest``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from joulescope.errors import TraceError
 from joulescope.hook import wire
-from joulescope.model import THROTTLE_REASONS, GpuCapabilities, GpuInfo, GpuReading, GpuStatus
+from joulescope.model import MIG_GPM, THROTTLE_REASONS, GpuCapabilities, GpuInfo, GpuReading, GpuStatus
 
 
 def gpu_record(info: GpuInfo) -> wire.Gpu:
@@ -23,6 +23,10 @@ def gpu_record(info: GpuInfo) -> wire.Gpu:
         energy_source=info.energy_source,
         calibration_factor=info.calibration_factor,
         instances=list(info.instances),
+        energy_split=info.energy_split,
+        parent=info.parent,
+        slices=info.slices,
+        slices_total=info.slices_total,
         capabilities={
             name: value
             for name, value in dataclasses.asdict(info.capabilities).items()
@@ -35,13 +39,19 @@ def gpu_info(record: wire.Gpu) -> GpuInfo:
     """The GPU that a record tells of; its sensor is ``replayed``.
 
     Raises:
-        TraceError: if its calibration factor cannot be one: all its joules would be wrong.
+        TraceError: if its calibration factor, or its part of a GPU, cannot be one: all its joules would be
+            wrong.
     """
     factor = record.calibration_factor
     if not 0 < factor < math.inf:
         raise TraceError(
             f"the trace gives GPU {record.gpu} the calibration_factor {factor:g}, which is not above 0; "
             "mend its gpu record"
+        )
+    if record.energy_source == MIG_GPM and not _is_part(record):
+        raise TraceError(
+            f"the trace gives GPU {record.gpu}, a MIG instance of {record.parent or 'no GPU'}, "
+            f"{record.slices} of {record.slices_total} slices, which is no part of a GPU; mend its gpu record"
         )
     return GpuInfo(
         gpu=record.gpu,
@@ -53,9 +63,18 @@ def gpu_info(record: wire.Gpu) -> GpuInfo:
         energy_source=record.energy_source,
         calibration_factor=factor,
         instances=tuple(record.instances),
+        energy_split=record.energy_split,
+        parent=record.parent,
+        slices=record.slices,
+        slices_total=record.slices_total,
         capabilities=_capabilities(record.capabilities),
         sensor="replayed",
     )
+
+
+def _is_part(record: wire.Gpu) -> bool:
+    slices, total = record.slices or 0, record.slices_total or 0
+    return record.parent not in ("", record.gpu) and 0 < slices <= total
 
 
 def _capabilities(told: Mapping[str, bool | str]) -> GpuCapabilities:

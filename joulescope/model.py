@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.gpu_model import MIG_GPM as MIG_GPM
+from joulescope.gpu_model import MIG_REST as MIG_REST
 from joulescope.gpu_model import THROTTLE_REASONS as THROTTLE_REASONS
 from joulescope.gpu_model import CallTime as CallTime
 from joulescope.gpu_model import EnergyInterval as EnergyInterval
@@ -44,10 +46,10 @@ INTERVAL_LEVEL = 0.9
 
 PHASES = ("prefill", "decode")
 
-UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped", "mig_instance")
+UNATTRIBUTED_REASONS = ("no_engine", "records_lost", "engine_silent", "unmapped", "mig_instance", "mig_rest")
 """Why measured joules are nobody's: no engine was connected; records were dropped or a connection
 broke; an engine stopped reporting; no engine says that it uses this GPU; an engine uses a MIG instance of it,
-of which there is no meter."""
+of which there is no meter and whose share is not known; the split among MIG instances gave them to none."""
 
 OVERHEAD_REASONS = ("startup", "dummy_batch", "preemption", "rejected_draft")
 """Work no request asked for: load, warm-up and graph capture; empty data-parallel steps; recompute; and, if
@@ -239,7 +241,8 @@ class FinishedRequest:
     avoided_joules: float | None = None
     """What its prefix-cache hits would have cost to compute; information only, part of no sum."""
     energy_source: str = "counter"
-    """``counter``, ``power`` (integrated from power), ``mixed``, or empty where nothing was measured."""
+    """``counter``, ``power`` (integrated from power), ``mig_gpm`` (a MIG instance's share of its GPU's, an
+    estimate), ``mixed``, or empty where nothing was measured."""
     unit: str = TOKEN
     work_unit: str = TOKEN
     software: str = "vllm"
@@ -287,6 +290,9 @@ class GpuTotals:
     """``None`` unless the GPU shows a counter and power."""
     counter_tick_seconds: float | None = None
     """How often its counter shows another figure, as measured; ``None`` while that is not known."""
+    whole_joules: float | None = None
+    """Of a GPU whose joules are, or were, split among MIG instances: its own and theirs together, what the
+    card drew. Contained in the measured figures of these GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ records come from. Single-threaded: whoever feeds it also reads it.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.instances import MAX_INSTANCES, Instances
 from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
@@ -21,6 +23,7 @@ from joulescope.host_pipeline import HostPipeline
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import (
+    EnergyInterval,
     EngineTotals,
     FinishedRequest,
     GpuInfo,
@@ -33,6 +36,8 @@ from joulescope.model import (
 )
 from joulescope.sampling.meter import WINDOW_NS, Meter, calibrated
 from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
+
+_logger = logging.getLogger(__name__)
 
 FRESH_NS = 2 * NANOSECONDS_PER_SECOND
 """A reading older than this is not shown any more: stale is not fresh."""
@@ -99,12 +104,14 @@ class Pipeline:
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
         self.host = HostPipeline(self._record)
+        self._instances = Instances()
         self._window_ns = window_ns
         self._calibration = calibration
         self._found: dict[str, GpuInfo] = {}
         self._watched: dict[str, _Watched] = {}
         self._named_ns: dict[str, int] = {}
         self._read_failures: Mapping[str, int] = {}
+        self._full: set[str] = set()
         self._start_wall_seconds = self.wall.wall_ns / 1e9
 
     # ------------------------------------------------------------------------------------------ engines
@@ -130,6 +137,8 @@ class Pipeline:
             watched = self._watched.get(info.gpu)
             if watched is not None:
                 self._describe(watched, info)
+            elif info.parent in self._watched and self._has_room(info.gpu):
+                self._watch(info.gpu)
 
     def sensor_down(self) -> None:
         """No GPU can be read until the next :meth:`gpus_found`."""
@@ -141,21 +150,30 @@ class Pipeline:
         readings = list(readings)
         if readings:
             self._note_named(readings[-1].time_ns)
-        kept = [reading for reading in readings if self._in_scope(reading.gpu, reading.time_ns)]
+        kept = [
+            reading
+            for reading in readings
+            if self._in_scope(reading.gpu, reading.time_ns) and self._has_room(reading.gpu)
+        ]
         for reading in kept:
             watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
             self._take_status(watched, reading.status)
             watched.reading = reading
-            for interval in watched.meter.add(reading):
-                self.accountant.interval(interval)
+            intervals = watched.meter.add(reading)
+            self._account(self._instances.take(reading.gpu, reading.time_ns, intervals))
         if kept and self.recorder is not None:
             self._record([sample_record(reading) for reading in kept])
+
+    def _account(self, intervals: Iterable[EnergyInterval]) -> None:
+        for interval in intervals:
+            self.accountant.interval(interval)
 
     def _take_status(self, watched: _Watched, status: GpuStatus | None) -> None:
         """Records what was read anew; a power limit that was changed holds from now on."""
         if status is None or status is watched.status:
             return
         watched.status = status
+        self._account(self._instances.status(status))
         if self.recorder is not None:
             self._record([status_record(status)])
         limit_watts = status.power_limit_watts
@@ -172,19 +190,24 @@ class Pipeline:
 
     def _whole(self, uuid: str) -> str:
         """The GPU that a MIG instance is a part of: the driver measures whole GPUs only."""
+        known = self._found.get(uuid)
+        if known is not None:
+            return known.parent or uuid
         wholes = (info.gpu for info in self._found.values() if uuid in info.instances)
         return next(wholes, uuid)
 
     def _in_scope(self, gpu: str, time_ns: int) -> bool:
+        """With a GPU come all its instances: what one of them drew cannot be told without the others."""
+        whole = self._whole(gpu)
         if self.scope.uuids is not None:
-            return gpu in {self._whole(uuid) for uuid in self.scope.uuids}
+            return whole in {self._whole(uuid) for uuid in self.scope.uuids}
         if self.scope.all_gpus:
             return True
-        named_ns = self._named_ns.get(gpu)
+        named_ns = self._named_ns.get(whole)
         if named_ns is None:
             return False
         if time_ns - named_ns > NAMED_NS:
-            self._unwatch(gpu)
+            self._unwatch(whole)
             return False
         return True
 
@@ -194,7 +217,26 @@ class Pipeline:
         self.accountant.gpu_found(info)
         if self.recorder is not None:
             self._record([gpu_record(info)])
+        self._account(self._instances.found(info))
+        for part in [found.gpu for found in self._found.values() if found.parent == gpu]:
+            if part not in self._watched and self._has_room(part):
+                self._watch(part)
         return watched
+
+    def _has_room(self, gpu: str) -> bool:
+        """Whether this GPU may have an account: too many instances of one, one after the other, get none."""
+        info = self._found.get(gpu)
+        if gpu in self._watched or info is None or not info.parent or self._instances.may_join(info):
+            return True
+        if info.parent not in self._full:
+            self._full.add(info.parent)
+            _logger.warning(
+                "GPU %s was cut into more than %d MIG instances since the start; its joules are not split "
+                "while there are new ones. Restart to begin anew",
+                info.parent,
+                MAX_INSTANCES,
+            )
+        return False
 
     def _unwatch(self, gpu: str) -> None:
         """Stops measuring; what comes later, if anything, starts with a fresh meter."""
@@ -202,25 +244,29 @@ class Pipeline:
         watched = self._watched.get(gpu)
         if watched is not None:
             self._renew(watched)
+            self._account(self._instances.restart(gpu))
             watched.reading = None
 
     def _describe(self, watched: _Watched, info: GpuInfo) -> None:
         """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter."""
         before, watched.info = watched.info, info
         self.accountant.gpu_found(info)
-        old, new = ((each.energy_source, each.calibration_factor) for each in (before, info))
-        if old != new:
+        if _measures(before) != _measures(info):
             self._renew(watched)
+        if (_measures(before), _cut(before)) != (_measures(info), _cut(info)):
             self._record([gpu_record(info)])
+            self._account(self._instances.found(info))
 
     def _renew(self, watched: _Watched) -> None:
-        for interval in watched.meter.flush():
-            self.accountant.interval(interval)
+        last = watched.meter.flush()
+        if last:
+            self._account(self._instances.take(watched.info.gpu, last[-1].end_ns, last))
         watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
         watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
 
     def _calibrated(self, info: GpuInfo) -> GpuInfo:
-        factor = info.calibration_factor if self._calibration is None else self._calibration(info.gpu)
+        whole = info.parent or info.gpu
+        factor = info.calibration_factor if self._calibration is None else self._calibration(whole)
         return replace(info, calibration_factor=factor)
 
     # ------------------------------------------------------------------------------------------ results
@@ -231,9 +277,9 @@ class Pipeline:
 
     def finish(self, now_ns: int, reason: str = "closed") -> None:
         """Accounts for everything that came in, waiting for nothing. Nothing may come in afterwards."""
-        for watched in self._watched.values():
-            for interval in watched.meter.flush():
-                self.accountant.interval(interval)
+        for gpu, watched in self._watched.items():
+            self._account(self._instances.take(gpu, 0, watched.meter.flush()))
+        self._account(self._instances.flush())
         self.accountant.close(now_ns, reason)
         recorder, self.recorder = self.recorder, None
         try:
@@ -306,7 +352,13 @@ class Pipeline:
             accounted_until_ns=state.settled_ns or None,
             comparison=watched.meter.comparison.totals(),
             counter_tick_seconds=watched.meter.tick_seconds,
+            whole_joules=self._whole_joules(gpu),
         )
+
+    def _whole_joules(self, gpu: str) -> float | None:
+        parts = self._instances.of(gpu)
+        accounts = [self.accountant.gpu_state(each).account for each in (gpu, *parts)]
+        return joules_from_uj(sum(account.measured_uj for account in accounts)) if parts else None
 
     def flush_recording(self) -> None:
         """Puts what was recorded so far on disk, so that little is lost if the process is killed."""
@@ -326,3 +378,13 @@ class Pipeline:
             self.recorder.write(list(records))
         except TraceError as error:
             self._stop_recording(error)
+
+
+def _measures(info: GpuInfo) -> tuple[object, ...]:
+    """What, if it changes, begins another measurement of the same GPU."""
+    return info.energy_source, info.calibration_factor
+
+
+def _cut(info: GpuInfo) -> tuple[object, ...]:
+    """What, if it changes, begins another split."""
+    return info.instances, info.energy_split, info.slices, info.slices_total

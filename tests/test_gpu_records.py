@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields, replace
 
+import pytest
+
+from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_info, gpu_reading, gpu_record, gpu_status, sample_record, status_record
 from joulescope.hook import wire
 from joulescope.model import GpuCapabilities, GpuInfo, GpuReading, GpuStatus
@@ -19,6 +22,10 @@ INFO = GpuInfo(
     sensor="nvml",
     calibration_factor=1.055,
     instances=("MIG-1", "MIG-2"),
+    energy_split="gpm",
+    parent="GPU-0",
+    slices=3,
+    slices_total=7,
     capabilities=GpuCapabilities(
         energy_counter=True,
         power=True,
@@ -68,6 +75,17 @@ def test_no_field_is_forgotten() -> None:
     assert gpu_info(gpu_record(INFO)) == replace(INFO, sensor="replayed")
     assert gpu_status(status_record(STATUS)) == STATUS
     assert gpu_reading(sample_record(READING), STATUS) == READING
+
+
+@pytest.mark.parametrize(
+    ("parent", "slices", "total"),
+    [("", 3, 7), ("MIG-1", 3, 7), ("GPU-1", 0, 7), ("GPU-1", 8, 7), ("GPU-1", 3, None)],
+)
+def test_an_instance_that_is_no_part_of_a_gpu_is_refused(parent: str, slices: int, total: int | None) -> None:
+    """An instance without a parent, or of impossible size, would be split wrongly: the replay says so."""
+    record = wire.Gpu(gpu="MIG-1", energy_source="mig_gpm", parent=parent, slices=slices, slices_total=total)
+    with pytest.raises(TraceError, match=r"MIG-1, a MIG instance of .* which is no part of a GPU; mend"):
+        gpu_info(record)
 
 
 def test_what_is_not_known_stays_so() -> None:

@@ -13,6 +13,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
 from joulescope.model import (
+    MIG_REST,
     EnergyInterval,
     EngineInfo,
     EngineTotals,
@@ -118,7 +119,7 @@ class Accountant:
                 model.part_energy()
             limit_watts = info.power_limit_watts and info.power_limit_watts * info.calibration_factor
             if not model.has_learned:
-                model.expect(expectation_of(info.name, limit_watts))
+                model.expect(expectation_of(info.name, limit_watts, info.size_ratio))
             elif limit_watts:
                 model.set_limit(limit_watts)
             model.share_energy(first_of.setdefault(place, model))
@@ -213,7 +214,10 @@ class Accountant:
         ]
 
     def _drives(self, engine: Engine, gpu: str) -> bool:
-        return gpu in engine.info.gpus or (not engine.info.gpus and self.policy.assume_all_gpus)
+        """A GPU that is split among instances runs nothing itself: only who names it outright has it."""
+        if engine.info.gpus or self._gpus[gpu].info.energy_split:
+            return gpu in engine.info.gpus
+        return self.policy.assume_all_gpus
 
     def _gpus_of(self, engine: Engine) -> list[GpuState]:
         return [state for gpu, state in self._gpus.items() if self._drives(engine, gpu)]
@@ -242,6 +246,8 @@ class Accountant:
 
     def _otherwise(self, gpu: GpuState, interval: EnergyInterval, drivers: Sequence[Engine]) -> str:
         """Why the time in which no engine is known to hold the GPU is nobody's."""
+        if interval.source == MIG_REST:
+            return "mig_rest"
         alive = [engine for engine in self._engines if _alive_within(engine, interval)]
         if drivers or not alive:
             return "no_engine"

@@ -14,6 +14,15 @@ _BUSY_PART_OF_LIMIT = 0.7
 _UNKNOWN_LIMIT_WATTS = 500.0
 
 
+def idle_prior_watts(info: GpuInfo) -> float:
+    """Idle power of a GPU of which nothing was seen yet."""
+    return _IDLE_PART_OF_LIMIT * _limit_watts(info)
+
+
+def _limit_watts(info: GpuInfo) -> float:
+    return info.power_limit_watts or _UNKNOWN_LIMIT_WATTS * info.size_ratio
+
+
 class PowerLevel:
     """A slowly learned level of power, watts, that starts from a prior."""
 
@@ -40,9 +49,8 @@ class GpuState:
     """Start of each stretch during which a worker held the GPU, to its end or ``None``."""
 
     def __post_init__(self) -> None:
-        limit_watts = self.info.power_limit_watts or _UNKNOWN_LIMIT_WATTS
-        self.idle = PowerLevel(_IDLE_PART_OF_LIMIT * limit_watts)
-        self.busy = PowerLevel(_BUSY_PART_OF_LIMIT * limit_watts)
+        self.idle = PowerLevel(idle_prior_watts(self.info))
+        self.busy = PowerLevel(_BUSY_PART_OF_LIMIT * _limit_watts(self.info))
 
     def worker_up(self, time_ns: int) -> None:
         self.workers[time_ns] = None

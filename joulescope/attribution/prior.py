@@ -61,16 +61,19 @@ class Expectation:
     limit_watts: float
 
 
-def expectation_of(name: str, limit_watts: float | None) -> Expectation:
-    """The expectation for a GPU by the driver's name for it; an unknown one is taken for an H100."""
+def expectation_of(name: str, limit_watts: float | None, size_ratio: float = 1.0) -> Expectation:
+    """The expectation for a GPU by the driver's name for it; an unknown one is taken for an H100.
+
+    ``size_ratio``: of a MIG instance, its part of the GPU; ``limit_watts`` is then the instance's own.
+    """
     upper = name.upper()
     sheet = next((sheet for key, sheet in _SHEETS.items() if key in upper), _DEFAULT)
-    limit = limit_watts or sheet.limit_watts
+    limit = limit_watts or sheet.limit_watts * size_ratio
     return Expectation(
         launch_seconds=_LAUNCH_SECONDS,
         sequence_seconds=_SEQUENCE_SECONDS,
-        seconds_per_byte=1.0 / (_REACHED_BANDWIDTH * sheet.bytes_per_second),
-        seconds_per_flop=1.0 / (_REACHED_ARITHMETIC * sheet.flops_per_second),
+        seconds_per_byte=1.0 / (_REACHED_BANDWIDTH * sheet.bytes_per_second * size_ratio),
+        seconds_per_flop=1.0 / (_REACHED_ARITHMETIC * sheet.flops_per_second * size_ratio),
         joules_per_byte=_BYTE_PART_OF_LIMIT * sheet.limit_watts / sheet.bytes_per_second,
         joules_per_flop=_FLOP_PART_OF_LIMIT * sheet.limit_watts / sheet.flops_per_second,
         sequence_joules=_SEQUENCE_JOULES * sheet.limit_watts / _DEFAULT.limit_watts,

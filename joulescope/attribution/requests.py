@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.uncertainty import NORMAL_90, Doubt
-from joulescope.model import EngineInfo, FinishedRequest, RequestEnded, RequestStarted
+from joulescope.model import MIG_GPM, EngineInfo, FinishedRequest, RequestEnded, RequestStarted
 from joulescope.units import joules_from_uj
 
 _INT_COLUMNS = (
@@ -39,8 +39,8 @@ _SAY_LITTLE = frozenset({"work", "unknown"})
 """Sources of cost facts that say no more than that joules follow the work, or nothing at all: how far off a
 division by them is cannot be told, and no interval is stated."""
 
-SOURCE_BITS = {"counter": 1, "power": 2}
-_SOURCES = {1: "counter", 2: "power", 3: "mixed"}
+SOURCE_BITS = {"counter": 1, "power": 2, MIG_GPM: 4}
+_SOURCES = {0: "", **{bit: source for source, bit in SOURCE_BITS.items()}}
 
 
 class RequestTable:
@@ -144,7 +144,8 @@ class RequestTable:
         if started is None:
             raise KeyError(f"slot {slot} holds no request")
         measured = bool(self.measured[slot]) or not now["steps"]
-        is_sure = measured and info.cost.source not in _SAY_LITTLE
+        split = now["sources"] & SOURCE_BITS[MIG_GPM]  # whose error nobody knows
+        is_sure = measured and info.cost.source not in _SAY_LITTLE and not split
         attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
         wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
         joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6
@@ -182,7 +183,7 @@ class RequestTable:
             marginal_low_joules=max(marginal_joules - marginal_width, 0.0) if is_sure else None,
             marginal_high_joules=marginal_joules + marginal_width if is_sure else None,
             avoided_joules=joules_from_uj(now["avoided_uj"]) if measured else None,
-            energy_source=_SOURCES.get(now["sources"], ""),
+            energy_source=_SOURCES.get(now["sources"], "mixed"),
             unit=info.unit,
             work_unit=info.work_unit,
             software=info.software,

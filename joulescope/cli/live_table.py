@@ -130,7 +130,11 @@ def _gpu_line(gpu: GpuTotals) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append("GPU      ", style="bold")
     line.append(clean(gpu.info.name or gpu.info.gpu), style="cyan")
-    watts = gpu.reading.power_watts if gpu.up and gpu.reading is not None else None
+    reading = gpu.reading if gpu.up else None
+    if gpu.info.parent:
+        status = None if reading is None else reading.status
+        return _instance(line, None if status is None else status.sm_active_ratio)
+    watts = None if reading is None else reading.power_watts
     if watts is None:
         return line.append("   no reading", style="red")
     line.append(f"   {watts:.0f} W", style="bold")
@@ -142,6 +146,15 @@ def _gpu_line(gpu: GpuTotals) -> Text:
     if ratio is not None and abs(ratio - 1) > _METERS_AGREE:
         line.append(f"   counter/power {ratio:.2f}", style="red")
     return line
+
+
+def _instance(line: Text, active_ratio: float | None) -> Text:
+    """A MIG instance has no power of its own to show."""
+    if active_ratio is None:
+        line.append("   activity not known", style="red")
+    else:
+        line.append(f"   {active_ratio:.0%} active".replace("%", " %"), style="bold")
+    return line.append("   split of its GPU, an estimate", style="yellow")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from joulescope.host_model import HostDomainTotals
 from joulescope.ingest.trace import TraceReader
-from joulescope.model import METHOD, METHOD_VERSION, GpuTotals, MeterComparison
+from joulescope.model import METHOD, METHOD_VERSION, MIG_GPM, GpuTotals, MeterComparison
 from joulescope.replay import Replay
 
 
@@ -72,6 +72,8 @@ def _remarks(balance: dict[str, Any]) -> str:
     remarks = []
     if balance["energy_source"] == "power":
         remarks.append("integrated from power readings")
+    if balance["energy_source"] == MIG_GPM:
+        remarks.append("an estimate: split off its GPU's by performance counters")
     if balance["calibration_factor"] != 1.0:
         remarks.append(f"calibrated by {balance['calibration_factor']:g}")
     return f"  ({', '.join(remarks)})" if remarks else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from joulescope.clock import Clock
@@ -23,6 +23,12 @@ _USUAL_RATIO, _WRONG_RATIO = 0.1, 0.5
 """Counter and power may differ by so much over a few seconds, since power is a mean of the second before;
 from the second on one of them is wrong."""
 
+_MIG_LINE = (
+    "Unset JOULESCOPE_MIG where its joules as a whole will do; else mend that, or sudo nvidia-smi -i N -mig 0"
+)
+_MIG_SECONDS = 2.0
+"""A first mean of activity is there so long after the sensor was opened, at the latest."""
+
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0")
 
 
@@ -35,9 +41,12 @@ def check_gpus(settings: Settings, place: Place, seconds: float) -> Iterator[Fin
     if not is_amd:
         yield from _nodes(place)
     wanted = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
-    open_sensor: Callable[..., NvmlSensor | AmdSensor] = AmdSensor.open if is_amd else NvmlSensor.open
     try:
-        sensor = open_sensor(place.clock, wanted)
+        sensor: NvmlSensor | AmdSensor
+        if is_amd:
+            sensor = AmdSensor.open(place.clock, wanted)
+        else:
+            sensor = NvmlSensor.open(place.clock, wanted, settings.mig)
     except MissingExtra as error:
         package = "amdsmi" if is_amd else "pynvml"
         yield Finding(
@@ -90,6 +99,10 @@ def _container_line(place: Place) -> str:
 def _skipped(sensor: NvmlSensor | AmdSensor) -> Iterator[Finding]:
     for gpu, reason in sensor.skipped.items():
         yield Finding("gpu", Severity.WARNING, f"{gpu} is not read: {reason}")
+    for gpu, reason in sensor.unsplit.items():
+        yield Finding(
+            "mig", Severity.WARNING, f"{gpu}: mig is gpm, but its joules are not split: {reason}", _MIG_LINE
+        )
 
 
 @dataclass
@@ -101,9 +114,12 @@ class _Watch:
     first: tuple[int, float] | None = None
     last: tuple[int, float] | None = None
     before: GpuReading | None = None
+    active_ratio: float | None = None
     watts: list[float] = field(default_factory=list)
 
     def see(self, reading: GpuReading) -> None:
+        if reading.status is not None:
+            self.active_ratio = reading.status.sm_active_ratio
         if reading.power_watts is not None:
             self.watts.append(reading.power_watts)
         joules, before = reading.energy_joules, self.before
@@ -134,14 +150,18 @@ def _watched(sensor: NvmlSensor | AmdSensor, clock: Clock, seconds: float) -> It
     except SensorError as error:
         yield Finding("gpu", Severity.ERROR, f"while it was watched: {error}")
     for info in gpus:
-        yield from _told(info, seen[info.gpu], seconds)
+        if info.parent:
+            yield from _instance(info, seen[info.gpu], seconds)
+        else:
+            split = bool(info.energy_split) or info.gpu in sensor.unsplit
+            yield from _told(info, seen[info.gpu], seconds, but_mig=split)
         failures = sensor.read_failures()[info.gpu]
         if failures:
             yield Finding("gpu", Severity.WARNING, f"{info.gpu}: {failures} of its calls failed meanwhile")
     yield from _latency(sensor)
 
 
-def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
+def _told(info: GpuInfo, seen: _Watch, seconds: float, *, but_mig: bool) -> Iterator[Finding]:
     name = f"GPU {'?' if info.index is None else info.index} {info.gpu}"
     yield Finding(
         "gpu",
@@ -149,7 +169,7 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
         f"{name}: {info.name}, driver {info.driver_version or 'of unknown version'}, measured by its "
         + ("energy counter" if info.energy_source == "counter" else "power readings"),
     )
-    for lack in missing(info.capabilities):
+    for lack in missing(info.capabilities, but_mig=but_mig):
         severity = Severity.WARNING if lack.costs_accuracy else Severity.NOTE
         yield Finding(lack.name, severity, f"{name}: {lack.said}", lack.mend)
     if info.energy_source == "counter":
@@ -168,6 +188,19 @@ def _told(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
             Severity.NOTE,
             f"{name}: its clocks are held back: {', '.join(sorted(status.throttle_reasons))}",
         )
+
+
+def _instance(info: GpuInfo, seen: _Watch, seconds: float) -> Iterator[Finding]:
+    """A MIG instance that gets a share of its GPU's joules, if it tells how busy it is."""
+    name = f"{info.gpu}: {info.name}, {info.slices} of {info.slices_total} slices of {info.parent}"
+    if seen.active_ratio is not None:
+        said = (
+            f"{name}, its joules are an estimate by performance counters ({seen.active_ratio:.0%} active now)"
+        )
+        yield Finding("mig", Severity.NOTE, said)
+    elif seconds >= _MIG_SECONDS:
+        said = f"{name}, tells no SM activity, or an impossible one: nothing on that GPU is split"
+        yield Finding("mig", Severity.WARNING, said, _MIG_LINE)
 
 
 def _meters(name: str, seen: _Watch, seconds: float) -> Iterator[Finding]:

@@ -124,7 +124,9 @@ span.
 
 `avoided_joules` is what its prefix-cache hits would have cost to compute: an estimate of the model, never
 measured and part of no sum. `energy_source` says which meter its joules come from: `counter`, the driver's
-energy counter; `power`, integrated from power readings; `mixed`, some from each.
+energy counter; `power`, integrated from power readings; `mig_gpm`, none: they are a share of what the whole
+GPU drew, split among its [MIG instances](mig.md) by performance counters; `mixed`, some from each. The error
+of such a split is not known, so the intervals of these requests are not stated.
 """
 
 OPENTELEMETRY = f"""\

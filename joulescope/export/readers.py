@@ -292,6 +292,15 @@ def gpu_identity(snapshot: Snapshot) -> Iterator[Point]:
         yield Point(tuple(map(clean, labels)), 1)
 
 
+def mig_identity(snapshot: Snapshot) -> Iterator[Point]:
+    """Where each MIG instance belongs."""
+    for totals in snapshot.gpus:
+        info = totals.info
+        if info.parent:
+            labels = (clean(info.gpu), clean(info.parent), str(info.slices), str(info.slices_total))
+            yield Point(labels, 1)
+
+
 def engine_identity(snapshot: Snapshot) -> Iterator[Point]:
     """Who each engine is."""
     for totals in snapshot.engines:

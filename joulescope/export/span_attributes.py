@@ -180,7 +180,8 @@ SPAN_ATTRIBUTES = (
     SpanAttribute(
         "joulescope.request.energy_source",
         "",
-        "`counter`, `power` (integrated from power readings) or `mixed`",
+        "`counter`, `power` (integrated from power readings), `mig_gpm` (an estimate: split off a whole "
+        "GPU's) or `mixed`",
         _energy_source,
     ),
     SpanAttribute(

@@ -12,7 +12,9 @@ ENERGY = (
         Kind.COUNTER,
         "joules",
         ("gpu",),
-        "Energy that the GPU drew, measured. Equals attributed + idle + overhead + unattributed.",
+        "Energy that the GPU drew, measured. Equals attributed + idle + overhead + unattributed. Where it "
+        "is split among MIG instances each of them has its share, and the GPU what is left: the sum over all "
+        "is what the cards drew.",
         readers.of_gpu(lambda gpu: gpu.measured_joules),
         otel_name="hw.energy",
     ),
@@ -48,8 +50,18 @@ ENERGY = (
         ("gpu", "reason"),
         "Measured energy whose cause is not known: no_engine (none connected), records_lost, "
         "engine_silent (stopped reporting), unmapped (no engine says that it uses this GPU), mig_instance "
-        "(an engine uses a slice of it, and the driver measures whole GPUs only).",
+        "(an engine uses a slice of it, whose share of the whole is not known), mig_rest (left to none by "
+        "the split among MIG instances).",
         readers.of_gpu_by(lambda gpu: gpu.unattributed_joules, UNATTRIBUTED_REASONS),
+    ),
+    Metric(
+        "joulescope_whole_gpu_energy_joules_total",
+        Kind.COUNTER,
+        "joules",
+        ("gpu",),
+        "Energy that a GPU drew whose measured energy is split among MIG instances: its own measured figure "
+        "and theirs together, so do not add it to them. Absent for all other GPUs.",
+        readers.of_gpu(lambda gpu: gpu.whole_joules),
     ),
     Metric(
         "joulescope_conservation_residual_joules",
@@ -173,9 +185,18 @@ GPU = (
         Kind.INFO,
         "",
         ("gpu", "name", "index", "driver_version", "energy_source", "sensor"),
-        "Who a GPU is, and what its joules are measured by: the driver's energy counter (counter) or the "
-        "integral of its power readings (power).",
+        "Who a GPU is, and what its joules are measured by: the driver's energy counter (counter), the "
+        "integral of its power readings (power), or, for a MIG instance, no meter: they are a share of its "
+        "GPU's (mig_gpm).",
         readers.gpu_identity,
+    ),
+    Metric(
+        "joulescope_mig_instance_info",
+        Kind.INFO,
+        "",
+        ("gpu", "parent", "slices", "slices_total"),
+        "Of which GPU a MIG instance is a part, and how large a part; only where joules are split.",
+        readers.mig_identity,
     ),
     Metric(
         "joulescope_sensor_up",

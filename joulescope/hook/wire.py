@@ -195,6 +195,10 @@ class Gpu(Record, tag="gpu"):
     energy_source: str = "counter"
     calibration_factor: float = 1.0
     instances: list[str] = []
+    energy_split: str = ""
+    parent: str = ""
+    slices: int | None = None
+    slices_total: int | None = None
     capabilities: dict[str, bool | str] = {}
     """By the names of ``joulescope.model.GpuCapabilities``; what is not known is left out."""
 

@@ -45,8 +45,11 @@ class _NonsenseError(Exception):
 class AmdSensor:
     """Reads energy, power, memory and load of AMD sockets.
 
-    ``skipped`` says by UUID why a GPU that is there is not read.
+    ``skipped`` says by UUID why a GPU that is there is not read. No joules are split among partitions, and no
+    setting asks for it: ``unsplit`` is empty.
     """
+
+    unsplit: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, api: ModuleType, clock: Clock, found: Found, verdicts: Verdicts) -> None:
         """Use :meth:`open`. ``api`` is an initialised ``amdsmi``, shut down by :meth:`close`."""

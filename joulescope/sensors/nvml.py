@@ -10,14 +10,17 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType, ModuleType
 
 from joulescope.clock import Clock
 from joulescope.errors import MissingExtra, SensorChanged, SensorLost
 from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
-from joulescope.sensors.nvml_capabilities import missing
+from joulescope.sensors.nvml_capabilities import answer, missing
 from joulescope.sensors.nvml_faults import GONE, fault
+from joulescope.sensors.nvml_instances import instances_of
+from joulescope.sensors.nvml_mig import MigReader, split_reader
 from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, MILLI, Found, NvmlGpu, probe
 from joulescope.sensors.nvml_status import StatusReader
 from joulescope.units import NANOSECONDS_PER_SECOND
@@ -47,11 +50,12 @@ class _NonsenseError(Exception):
 class NvmlSensor:
     """Reads energy, power and status of NVIDIA GPUs.
 
-    ``skipped`` says by UUID why a GPU that is there is not read. While the sensor is open it keeps the
-    driver loaded, and with it the counters running.
+    ``skipped`` says by UUID why a GPU that is there is not read, ``unsplit`` why the joules of one are not
+    split among its MIG instances although that was asked for. While the sensor is open it keeps the driver
+    loaded, and with it the counters running.
     """
 
-    def __init__(self, api: ModuleType, clock: Clock, found: Found) -> None:
+    def __init__(self, api: ModuleType, clock: Clock, found: Found, mig: str = "refuse") -> None:
         """Use :meth:`open`. ``api`` is an initialised ``pynvml``, shut down by :meth:`close`."""
         self._api = api
         self._now_ns = clock.now_ns
@@ -64,6 +68,7 @@ class NvmlSensor:
         self._status = StatusReader(api, self._times)
         self._visible = found.visible
         self._open = True
+        self.unsplit: Mapping[str, str] = MappingProxyType(self._split() if mig == "gpm" else {})
         opened_ns = clock.now_ns()
         self._recount_ns = opened_ns + RECOUNT_PERIOD_NS
         for place, gpu in enumerate(self._gpus):
@@ -71,8 +76,11 @@ class NvmlSensor:
             gpu.slow_due_ns = opened_ns + SLOW_PERIOD_NS * (place + 1) // len(self._gpus)
 
     @classmethod
-    def open(cls, clock: Clock, gpus: Sequence[str] | None = None) -> NvmlSensor:
+    def open(cls, clock: Clock, gpus: Sequence[str] | None = None, mig: str = "refuse") -> NvmlSensor:
         """Starts NVML and probes the GPUs with these UUIDs, by default all that are visible.
+
+        With ``mig`` at ``gpm`` the MIG instances of each GPU are read too, as GPUs without a meter, so that
+        its joules can be split; with ``refuse`` they are only named.
 
         Raises:
             MissingExtra: if ``pynvml`` is not installed.
@@ -86,18 +94,26 @@ class NvmlSensor:
             raise fault("the GPU driver cannot be reached", error.value, str(error)) from error
         try:
             found = probe(api, gpus)
-            sensor = cls(api, clock, found)
+            sensor = cls(api, clock, found, mig)
         except BaseException:
             _shut_down(api)
             raise
         for gpu, reason in found.skipped.items():
             _logger.warning("GPU %s is not read: %s", gpu, reason)
         for each in found.gpus:
-            _log_capabilities(each.info)
+            split = bool(each.info.energy_split) or each.info.gpu in sensor.unsplit
+            _log_capabilities(each.info, but_mig=split)
+        for gpu, reason in sensor.unsplit.items():
+            _logger.warning("mig=gpm, but the joules of GPU %s are not split: %s", gpu, reason)
         return sensor
 
     def gpus(self) -> Sequence[GpuInfo]:
-        return [gpu.info for gpu in self._gpus]
+        """Each GPU, and after it the instances among which its joules are split."""
+        return [
+            info
+            for gpu in self._gpus
+            for info in (gpu.info, *(gpu.parts.infos if gpu.parts is not None else ()))
+        ]
 
     def read(self) -> Sequence[GpuReading]:
         """See :class:`joulescope.sensors.Sensor`; ``time_ns`` is the middle of the energy call.
@@ -116,6 +132,8 @@ class NvmlSensor:
                 self._fail(gpu, error.value, str(error))
             else:
                 gpu.failures_in_a_row = 0
+                if gpu.parts is not None:
+                    readings += self._read_instances(gpu, gpu.parts)
         if readings:
             self._recount(readings[-1].time_ns)
         else:
@@ -124,7 +142,10 @@ class NvmlSensor:
 
     def read_failures(self) -> dict[str, int]:
         """Calls that failed or told nonsense, by GPU; calls left out while a GPU rests do not count."""
-        return {gpu.info.gpu: gpu.failures for gpu in self._gpus}
+        failures = {gpu.info.gpu: gpu.failures for gpu in self._gpus}
+        for gpu in self._gpus:
+            failures.update({} if gpu.parts is None else gpu.parts.failures)
+        return failures
 
     def call_times(self) -> Mapping[str, CallTime]:
         """How long the driver took, by call; ``energy`` and ``power`` are the fast path's."""
@@ -135,8 +156,9 @@ class NvmlSensor:
             return
         self._open = False
         for gpu in self._gpus:
-            if gpu.gpm is not None:
-                gpu.gpm.close()
+            for reader in (gpu.gpm, gpu.parts):
+                if reader is not None:
+                    reader.close()
         _shut_down(self._api)
 
     def _read_gpu(self, gpu: NvmlGpu) -> GpuReading:
@@ -187,6 +209,40 @@ class NvmlSensor:
             return
         if visible != self._visible:
             raise SensorChanged(f"the driver shows {visible} GPUs and showed {self._visible} before")
+        for gpu in self._gpus:
+            if gpu.info.capabilities.mig is not None:
+                self._check_cut(gpu)
+
+    def _split(self) -> dict[str, str]:
+        """Prepares the reading of instances; why not, by GPU."""
+        refused = {}
+        for gpu in self._gpus:
+            if not gpu.cut:
+                continue
+            reader = split_reader(self._api, self._times, gpu.info, gpu.handle, gpu.cut)
+            if isinstance(reader, str):
+                refused[gpu.info.gpu] = reader
+            else:
+                gpu.parts, gpu.info = reader, replace(gpu.info, energy_split="gpm")
+        return refused
+
+    def _read_instances(self, gpu: NvmlGpu, parts: MigReader) -> list[GpuReading]:
+        """Once a second, how busy each instance was; nothing in between."""
+        now_ns = self._now_ns()
+        if not parts.is_due(now_ns):
+            return []
+        self._check_cut(gpu)
+        return parts.read(gpu.handle, now_ns)
+
+    def _check_cut(self, gpu: NvmlGpu) -> None:
+        """Notices instances that were made, unmade or made anew, and MIG mode that was switched."""
+        mode = answer(self._api, self._api.nvmlDeviceGetMigMode, gpu.handle)
+        if mode is None:
+            return
+        is_on = bool(mode[0])
+        cut = self._times.timed("instances", instances_of, self._api, gpu.handle) if is_on else []
+        if (is_on, cut) != (gpu.info.capabilities.mig, gpu.cut):
+            raise SensorChanged(f"GPU {gpu.info.gpu} is not cut into the same MIG instances as before")
 
     def _fail(self, gpu: NvmlGpu, code: int, meaning: str) -> None:
         gpu.failures += 1
@@ -205,7 +261,7 @@ class NvmlSensor:
         raise SensorLost(str(reason))
 
 
-def _log_capabilities(info: GpuInfo) -> None:
+def _log_capabilities(info: GpuInfo, *, but_mig: bool) -> None:
     told = info.capabilities
     meters = [
         name.replace("_", " ")
@@ -215,7 +271,13 @@ def _log_capabilities(info: GpuInfo) -> None:
     _logger.info(
         "GPU %s (%s, %s): %s", info.gpu, info.name, told.architecture or "unknown", ", ".join(meters)
     )
-    for lack in missing(told):
+    if info.energy_split:
+        _logger.info(
+            "GPU %s: its joules are split among %d MIG instances by performance counters, an estimate",
+            info.gpu,
+            len(info.instances),
+        )
+    for lack in missing(told, but_mig=but_mig):
         _logger.info("GPU %s: %s", info.gpu, lack.said)
 
 

@@ -24,14 +24,13 @@ _ARCHITECTURES = {
 }
 """``nvmlDeviceArchitecture_t`` of NVIDIA's header."""
 
-_WITH_GPM = frozenset({"hopper", "blackwell", "rubin"})
+WITH_GPM = frozenset({"hopper", "blackwell", "rubin"})
+"""Architectures with performance counters that need no profiler."""
 
 _VIRTUALIZATION = {0: "none", 1: "passthrough", 2: "vgpu", 3: "host_vgpu", 4: "host_vsga"}
 
 SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY = range(3)
 """``NVML_POWER_SCOPE_*``."""
-
-_MAX_INSTANCES = 7
 
 
 def capabilities_of(api: ModuleType, handle: Any, *, counts: bool, power: bool) -> GpuCapabilities:
@@ -58,17 +57,6 @@ def capabilities_of(api: ModuleType, handle: Any, *, counts: bool, power: bool) 
         confidential=None if confidential is None else bool(confidential.ccFeature),
         persistence=None if persistence is None else bool(persistence),
     )
-
-
-def instances_of(api: ModuleType, handle: Any) -> tuple[str, ...]:
-    """UUIDs of the MIG instances that a GPU is cut into."""
-    found = []
-    for index in range(_MAX_INSTANCES):
-        instance = answer(api, api.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
-        uuid = None if instance is None else answer(api, api.nvmlDeviceGetUUID, instance)
-        if uuid is not None:
-            found.append(str(uuid))
-    return tuple(found)
 
 
 def tells_field(api: ModuleType, handle: Any, field: int, scope: int) -> bool:
@@ -106,8 +94,11 @@ class Lack:
     """Whether joules are less sure, or missing, because of it."""
 
 
-def missing(told: GpuCapabilities) -> Iterator[Lack]:
-    """What this GPU cannot tell; nothing where all is there."""
+def missing(told: GpuCapabilities, *, but_mig: bool = False) -> Iterator[Lack]:
+    """What this GPU cannot tell; nothing where all is there.
+
+    ``but_mig``: leaves MIG out, where its joules are split or it was said why they are not.
+    """
     if not told.energy_counter:
         why = " (a vGPU has none)" if told.virtualization == "vgpu" else ""
         yield Lack(
@@ -118,13 +109,13 @@ def missing(told: GpuCapabilities) -> Iterator[Lack]:
         )
     elif not told.power:
         yield Lack("power", "no power reading: the energy counter cannot be checked against a second meter")
-    if told.mig:
+    if told.mig and not but_mig:
         yield Lack(
             "mig",
             "cut into MIG instances: the driver measures the whole GPU only, so its joules are "
-            "published and not "
-            "divided among the instances",
-            "sudo nvidia-smi -i N -mig 0, where requests are to have joules",
+            "published and not divided among the instances",
+            "sudo nvidia-smi -i N -mig 0, where requests are to have measured joules; or JOULESCOPE_MIG=gpm "
+            "on Hopper and later, where a split by performance counters will do",
         )
     if told.confidential:
         yield Lack(
@@ -132,7 +123,7 @@ def missing(told: GpuCapabilities) -> Iterator[Lack]:
             "confidential computing: performance counters (GPM) are switched off by the driver",
             costs_accuracy=False,
         )
-    elif not told.gpm and told.architecture in _WITH_GPM:
+    elif not told.gpm and told.architecture in WITH_GPM:
         why = "a vGPU has none" if told.virtualization == "vgpu" else "the driver does not allow them here"
         yield Lack(
             "gpm",

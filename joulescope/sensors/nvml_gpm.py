@@ -49,14 +49,15 @@ def supports_gpm(api: ModuleType, handle: Any) -> bool:
 
 
 class Gpm:
-    """The two latest samples of one GPU.
+    """The two latest samples of one GPU, or of one GPU instance of it where ``gpu_instance`` is its number.
 
     Raises:
         pynvml.NVMLError: if there is no room for samples.
     """
 
-    def __init__(self, api: ModuleType) -> None:
+    def __init__(self, api: ModuleType, gpu_instance: int | None = None) -> None:
         self._api = api
+        self._gpu_instance = gpu_instance
         self._samples = [api.nvmlGpmSampleAlloc()]
         self._samples.append(api.nvmlGpmSampleAlloc())
         self._taken_ns: int | None = None
@@ -69,6 +70,8 @@ class Gpm:
     def read(self, handle: Any, now_ns: int) -> dict[str, float]:
         """Means since the last call, by field of ``GpuStatus``; empty the first time, and too soon after.
 
+        ``handle`` is that of the whole GPU, for an instance of it too.
+
         Raises:
             pynvml.NVMLError: if the GPU does not answer; what came before counts no more.
         """
@@ -77,13 +80,23 @@ class Gpm:
             return {}
         self._samples.reverse()
         self._taken_ns = None
-        self._api.nvmlGpmSampleGet(handle, self._samples[1])
+        self._take(handle, self._samples[1])
         self._taken_ns = now_ns
         if before_ns is None:
             return {}
         self._query.sample1, self._query.sample2 = self._samples
         self._api.nvmlGpmMetricsGet(self._query)
         return dict(self._told())
+
+    def restart(self) -> None:
+        """Forgets the last sample: the next call is a first one."""
+        self._taken_ns = None
+
+    def _take(self, handle: Any, sample: Any) -> None:
+        if self._gpu_instance is None:
+            self._api.nvmlGpmSampleGet(handle, sample)
+        else:
+            self._api.nvmlGpmMigSampleGet(handle, self._gpu_instance, sample)
 
     def _told(self) -> list[tuple[str, float]]:
         found = []

@@ -9,9 +9,11 @@ from typing import Any
 
 from joulescope.errors import SensorError
 from joulescope.model import GpuCapabilities, GpuInfo, GpuStatus
-from joulescope.sensors.nvml_capabilities import answer, capabilities_of, instances_of, reasons_call
+from joulescope.sensors.nvml_capabilities import answer, capabilities_of, reasons_call
 from joulescope.sensors.nvml_faults import ABSENT, fault
 from joulescope.sensors.nvml_gpm import Gpm
+from joulescope.sensors.nvml_instances import MigInstance, instances_of
+from joulescope.sensors.nvml_mig import MigReader
 
 MILLI = 1000
 """Millijoules in a joule and milliwatts in a watt; NVML counts in both."""
@@ -34,6 +36,10 @@ class NvmlGpu:
     tells: frozenset[str]
     """Names of the calls that it answers, beside the one that measures its joules."""
     gpm: Gpm | None = None
+    cut: list[MigInstance] = field(default_factory=list)
+    """The MIG instances on it."""
+    parts: MigReader | None = None
+    """What reads these, where its joules are split among them."""
     status: GpuStatus | None = None
     memory_used_bytes: int | None = None
     sm_utilization_ratio: float | None = None
@@ -128,6 +134,7 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
         return "it has neither an energy counter nor a power reading (old part, vGPU, or no permission)"
     memory = answer(api, api.nvmlDeviceGetMemoryInfo, handle)
     capabilities = capabilities_of(api, handle, counts=counts, power=power)
+    cut = instances_of(api, handle) if capabilities.mig else []
     info = GpuInfo(
         gpu=uuid,
         name=_text(api, api.nvmlDeviceGetName, handle),
@@ -138,10 +145,10 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
         energy_source="counter" if counts else "power",
         sensor="nvml",
         capabilities=capabilities,
-        instances=instances_of(api, handle) if capabilities.mig else (),
+        instances=tuple(instance.uuid for instance in cut),
     )
     gpm = Gpm(api) if capabilities.gpm else None
-    return NvmlGpu(info=info, handle=handle, tells=_answered(api, handle, capabilities), gpm=gpm)
+    return NvmlGpu(info=info, handle=handle, tells=_answered(api, handle, capabilities), gpm=gpm, cut=cut)
 
 
 def _answered(api: ModuleType, handle: Any, capabilities: GpuCapabilities) -> frozenset[str]:

@@ -207,6 +207,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("calibration", "GPU-1=1,GPU-1=1.1", "two factors for GPU-1; keep one"),
         ("calibration", "1.1,1.2", "two factors for all other GPUs"),
         ("sensor", "rocm", "one of nvml, amd, none"),
+        ("mig", "slices", "one of refuse, gpm"),
         ("sample_hz", "fast", "a number of polls a second"),
         ("sample_hz", "nan", "between 0.1 and 1000"),
         ("sample_hz", "0", "between 0.1 and 1000"),
@@ -294,6 +295,17 @@ def test_settings_that_contradict_each_other_name_both_places() -> None:
 def test_multipliers_that_do_not_fit_together_are_refused(flags: dict[str, str | None], words: str) -> None:
     """A figure that vanishes before its refresh, a price without currency, and one in cents are refused."""
     assert words in _refused(flags)
+
+
+def test_a_split_among_mig_instances_needs_nvidia() -> None:
+    """Asked for beside AMD's sensor it is refused, and beside none it waits for a sensor to come."""
+    with pytest.raises(
+        ConfigError, match=r"mig is gpm \(flag --mig\) and sensor is amd .*leave mig at refuse"
+    ):
+        load({"mig": "gpm", "sensor": "amd"}, {})
+    with pytest.raises(ConfigError, match=r"max_lag_seconds \(1, .*\) is less than 3 and mig is gpm"):
+        load({"mig": "gpm", "max_lag_seconds": "1"}, {})
+    assert load({"mig": "gpm", "sensor": "none"}, {})[0].mig == "gpm"
 
 
 def test_a_price_may_be_high_where_the_unit_is_small() -> None:

@@ -27,6 +27,7 @@ from tests.sensors.conftest import MakeDriver
 
 UUID = "GPU-a"
 HEALTHY = replace(PARTS["h100"], uuid=UUID, live=True, power_watts=300.0)
+CUT = replace(PARTS["mig"], uuid=UUID, live=True, power_watts=300.0)
 START_NS = 10**9
 
 
@@ -63,6 +64,7 @@ class Fault:
     said: str
     mend: str = ""
     gpu: FakeGpu = HEALTHY
+    settings: Settings | None = None
     plant: Callable[[FakeDriver], object] = lambda driver: None
 
 
@@ -90,6 +92,19 @@ FAULTS = {
     "cut into instances": Fault(
         Severity.WARNING, "mig", "cut into MIG instances", "-mig 0",
         gpu=replace(PARTS["mig"], uuid=UUID, live=True),
+    ),
+    "instances not split": Fault(
+        Severity.WARNING, "mig", "mig is gpm, but its joules are not split", "Unset JOULESCOPE_MIG",
+        gpu=replace(PARTS["mig"], uuid=UUID, live=True, gpm=()), settings=Settings(mig="gpm"),
+    ),
+    "silent instance": Fault(
+        Severity.WARNING, "mig", "tells no SM activity, or an impossible one", "Unset JOULESCOPE_MIG",
+        gpu=CUT, settings=Settings(mig="gpm"),
+        plant=lambda driver: driver.set_instance_gpm(UUID, PARTS["mig"].mig_uuid, sm=-1.0),
+    ),
+    "split instances": Fault(
+        Severity.NOTE, "mig", "its joules are an estimate by performance counters",
+        gpu=CUT, settings=Settings(mig="gpm"),
     ),
     "no persistence": Fault(
         Severity.WARNING, "persistence", "its counter may start again", "nvidia-smi -pm 1",
@@ -138,7 +153,7 @@ def test_a_planted_fault_is_named_with_what_mends_it(
     fault = FAULTS[name]
     driver = make_driver(fault.gpu)
     fault.plant(driver)
-    findings = examine(driver, tmp_path)
+    findings = examine(driver, tmp_path, fault.settings)
     worst = [finding for finding in findings if finding.severity is max(each.severity for each in findings)]
     assert [finding.severity for finding in worst] == [fault.severity]
     assert worst[0].check == fault.check

@@ -27,6 +27,8 @@ from joulescope.surroundings_model import Multipliers, ServerTotals
 GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
 GPU_B = "GPU-bbbbbbbb-0000-0000-0000-000000000002"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+GPU_C = "GPU-cccccccc-0000-0000-0000-000000000003"
+INSTANCE_C = "MIG-cccccccc-0000-0000-0000-000000000004"
 PARENT_SPAN_ID = "00f067aa0ba902b7"
 SECOND = 1_000_000_000
 
@@ -115,6 +117,37 @@ def gpu_b() -> GpuTotals:
         unattributed_joules={},
         residual_joules=0.0,
         read_failures=17,
+        up=False,
+    )
+
+
+def gpu_c() -> GpuTotals:
+    """A GPU whose joules are split among MIG instances, before anything was accounted."""
+    return GpuTotals(
+        info=GpuInfo(gpu=GPU_C, sensor="nvml", instances=(INSTANCE_C,), energy_split="gpm"),
+        measured_joules=0.0,
+        attributed_joules=0.0,
+        idle_joules=0.0,
+        overhead_joules={},
+        unattributed_joules={},
+        residual_joules=0.0,
+        up=False,
+        whole_joules=0.0,
+    )
+
+
+def instance_c() -> GpuTotals:
+    """The one instance of that GPU."""
+    return GpuTotals(
+        info=GpuInfo(
+            INSTANCE_C, energy_source="mig_gpm", sensor="nvml", parent=GPU_C, slices=3, slices_total=7
+        ),
+        measured_joules=0.0,
+        attributed_joules=0.0,
+        idle_joules=0.0,
+        overhead_joules={},
+        unattributed_joules={},
+        residual_joules=0.0,
         up=False,
     )
 
@@ -223,7 +256,7 @@ def rich_snapshot() -> Snapshot:
     return Snapshot(
         time_ns=100 * SECOND,
         wall_seconds=1_700_000_100.0,
-        gpus=(gpu_a(), gpu_b()),
+        gpus=(gpu_a(), gpu_b(), gpu_c(), instance_c()),
         engines=(engine_a(), engine_b()),
         sidecar=SidecarTotals(
             start_wall_seconds=1_700_000_000.0,

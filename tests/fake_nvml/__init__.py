@@ -38,6 +38,7 @@ from joulescope.clock import ManualClock
 from tests.requirements import need_program
 
 MAX_GPUS = 16
+MAX_INSTANCES = 7
 FUNCTIONS = (
     "handle",
     "uuid",
@@ -58,6 +59,9 @@ FUNCTIONS = (
     "persistence",
     "virtualization",
     "mig_mode",
+    "mig_gpm",
+    "mig_size",
+    "mig_list",
 )
 """The calls that can be given a return code and whose use is counted."""
 
@@ -76,6 +80,7 @@ GPM = (
 
 SUCCESS = 0
 UNINITIALIZED = 1
+INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 DRIVER_NOT_LOADED = 9
@@ -89,13 +94,29 @@ _MAGIC = 0x4C4D564E
 _TEXT = 96
 
 
+class _Instance(ctypes.Structure):
+    """``instance_t`` of nvml.c."""
+
+    _fields_ = (
+        ("uuid", ctypes.c_char * _TEXT),
+        ("gpm", ctypes.c_double * len(GPM)),
+        ("memory_mib", ctypes.c_uint64),
+        ("gpu_instance", ctypes.c_uint32),
+        ("compute_instance", ctypes.c_uint32),
+        ("slices", ctypes.c_uint32),
+        ("compute_slices", ctypes.c_uint32),
+        ("serial", ctypes.c_uint32),
+        ("gpm_code", ctypes.c_int32),
+    )
+
+
 class _Gpu(ctypes.Structure):
     """``gpu_t`` of nvml.c."""
 
     _fields_ = (
         ("uuid", ctypes.c_char * _TEXT),
         ("name", ctypes.c_char * _TEXT),
-        ("mig_uuid", ctypes.c_char * _TEXT),
+        ("instances", _Instance * MAX_INSTANCES),
         ("base_uj", ctypes.c_uint64),
         ("base_ns", ctypes.c_uint64),
         ("origin_ns", ctypes.c_uint64),
@@ -126,6 +147,7 @@ class _Gpu(ctypes.Structure):
         ("power_limit_mw", ctypes.c_uint32),
         ("utilization_gpu", ctypes.c_uint32),
         ("utilization_memory", ctypes.c_uint32),
+        ("slices", ctypes.c_uint32),
         ("live", ctypes.c_uint32),
         ("codes", ctypes.c_int32 * len(FUNCTIONS)),
         ("generation", ctypes.c_uint32),
@@ -154,12 +176,30 @@ class _State(ctypes.Structure):
 
 
 @dataclass(frozen=True)
+class FakeInstance:
+    """A MIG device as it is made: by default all of its GPU instance is its own."""
+
+    uuid: str
+    slices: int = 3
+    gpu_instance: int = 1
+    compute_instance: int = 0
+    compute_slices: int | None = None
+    memory_mib: int = 40_320
+    gpm: tuple[float, ...] = (80.0, 75.0, 40.0, 20.0, 60.0, 100.0, 200.0, -1.0, -1.0)
+    """By :data:`GPM`, of its GPU instance; negative: that one is not supported."""
+
+
+@dataclass(frozen=True)
 class FakeGpu:
     """How a GPU starts out."""
 
     uuid: str = "GPU-11111111-2222-3333-4444-555555555555"
     name: str = "NVIDIA H100 80GB HBM3"
     mig_uuid: str = ""
+    """UUID of one instance with all slices, in place of ``instances``."""
+    instances: tuple[FakeInstance, ...] = ()
+    slices: int = 7
+    """How many MIG instances could be on it."""
     energy_mj: int = 5_000_000
     power_watts: float = 100.0
     power_limit_watts: float = 700.0
@@ -256,9 +296,7 @@ class FakeDriver:
         entry = self._state.gpus[place]
         with self._writing():
             now_ns = self.now_ns()
-            entry.uuid, entry.name, entry.mig_uuid = (
-                text.encode() for text in (gpu.uuid, gpu.name, gpu.mig_uuid)
-            )
+            entry.uuid, entry.name = gpu.uuid.encode(), gpu.name.encode()
             entry.origin_ns = entry.base_ns = now_ns
             entry.tick_ns = round(gpu.tick_seconds * 1e9)
             entry.held_mj, entry.base_uj = gpu.energy_mj, gpu.energy_mj * 1000
@@ -276,7 +314,13 @@ class FakeDriver:
             )
             entry.sm_mhz, entry.memory_mhz, entry.celsius = gpu.sm_mhz, gpu.memory_mhz, gpu.celsius
             entry.architecture, entry.persistence = gpu.architecture, gpu.persistence
-            entry.virtualization, entry.mig_mode = gpu.virtualization, bool(gpu.mig_uuid)
+            entry.virtualization, entry.slices = gpu.virtualization, gpu.slices
+            instances = gpu.instances or tuple(
+                FakeInstance(uuid, gpu.slices, 0, memory_mib=80_000) for uuid in [gpu.mig_uuid] if uuid
+            )
+            entry.mig_mode = bool(instances)
+            for instance in instances:
+                self._put(entry, instance)
             entry.gpm_supported = bool(gpu.gpm)
             for metric, value in enumerate(gpu.gpm):
                 entry.gpm[metric] = value
@@ -391,6 +435,44 @@ class FakeDriver:
         with self._writing():
             for name, value in percent.items():
                 self.entry(uuid).gpm[GPM.index(name)] = value
+
+    def set_instance_gpm(self, uuid: str, instance: str, **percent: float) -> None:
+        """What GPM tells from now on of the GPU instance of a MIG device, by :data:`GPM`."""
+        with self._writing():
+            for name, value in percent.items():
+                self.instance(uuid, instance).gpm[GPM.index(name)] = value
+
+    def make_instance(self, uuid: str, instance: FakeInstance) -> None:
+        """Cuts one more instance out of the GPU."""
+        with self._writing():
+            self._put(self.entry(uuid), instance)
+
+    def destroy_instance(self, uuid: str, instance: str) -> None:
+        """Takes an instance away; handles to it are dead."""
+        with self._writing():
+            self.instance(uuid, instance).uuid = b""
+
+    def set_mig_mode(self, uuid: str, on: bool) -> None:
+        """Switches MIG mode; without it there are no instances."""
+        with self._writing():
+            entry = self.entry(uuid)
+            entry.mig_mode = on
+            for place in range(0 if on else MAX_INSTANCES):
+                entry.instances[place].uuid = b""
+
+    def instance(self, uuid: str, instance: str) -> _Instance:
+        """The state of an instance as the library sees it."""
+        return next(each for each in self.entry(uuid).instances if each.uuid == instance.encode())
+
+    def _put(self, entry: _Gpu, instance: FakeInstance) -> None:
+        place = next(each for each in entry.instances if not each.uuid)
+        place.uuid, place.serial = instance.uuid.encode(), place.serial % 255 + 1
+        place.slices, place.gpu_instance = instance.slices, instance.gpu_instance
+        place.compute_instance = instance.compute_instance
+        place.compute_slices = instance.slices if instance.compute_slices is None else instance.compute_slices
+        place.memory_mib, place.gpm_code = instance.memory_mib, SUCCESS
+        for metric, value in enumerate(instance.gpm):
+            place.gpm[metric] = value
 
     def set_confidential(self, on: bool) -> None:
         """Whether the machine's GPUs are in confidential computing mode."""

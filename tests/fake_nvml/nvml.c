@@ -19,6 +19,7 @@
 
 #define MAGIC 0x4c4d564eu
 #define MAX_GPUS 16
+#define MAX_INSTANCES 7
 #define TEXT 96
 
 enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, INSUFFICIENT_SIZE, LIBRARY_NOT_FOUND = 12, GPU_IS_LOST = 15 };
@@ -26,7 +27,8 @@ enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, I
 /* Which call a return code or a call count belongs to. */
 enum {
     HANDLE, GET_UUID, GET_NAME, ENERGY, POWER, POWER_LIMIT, MEMORY, UTILIZATION, MIG_PARENT, FIELDS, SAMPLES,
-    CLOCK, REASONS, TEMPERATURE, GPM, ARCHITECTURE, PERSISTENCE, VIRTUALIZATION, MIG_MODE, FUNCTIONS
+    CLOCK, REASONS, TEMPERATURE, GPM, ARCHITECTURE, PERSISTENCE, VIRTUALIZATION, MIG_MODE, MIG_GPM, MIG_SIZE,
+    MIG_LIST, FUNCTIONS
 };
 
 /* The GPM metrics that are known here: their numbers in NVML, in the order of gpu_t.gpm. */
@@ -41,10 +43,20 @@ enum { SCOPE_GPU, SCOPE_MODULE, SCOPE_MEMORY };
 #define SAMPLE_TICK_NS 20000000ull
 #define SAMPLE_DEPTH 100
 
+/* A MIG device: a compute instance in a GPU instance, which has the performance counters. */
+typedef struct {
+    char uuid[TEXT];              /* empty: there is none in this place */
+    double gpm[GPM_COUNT];        /* of its GPU instance */
+    uint64_t memory_mib;
+    uint32_t gpu_instance, compute_instance, slices, compute_slices;
+    uint32_t serial;              /* 1..255, another for each device that was ever in this place */
+    int32_t gpm_code;             /* what nvmlGpmMigSampleGet answers for its GPU instance */
+} instance_t;
+
 typedef struct {
     char uuid[TEXT];
     char name[TEXT];
-    char mig_uuid[TEXT];          /* a MIG instance on this GPU, empty for none */
+    instance_t instances[MAX_INSTANCES];
     uint64_t base_uj;             /* counter at base_ns, microjoules */
     uint64_t base_ns;             /* CLOCK_MONOTONIC at which power_mw began to hold */
     uint64_t origin_ns;           /* ticks of the counter lie at origin_ns + k * tick_ns */
@@ -66,6 +78,7 @@ typedef struct {
     uint32_t architecture, persistence, virtualization, mig_mode, gpm_supported;
     uint32_t power_limit_mw;
     uint32_t utilization_gpu, utilization_memory;
+    uint32_t slices;              /* how many MIG instances could be on it, 0 before Ampere */
     uint32_t live;                /* 1: the counter runs by the clock; 0: it shows held_mj */
     int32_t codes[FUNCTIONS];     /* nvmlReturn_t of each call, 0 for success */
     uint32_t generation;          /* raised: handles given out before are dead */
@@ -115,21 +128,39 @@ static void snapshot(const gpu_t *gpu, gpu_t *copy) {
 }
 
 /*
- * A handle is the GPU's place in the table, counted from 1, below its generation; a MIG instance's is
- * MAX_GPUS more. It is never a pointer that could dangle.
+ * A handle is the GPU's place in the table, counted from 1, then a MIG instance's serial number and its place
+ * on the GPU, counted from 1, and the GPU's generation. It is never a pointer that could dangle.
  */
 static void *make_handle(unsigned index) {
-    return (void *)((uintptr_t)state->gpus[index].generation << 8 | (index + 1));
+    return (void *)((uintptr_t)state->gpus[index].generation << 24 | (index + 1));
 }
+
+static void *make_instance(void *handle, const gpu_t *gpu, unsigned place) {
+    return (void *)((uintptr_t)handle | (uintptr_t)gpu->instances[place].serial << 8 | (uintptr_t)(place + 1) << 16);
+}
+
+static unsigned place_of(void *handle) { return (uintptr_t)handle >> 16 & 0xff; }
+static void *whole_of(void *handle) { return (void *)((uintptr_t)handle & ~(uintptr_t)0xffff00); }
 
 static int begin(void *handle, int function, gpu_t *copy) {
     uintptr_t number = (uintptr_t)handle & 0xff;
     if (users <= 0) return UNINITIALIZED;
+    if (place_of(handle)) return NOT_SUPPORTED;
     if (number < 1 || number > state->gpu_count) return INVALID_ARGUMENT;
     gpu_t *gpu = &state->gpus[number - 1];
     __atomic_fetch_add(&gpu->calls[function], 1, __ATOMIC_RELAXED);
     snapshot(gpu, copy);
-    return (uintptr_t)handle >> 8 == copy->generation ? copy->codes[function] : GPU_IS_LOST;
+    return (uintptr_t)handle >> 24 == copy->generation ? copy->codes[function] : GPU_IS_LOST;
+}
+
+/* The instance that a handle is of; one that was destroyed is not found. */
+static int begin_instance(void *handle, int function, instance_t *copy) {
+    gpu_t gpu;
+    unsigned place = place_of(handle);
+    int code = place ? begin(whole_of(handle), function, &gpu) : INVALID_ARGUMENT;
+    if (code) return code;
+    *copy = gpu.instances[place - 1];
+    return *copy->uuid && copy->serial == ((uintptr_t)handle >> 8 & 0xff) ? SUCCESS : NOT_FOUND;
 }
 
 static int put_text(const char *from, char *to, unsigned length) {
@@ -179,25 +210,26 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
     if (users <= 0) return UNINITIALIZED;
     for (unsigned i = 0; i < state->gpu_count; i++) {
         if (!strcmp(uuid, state->gpus[i].uuid)) return nvmlDeviceGetHandleByIndex_v2(i, handle);
-        if (*uuid && !strcmp(uuid, state->gpus[i].mig_uuid)) {
-            *handle = (void *)((uintptr_t)make_handle(i) + MAX_GPUS);
-            return SUCCESS;
-        }
+        for (unsigned place = 0; *uuid && place < MAX_INSTANCES; place++)
+            if (!strcmp(uuid, state->gpus[i].instances[place].uuid)) {
+                *handle = make_instance(make_handle(i), &state->gpus[i], place);
+                return SUCCESS;
+            }
     }
     return NOT_FOUND;
 }
 
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *instance, void **parent) {
-    gpu_t gpu;
-    *parent = (void *)((uintptr_t)instance - MAX_GPUS);
-    return begin(*parent, MIG_PARENT, &gpu);
+    instance_t found;
+    *parent = whole_of(instance);
+    return begin_instance(instance, MIG_PARENT, &found);
 }
 
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned length) {
     gpu_t gpu;
-    int is_instance = ((uintptr_t)handle & 0xff) > MAX_GPUS;
-    int code = begin((void *)((uintptr_t)handle - (is_instance ? MAX_GPUS : 0)), GET_UUID, &gpu);
-    return code ? code : put_text(is_instance ? gpu.mig_uuid : gpu.uuid, text, length);
+    instance_t instance;
+    int code = place_of(handle) ? begin_instance(handle, GET_UUID, &instance) : begin(handle, GET_UUID, &gpu);
+    return code ? code : put_text(place_of(handle) ? instance.uuid : gpu.uuid, text, length);
 }
 
 int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
@@ -363,15 +395,68 @@ int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
 int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
     gpu_t gpu;
     int code = begin(handle, MIG_MODE, &gpu);
-    *count = gpu.mig_mode ? 7 : 0;
+    *count = gpu.slices;
     return code;
 }
 
 int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **instance) {
     gpu_t gpu;
     int code = begin(handle, MIG_MODE, &gpu);
-    if (!code && (index || !*gpu.mig_uuid)) return NOT_FOUND;
-    *instance = (void *)((uintptr_t)handle + MAX_GPUS);
+    if (!code && (index >= MAX_INSTANCES || !*gpu.instances[index].uuid)) return NOT_FOUND;
+    if (!code) *instance = make_instance(handle, &gpu, index);
+    return code;
+}
+
+/* Profiles are numbered by their slices, from 0; the driver lists GPU instances to the privileged only. */
+typedef struct { unsigned version, id, p2p, slices, instances; } profile_t;
+
+int nvmlDeviceGetGpuInstanceProfileInfoV(void *handle, unsigned profile, profile_t *told) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_MODE, &gpu);
+    if (code || profile >= gpu.slices) return code ? code : NOT_SUPPORTED;
+    told->id = profile;
+    told->slices = profile + 1;
+    told->instances = gpu.slices / (profile + 1);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstances(void *handle, unsigned profile, void **instances, unsigned *count) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_LIST, &gpu);
+    *count = 0;
+    for (unsigned place = 0; !code && place < MAX_INSTANCES; place++)
+        if (*gpu.instances[place].uuid && gpu.instances[place].slices == profile + 1)
+            instances[(*count)++] = make_instance(handle, &gpu, place);
+    return code;
+}
+
+typedef struct {
+    unsigned multiprocessors, shared_engines[5], slices, compute_slices;
+    unsigned long long memory_mib;
+} attributes_t;
+
+int nvmlDeviceGetAttributes_v2(void *handle, attributes_t *attributes) {
+    instance_t instance;
+    int code = begin_instance(handle, MIG_SIZE, &instance);
+    memset(attributes, 0, sizeof *attributes);
+    if (code) return code;
+    attributes->slices = instance.slices;
+    attributes->compute_slices = instance.compute_slices;
+    attributes->memory_mib = instance.memory_mib;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *number) {
+    instance_t instance;
+    int code = begin_instance(handle, MIG_SIZE, &instance);
+    *number = code ? 0 : instance.gpu_instance;
+    return code;
+}
+
+int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *number) {
+    instance_t instance;
+    int code = begin_instance(handle, MIG_SIZE, &instance);
+    *number = code ? 0 : instance.compute_instance;
     return code;
 }
 
@@ -382,7 +467,10 @@ int nvmlSystemGetConfComputeState(unsigned told[3]) {
     return state->confidential_code;
 }
 
-/* GPM: a sample is when it was taken and of which GPU; a metric is what the state says at the later one. */
+/*
+ * GPM: a sample is when it was taken and of which GPU or GPU instance, by the serial number of what was in its place;
+ * a metric is what the state says at the later one.
+ */
 typedef struct { uint64_t taken_ns; void *handle; } gpm_sample_t;
 typedef struct { unsigned number; int code; double value; const char *info[3]; } gpm_metric_t;
 typedef struct { unsigned version, count; gpm_sample_t *first, *second; gpm_metric_t metrics[]; } gpm_query_t;
@@ -415,19 +503,34 @@ int nvmlGpmSampleGet(void *handle, gpm_sample_t *sample) {
     return code;
 }
 
+int nvmlGpmMigSampleGet(void *handle, unsigned gpu_instance, gpm_sample_t *sample) {
+    gpu_t gpu;
+    int code = begin(handle, MIG_GPM, &gpu);
+    if (!code && !gpu.gpm_supported) return NOT_SUPPORTED;
+    for (unsigned place = 0; !code && place < MAX_INSTANCES; place++)
+        if (*gpu.instances[place].uuid && gpu.instances[place].gpu_instance == gpu_instance) {
+            sample->taken_ns = clock_ns();
+            sample->handle = make_instance(handle, &gpu, place);
+            return gpu.instances[place].gpm_code;
+        }
+    return code ? code : NOT_FOUND;
+}
+
 int nvmlGpmMetricsGet(gpm_query_t *query) {
     gpu_t gpu;
     if (query->version != 1 || !query->second->handle || query->first->handle != query->second->handle)
         return INVALID_ARGUMENT;
-    int code = begin(query->second->handle, GPM, &gpu);
+    unsigned place = place_of(query->second->handle);
+    int code = begin(whole_of(query->second->handle), place ? MIG_GPM : GPM, &gpu);
+    const double *gpm = place ? gpu.instances[place - 1].gpm : gpu.gpm;
     for (unsigned i = 0; !code && i < query->count; i++) {
         gpm_metric_t *metric = &query->metrics[i];
         metric->code = NOT_SUPPORTED;
         for (unsigned k = 0; k < GPM_COUNT; k++)
-            if (GPM_METRICS[k] == metric->number && gpu.gpm[k] >= 0) {
+            if (GPM_METRICS[k] == metric->number && gpm[k] >= 0) {
                 /* Samples too near to each other tell nothing. */
                 metric->code = query->second->taken_ns >= query->first->taken_ns + 100000000 ? SUCCESS : INVALID_ARGUMENT;
-                metric->value = gpu.gpm[k];
+                metric->value = gpm[k];
             }
     }
     return code;

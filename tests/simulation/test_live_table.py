@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from joulescope.cli.balance import Balance, balance_table, joules_text
 from joulescope.cli.live_table import joules_per_output_token, plain_line, render
-from joulescope.model import FinishedRequest, MeterComparison, Snapshot
+from joulescope.model import FinishedRequest, GpuReading, GpuStatus, MeterComparison, Snapshot
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
 
@@ -175,6 +175,18 @@ def test_a_meter_to_wonder_about_is_named() -> None:
     assert "integrated power" in printed(render(replace(snapshot, gpus=(replace(gpu, info=info),)), None, []))
     far = replace(gpu, comparison=MeterComparison(187.0, 327.0, 0.572))
     assert "counter/power 0.57" in printed(render(replace(snapshot, gpus=(far,)), None, []))
+
+
+def test_a_mig_instance_shows_its_activity_and_what_its_joules_are() -> None:
+    """It has no watts to show: how busy it is, if that is known, and that its joules are an estimate."""
+    snapshot, _ = outcome()
+    (gpu,) = snapshot.gpus
+    info = replace(gpu.info, name="H100 MIG 3g.40gb", energy_source="mig_gpm", parent="GPU-w")
+    for ratio, words in ((0.42, "42 % active"), (None, "activity not known")):
+        reading = GpuReading(info.gpu, 0, status=GpuStatus(info.gpu, 0, sm_active_ratio=ratio))
+        shown = replace(gpu, info=info, reading=reading, up=True)
+        text = printed(render(replace(snapshot, gpus=(shown,)), None, []), 100)
+        assert f"H100 MIG 3g.40gb   {words}   split of its GPU, an estimate" in text
 
 
 @pytest.mark.parametrize(
