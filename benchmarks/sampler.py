@@ -195,7 +195,7 @@ def zeus_side(
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     told = json.loads(done.stdout.splitlines()[-1])
     asked = {name: round((count - calls[name]) / wall, 2) for name, count in _calls(driver).items()}
-    row = _row(told["windows"], truth, told["cpu_seconds"] / seconds, asked)
+    row = _row(told["windows"], truth, told["cpu_cores"], asked)
     return row | {"update_period_seconds": told.get("update_period_seconds")}, told["versions"]
 
 

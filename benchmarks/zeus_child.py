@@ -1,7 +1,7 @@
 """Zeus' two monitors, used as their documentation says, for ``benchmarks/sampler.py`` to run.
 
 Runs in an environment that has ``zeus`` and need not have joulescope. Prints one line of JSON: stretches with
-the joules that Zeus told of the first GPU, its CPU seconds, and what it set itself.
+the joules that Zeus told of the first GPU, the cores it kept busy, and what it set itself.
 
     python benchmarks/zeus_child.py monitor|power|power-20hz SECONDS
 """
@@ -53,7 +53,8 @@ def monitor(seconds: float) -> dict[str, Any]:
                 found[name].append((begun[name], time.monotonic_ns(), told.gpu_energy[0]))
             begun[name] = time.monotonic_ns()
             meter.begin_window(name, sync_execution=False)
-    return {"windows": found, "cpu_seconds": time.process_time() - cpu_seconds}
+    cpu_seconds, wall_ns = time.process_time() - cpu_seconds, time.monotonic_ns() - begin_ns
+    return {"windows": found, "cpu_cores": cpu_seconds / (wall_ns / 1e9)}
 
 
 def power(seconds: float, update_period: float | None) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def power(seconds: float, update_period: float | None) -> dict[str, Any]:
         begin, begin_ns, cpu_seconds = time.time(), time.monotonic_ns(), _cpu_seconds()
         marks = edges(seconds)
         time.sleep(marks[-1])
-        cpu_seconds = _cpu_seconds() - cpu_seconds
+        cpu_cores = (_cpu_seconds() - cpu_seconds) / ((time.monotonic_ns() - begin_ns) / 1e9)
         found: dict[str, list[tuple[int, int, float]]] = {}
         for name, every in (("short", 1), ("long", LONG)):
             found[name] = []
@@ -77,7 +78,7 @@ def power(seconds: float, update_period: float | None) -> dict[str, Any]:
                     found[name].append((*stretch, told[0]))
     finally:
         meter.stop()
-    return {"windows": found, "cpu_seconds": cpu_seconds, "update_period_seconds": meter.update_period}
+    return {"windows": found, "cpu_cores": cpu_cores, "update_period_seconds": meter.update_period}
 
 
 def _cpu_seconds() -> float:
