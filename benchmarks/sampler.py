@@ -243,7 +243,7 @@ def text_of(report: dict[str, Any]) -> str:
     if "cost" in report:
         lines += [
             f"`python benchmarks/sampler.py`, {report['seconds']:g} s of real time for each row; H100s of the"
-            " stand-in driver, whose own share of a call is about a microsecond.\n",
+            " stand-in driver. The time that a real driver takes to answer comes to it.\n",
             "| GPUs | Hz | CPU µs a sample | % of a core | late ms p50 | p95 | p99 | max | driver calls/s |",
             "|---|---|---|---|---|---|---|---|---|",
             *map(_cost_line, report["cost"]),
