@@ -115,6 +115,12 @@ class Settings:
         Number(0.1, 1000.0, "polls a second"),
         "Polls of every GPU a second. The driver's energy counter ticks about ten times a second.",
     )
+    power_sample_hz: float = _setting(
+        100.0,
+        Number(0.1, 1000.0, "polls a second"),
+        "Polls a second while a GPU without an energy counter shows the power of its last 10 ms (Pascal, and "
+        "Volta behind a driver that hides the counter); never fewer than sample_hz.",
+    )
     window_seconds: float = _setting(
         0.5,
         Number(0.05, 60.0, "seconds"),

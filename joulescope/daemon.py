@@ -28,6 +28,7 @@ from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.host_poller import Engines, HostPoller
+from joulescope.sampling.power import poll_hertz
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
@@ -97,7 +98,13 @@ class Daemon:
         self._sampler: Sampler | None = None
         if open_sensor is not None:
             timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
-            self._sampler = Sampler(open_sensor, timer, clock, self.deliver)
+            self._sampler = Sampler(
+                open_sensor,
+                timer,
+                clock,
+                self.deliver,
+                period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
+            )
         self._listener: Listener | None = None
         self._http = HttpServer(
             settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)

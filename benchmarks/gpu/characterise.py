@@ -1,12 +1,16 @@
 """What a GPU's energy meter can tell: before anything is measured with it, the meter is.
 
-How often the energy counter ticks and in what units; how often each power reading is renewed; how long the
-calls take, alone and while the GPU works; what the GPU draws with nothing to do; and whether the counter
-and the integrated power agree.
+How often the energy counter ticks and in what units; how often each power reading is renewed and how much
+time it averages, from steps of load of known instants; how long the calls take, alone and under load; what
+the GPU draws with nothing to do, without and with a CUDA context; whether the counter and integrated power
+agree; how near samples of GPM may lie; and what the driver's own buffer of power holds.
 
     python benchmarks/gpu/characterise.py                     # the first GPU as it is, no load started
-    python benchmarks/gpu/characterise.py --burn              # and again under a load (needs torch with CUDA)
-    python benchmarks/gpu/characterise.py --simulated
+    python benchmarks/gpu/characterise.py --burn              # and under loads made here (torch with CUDA)
+    python benchmarks/gpu/characterise.py --simulated         # the simulated sensor
+    python benchmarks/gpu/characterise.py --stand-in h100     # real pynvml on the stand-in driver
+
+What cannot be looked at is named in the result, with the reason.
 """
 
 from __future__ import annotations
@@ -14,13 +18,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from numpy.typing import NDArray
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.gpu.sensor_page import text_of  # noqa: E402
+from benchmarks.gpu.step_response import Burst, window_of  # noqa: E402
+from benchmarks.gpu.torch_load import SPREAD_RATIO, NoTorchError, torch_bursts  # noqa: E402
 from benchmarks.report import machine, save  # noqa: E402
 from joulescope.clock import Clock, ManualClock, SystemClock  # noqa: E402
 from joulescope.sensors.simulated import SimulatedSensor  # noqa: E402
@@ -44,8 +48,11 @@ POLL_SECONDS = 0.002
 SLOW_EVERY = 50
 """Memory and utilisation are asked this seldom: they are known to change slowly."""
 
-_SLOW = ("memory", "utilization")
-_BURN_SECONDS_UP = 5.0
+_SLOW = ("memory", "utilization", "sm_clock", "temperature", "throttle", "limit")
+_WARM_UP_SECONDS = 5.0
+
+BURSTS, ON_SECONDS, OFF_SECONDS = 10, 1.6, 1.6
+"""Longer than any window known, and enough edges to fall into one of 25 ms some times."""
 
 Call = Callable[[], float | None]
 
@@ -114,6 +121,9 @@ def report_of(series: Mapping[str, Series], timed: bool = True) -> dict[str, Any
         },
         "counter_watts": counter_watts,
         "counter_to_integrated_power": _counter_to_power(energy, power),
+        "counter_to_integrated": {
+            name: _counter_to_power(energy, each) for name, each in series.items() if name.startswith("power")
+        },
         "watts": power_watts if counter_watts is None else counter_watts,
         "call_us": {name: _spread(np.asarray(each.took_ns), 1e-3) for name, each in series.items()}
         if timed
@@ -199,26 +209,82 @@ def characterise_simulated(world: World, seed: int, seconds: float = 10.0) -> di
     return {"gpu": {"name": world.hardware.name}, "idle": idle, "load": load, "idle_watts": idle["watts"]}
 
 
-@contextmanager
-def burning() -> Iterator[None]:
-    """Matrix products on the GPU in a process of its own."""
-    program = (
-        "import torch\n"
-        "a = torch.randn(8192, 8192, device='cuda', dtype=torch.bfloat16)\n"
-        "(a @ a).sum().item(); print('up', flush=True)\n"
-        "while True:\n"
-        "    for _ in range(50): a @ a\n"
-        "    torch.cuda.synchronize()\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            raise RuntimeError("the load did not start: it needs torch with CUDA")
-        yield
-    finally:
-        process.kill()
-        process.wait()
+def bursts_report(
+    series: Mapping[str, Series], bursts: Sequence[Burst], timed: bool = True
+) -> dict[str, Any]:
+    """What each power reading averages, and what the calls take in bursts and between them."""
+    powers = {name: each for name, each in series.items() if name.startswith("power")}
+    return {
+        "bursts": len(bursts),
+        "windows": {name: window_of(each.times_ns, each.values, bursts) for name, each in powers.items()},
+        "call_us_in_burst": {name: _took_us(each, bursts, True) for name, each in series.items()}
+        if timed
+        else None,
+        "call_us_in_pause": {name: _took_us(each, bursts, False) for name, each in series.items()}
+        if timed
+        else None,
+    }
+
+
+def _took_us(series: Series, bursts: Sequence[Burst], inside: bool) -> dict[str, float] | None:
+    """Only where every call was answered: else it is not known which of them took how long."""
+    if len(series.times_ns) != len(series.took_ns):
+        return None
+    times, within = np.asarray(series.times_ns), np.zeros(len(series.times_ns), dtype=bool)
+    for begin_ns, end_ns in bursts:
+        within |= (times >= begin_ns) & (times <= end_ns)
+    return _spread(np.asarray(series.took_ns)[within == inside], 1e-3)
+
+
+def characterise_loaded(uuid: str | None, seconds: float) -> dict[str, Any]:
+    """A real GPU with a CUDA context, in bursts, and under a steady load, by products of matrices.
+
+    Raises:
+        NoTorchError: if there is no torch that reaches a GPU.
+    """
+    from benchmarks.gpu.driver_extras import GPM_SECONDS
+    from benchmarks.gpu.nvml_probe import NvmlProbe
+
+    clock = SystemClock()
+    with torch_bursts() as load, NvmlProbe(uuid) as probe:
+        clock.sleep(_WARM_UP_SECONDS)
+        found: dict[str, Any] = {"context": report_of(watch(probe.calls, clock, seconds))}
+        load.go(BURSTS, ON_SECONDS, OFF_SECONDS)
+        longest_seconds = BURSTS * (ON_SECONDS + OFF_SECONDS * (1 + SPREAD_RATIO))
+        series = watch(probe.calls, clock, longest_seconds)
+        found["bursts"] = bursts_report(series, load.stamps())
+        load.go(1, _WARM_UP_SECONDS + seconds + GPM_SECONDS + 2.0, 0.0)
+        clock.sleep(_WARM_UP_SECONDS)
+        found["load"] = report_of(watch(probe.calls, clock, seconds)) | extras_of(probe.handle, clock)
+        load.stamps()
+    return found
+
+
+def extras_of(handle: Any, clock: Clock, timed: bool = True) -> dict[str, Any]:
+    """GPM and the driver's buffer as they are now."""
+    from benchmarks.gpu.driver_extras import buffer_of, gpm_of
+
+    found = {"gpm": gpm_of(handle, clock), "buffer": buffer_of(handle, clock)}
+    for each in found.values():
+        if each is not None and not timed:
+            each["call_us"] = None
+    return found
+
+
+def not_looked_at(found: Mapping[str, Any], why_no_load: str) -> dict[str, str]:
+    """What is missing from a result, by name, with the reason."""
+    lacks = {name: why_no_load for name in ("context", "bursts", "load") if found.get(name) is None}
+    idle = found["idle"]
+    silent = "the GPU or its driver does not tell"
+    lacks |= {name: silent for name in ("gpm", "buffer") if idle.get(name) is None}
+    lacks |= dict.fromkeys(found["gpu"].get("cannot_tell", ()), silent)
+    bursts = found.get("bursts") or {"windows": {}}
+    lacks |= {
+        f"window of {name}": "too few renewals were seen to step"
+        for name, window in bursts["windows"].items()
+        if window is None
+    }
+    return lacks
 
 
 def slug(name: str) -> str:
@@ -226,50 +292,40 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def text_of(report: dict[str, Any]) -> str:
-    """The report as a page."""
-    lines = [f"# The energy meter of {report['gpu']['name']}\n", f"{report['machine']}\n"]
-    lines += [f"`{report['gpu']}`\n", "| | idle | under load |", "|---|---|---|"]
-    states = [report["idle"], report.get("load") or {}]
+def characterise_hardware(uuid: str | None, seconds: float, burn: bool) -> dict[str, Any]:
+    """A real GPU, as far as it and this Python can be looked at."""
+    from benchmarks.gpu.nvml_probe import NvmlProbe
 
-    def row(title: str, *path: str) -> None:
-        values = [reduce(lambda found, key: (found or {}).get(key), path, state) for state in states]
-        cells = ["–" if value is None else f"{value:.4g}" for value in values]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-
-    row("counter ticks every, ms (median)", "counter_tick_ms", "p50")
-    row("5th percentile", "counter_tick_ms", "p5")
-    row("95th percentile", "counter_tick_ms", "p95")
-    row("counter counts in, mJ", "counter_resolution_mj")
-    names = dict.fromkeys(name for state in states for name in state.get("power_refresh_ms") or {})
-    for name in names:
-        row(f"{name} changes every, ms (median)", "power_refresh_ms", name, "p50")
-        row(f"{name}, W (median)", "power_watts", name, "p50")
-    row("power by the counter, W", "counter_watts")
-    row("counter / integrated power", "counter_to_integrated_power")
-    for name in dict.fromkeys(name for state in states for name in state.get("call_us") or {}):
-        row(f"call for {name}, µs (median)", "call_us", name, "p50")
-        row("99th percentile", "call_us", name, "p99")
-    return "\n".join(lines) + "\n"
+    idle = characterise_nvml(uuid, seconds)
+    with NvmlProbe(uuid) as probe:
+        idle |= extras_of(probe.handle, SystemClock())
+    found = {"gpu": idle.pop("gpu"), "idle": idle, "load": None, "idle_watts": idle["watts"]}
+    why_no_load = "no load was started: --burn"
+    if burn:
+        try:
+            found |= characterise_loaded(uuid, seconds)
+        except NoTorchError as error:
+            why_no_load = f"no load could be started: {error}"
+    return found | {"not_looked_at": not_looked_at(found, why_no_load)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--simulated", action="store_true", help="the simulated sensor")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--simulated", action="store_true", help="the simulated sensor")
+    kind.add_argument("--stand-in", metavar="PART", help="a part of the stand-in driver, as h100 or l40s")
     parser.add_argument("--gpu", help="UUID; default: the first GPU")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each state")
-    parser.add_argument("--burn", action="store_true", help="also under a load started here")
+    parser.add_argument("--burn", action="store_true", help="also under loads started here (torch with CUDA)")
     arguments = parser.parse_args()
     if arguments.simulated:
         found = characterise_simulated(H100_LLAMA_8B, 0, arguments.seconds)
+    elif arguments.stand_in:
+        from benchmarks.gpu.stand_in import characterise_stand_in
+
+        found = characterise_stand_in(arguments.stand_in, arguments.seconds)
     else:
-        idle = characterise_nvml(arguments.gpu, arguments.seconds)
-        found = {"gpu": idle.pop("gpu"), "idle": idle, "load": None, "idle_watts": idle["watts"]}
-        if arguments.burn:
-            with burning():
-                SystemClock().sleep(_BURN_SECONDS_UP)
-                found["load"] = characterise_nvml(arguments.gpu, arguments.seconds)
-                found["load"].pop("gpu")
+        found = characterise_hardware(arguments.gpu, arguments.seconds, arguments.burn)
     report = {"machine": machine("joulescope-inference", "nvidia-ml-py", "torch", "vllm"), **found}
     save(f"gpu_sensor_{slug(str(found['gpu']['name']))}", report, text_of(report))
 

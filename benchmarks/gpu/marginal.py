@@ -31,7 +31,6 @@ sys.path.insert(0, str(REPOSITORY))
 from benchmarks.gpu import results as pages  # noqa: E402
 from benchmarks.gpu.bench import Bench  # noqa: E402
 from benchmarks.gpu.characterise import slug  # noqa: E402
-from benchmarks.gpu.characterise import text_of as sensor_page  # noqa: E402
 from benchmarks.gpu.comparison import ArmResult, compare, swaps  # noqa: E402
 from benchmarks.gpu.counterfactual import Counterfactual, counterfactual  # noqa: E402
 from benchmarks.gpu.plan import (  # noqa: E402
@@ -46,6 +45,7 @@ from benchmarks.gpu.plan import (  # noqa: E402
     pace_for,
 )
 from benchmarks.gpu.recording import Recording  # noqa: E402
+from benchmarks.gpu.sensor_page import text_of as sensor_page  # noqa: E402
 from benchmarks.gpu.server import SENSOR_SECONDS, ServerBench, load_kept  # noqa: E402
 from benchmarks.gpu.simulated import SimulatedBench  # noqa: E402
 from benchmarks.gpu.vllm_process import running_vllm  # noqa: E402

@@ -19,6 +19,14 @@ _FIELDS = {
     "power_average": pynvml.NVML_FI_DEV_POWER_AVERAGE,
 }
 
+_STATUS = {
+    "sm_clock": ("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),
+    "temperature": ("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
+    "throttle": ("nvmlDeviceGetCurrentClocksEventReasons",),
+    "limit": ("nvmlDeviceGetEnforcedPowerLimit",),
+}
+"""What the sensor asks once a second, for how long it takes."""
+
 
 class NvmlProbe:
     """One GPU. Each call answers joules, watts, bytes or a ratio, or ``None`` if the driver cannot tell.
@@ -33,7 +41,7 @@ class NvmlProbe:
     def __init__(self, uuid: str | None = None) -> None:
         pynvml.nvmlInit()
         try:
-            self._gpu = (
+            self.handle = (
                 pynvml.nvmlDeviceGetHandleByIndex(0)
                 if uuid is None
                 else pynvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -42,21 +50,26 @@ class NvmlProbe:
             pynvml.nvmlShutdown()
             raise
         every: dict[str, Call] = {
-            "energy": lambda: _scaled(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)),
-            "power": lambda: _scaled(pynvml.nvmlDeviceGetPowerUsage(self._gpu)),
+            "energy": lambda: _scaled(pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)),
+            "power": lambda: _scaled(pynvml.nvmlDeviceGetPowerUsage(self.handle)),
             **{name: self._field_call(field) for name, field in _FIELDS.items()},
-            "memory": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used),
-            "utilization": lambda: pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100,
+            "memory": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(self.handle).used),
+            "utilization": lambda: pynvml.nvmlDeviceGetUtilizationRates(self.handle).gpu / 100,
+            **{name: self._status_call(*call) for name, call in _STATUS.items()},
         }
+        self._asked = tuple(every)
         self.calls = {name: _safe(call) for name, call in every.items() if _safe(call)() is not None}
         """What this GPU and driver can tell, by name; what they cannot is left out."""
 
     def _field_call(self, field: int) -> Call:
         def call() -> float | None:
-            (value,) = pynvml.nvmlDeviceGetFieldValues(self._gpu, [(field, pynvml.NVML_POWER_SCOPE_GPU)])
+            (value,) = pynvml.nvmlDeviceGetFieldValues(self.handle, [(field, pynvml.NVML_POWER_SCOPE_GPU)])
             return None if value.nvmlReturn else _scaled(value.value.uiVal)
 
         return call
+
+    def _status_call(self, function: str, *arguments: int) -> Call:
+        return lambda: float(getattr(pynvml, function)(self.handle, *arguments))
 
     def facts(self) -> dict[str, Any]:
         """What does not change."""
@@ -67,7 +80,7 @@ class NvmlProbe:
             "power_limit_watts": _scaled(ask(pynvml.nvmlDeviceGetEnforcedPowerLimit)),
             "persistence_mode": ask(pynvml.nvmlDeviceGetPersistenceMode),
             "mig_mode": (ask(pynvml.nvmlDeviceGetMigMode) or [None])[0],
-            "cannot_tell": sorted({"energy", "power", *_FIELDS, "memory", "utilization"} - set(self.calls)),
+            "cannot_tell": sorted(set(self._asked) - set(self.calls)),
         }
 
     def state(self) -> dict[str, Any]:
@@ -81,7 +94,7 @@ class NvmlProbe:
         }
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return _safe(lambda: function(self._gpu, *arguments))()
+        return _safe(lambda: function(self.handle, *arguments))()
 
     def close(self) -> None:
         pynvml.nvmlShutdown()

@@ -96,7 +96,9 @@ compared. Only the counter is accounted.
 
 Many GPUs show power as a mean over the last second: after a change of load the power meter is half a second
 late. That is 0.8 % of a minute for a step as large as the mean power, and less over a longer time. A ratio
-that stays a few percent away from 1 means that one of the two meters is wrong.
+that stays a few percent away from 1 means that one of the two meters is wrong. On A100 and A30 that may be
+power alone: it covers 25 of every 100 ms, and a load that keeps step with that is seen in the same
+moment again and again ([decision 17](decisions/0017-power-without-a-counter.md)).
 
 Both may be wrong alike: a card may differ from an external meter by 5 %, in proportion. A factor that was
 measured so is the setting [`calibration`](configuration.md#calibration). Counter and power are multiplied by
@@ -105,7 +107,8 @@ two does not change. A trace keeps the readings as shown, and the factor beside 
 
 A GPU without a counter is measured by integrating power, each reading holding until the next, for 2 s at
 most; `joulescope_gpu_info` then says `energy_source="power"`, and so does every request. Such a figure cannot
-see what happens between two readings, and comes as late as the driver's averaging.
+see what happens between two readings, and comes as late as the driver's averaging. Which of the driver's
+readings is taken, how often, and how wrong it may be: [validation](validation.md#how-true-the-meters-are).
 """
 
 REQUESTS = f"""\

@@ -6,6 +6,8 @@ drawn, and that stretch is left out rather than guessed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from joulescope.model import EnergyInterval, GpuInfo
 from joulescope.sampling.counter import POWER_CAP_WATTS, MeterCounters
 from joulescope.units import ns_from_seconds
@@ -13,8 +15,27 @@ from joulescope.units import ns_from_seconds
 HOLD_SECONDS = 2.0
 """How long a power reading may stand for what came after it."""
 
+_SHORT_WINDOWS = frozenset({"pascal", "volta"})
+"""Architectures whose power reading is the mean of 10 ms and renewed every 20 ms (arXiv 2312.02741)."""
+
 MICROWATTS_PER_WATT = 1_000_000
 FEMTOJOULES_PER_MICROJOULE = 1_000_000_000
+
+
+def poll_hertz(gpus: Sequence[GpuInfo], hertz: float, power_hertz: float) -> float:
+    """Polls a second that these GPUs need.
+
+    ``power_hertz``, if it is more than ``hertz``, where one of them is measured by readings of windows so
+    short that most of the time would go unseen. Later GPUs renew theirs every 100 ms: asking oftener shows no
+    more.
+    """
+    short = any(
+        info.sensor == "nvml"
+        and info.energy_source == "power"
+        and info.capabilities.architecture in _SHORT_WINDOWS
+        for info in gpus
+    )
+    return max(hertz, power_hertz) if short else hertz
 
 
 class PowerMeter:

@@ -69,9 +69,18 @@ class Sampler:
         timer: DeadlineTimer,
         clock: Clock,
         deliver: Callable[[SamplerEvent], None],
+        *,
+        period_of: Callable[[Sequence[GpuInfo]], float | None] = lambda gpus: None,
     ) -> None:
-        """``deliver`` is called from the sampler's thread and should return soon: reads wait for it."""
+        """Makes a sampler that does nothing yet.
+
+        Args:
+            deliver: called from the sampler's thread; should return soon, since reads wait for it.
+            period_of: seconds between polls of the GPUs that a sensor was opened with; ``None`` leaves the
+                timer as it is.
+        """
         self._open_sensor = open_sensor
+        self._period_of = period_of
         self._timer = timer
         self._clock = clock
         self._deliver = deliver
@@ -146,8 +155,9 @@ class Sampler:
         sensor = self._open_sensor()
         self._sensor = sensor
         self._opened += 1
-        self._timer.restart()
-        self._deliver(SensorOpened(self._clock.now_ns(), sensor.gpus()))
+        gpus = sensor.gpus()
+        self._timer.restart(self._period_of(gpus))
+        self._deliver(SensorOpened(self._clock.now_ns(), gpus))
 
     def _read(self, sensor: Sensor) -> None:
         tick = self._timer.wait(self._stopping.is_set)

@@ -49,12 +49,17 @@ class DeadlineTimer:
             raise ValueError(f"jitter_ratio must lie within 0..1, got {jitter_ratio}")
         self._clock = clock
         self._random = random
-        self._period_ns = max(1, ns_from_seconds(period_seconds))
-        self._jitter_ns = self._period_ns * jitter_ratio
-        self.restart()
+        self._jitter_ratio = jitter_ratio
+        self.restart(period_seconds)
 
-    def restart(self) -> None:
-        """Lays a new grid from now on: the next deadline is due at once and none counts as missed."""
+    def restart(self, period_seconds: float | None = None) -> None:
+        """Lays a new grid from now on: the next deadline is due at once and none counts as missed.
+
+        ``period_seconds``: of the new grid, above 0; by default the period stays.
+        """
+        if period_seconds is not None:
+            self._period_ns = max(1, ns_from_seconds(period_seconds))
+            self._jitter_ns = self._period_ns * self._jitter_ratio
         self._start_ns = self._clock.now_ns()
         self._next = 0
 

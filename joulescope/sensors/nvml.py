@@ -12,12 +12,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 from joulescope.clock import Clock
 from joulescope.errors import MissingExtra, SensorChanged, SensorLost
 from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
-from joulescope.sensors.nvml_capabilities import answer, missing
+from joulescope.sensors.nvml_capabilities import SCOPE_GPU, answer, missing
 from joulescope.sensors.nvml_faults import GONE, fault
 from joulescope.sensors.nvml_instances import instances_of
 from joulescope.sensors.nvml_mig import MigReader, split_reader
@@ -165,7 +166,8 @@ class NvmlSensor:
         if gpu.failures_in_a_row:
             gpu.handle = self._api.nvmlDeviceGetHandleByUUID(gpu.info.gpu)
         counted = gpu.info.energy_source == "counter"
-        call, bound = (self._energy_mj, MAX_MILLIJOULES) if counted else (self._power_mw, MAX_MILLIWATTS)
+        power_mw = self._instant_mw if gpu.by_instant else self._power_mw
+        call, bound = (self._energy_mj, MAX_MILLIJOULES) if counted else (power_mw, MAX_MILLIWATTS)
         start_ns = self._now_ns()
         try:
             value = call(gpu.handle)
@@ -187,6 +189,14 @@ class NvmlSensor:
             sm_utilization_ratio=gpu.sm_utilization_ratio,
             status=gpu.status,
         )
+
+    def _instant_mw(self, handle: Any) -> int:
+        (told,) = self._api.nvmlDeviceGetFieldValues(
+            handle, [(self._api.NVML_FI_DEV_POWER_INSTANT, SCOPE_GPU)]
+        )
+        if told.nvmlReturn:
+            raise self._error(told.nvmlReturn)
+        return int(told.value.uiVal)
 
     def _power_watts(self, gpu: NvmlGpu) -> float | None:
         """Power of a GPU that has a counter: welcome, but not needed."""

@@ -24,6 +24,11 @@ MAX_MILLIJOULES = 2**53
 MAX_MILLIWATTS = 100_000_000
 """Power readings from here on are nonsense; NVML's "not available" is 2**32 − 1."""
 
+_WHOLE_INSTANT = frozenset({"ampere", "ada"})
+"""Where ``POWER_INSTANT`` is at least as good as ``PowerUsage``: the mean of all 100 ms since it was renewed
+beside the mean of a second, or, on GA100, the same reading. On Hopper it sees 25 of every 100 ms and may be
+off by two thirds (docs/decisions/0017-power-without-a-counter.md)."""
+
 _MIG_PREFIX = "MIG-"
 
 
@@ -35,6 +40,8 @@ class NvmlGpu:
     handle: Any
     tells: frozenset[str]
     """Names of the calls that it answers, beside the one that measures its joules."""
+    by_instant: bool = False
+    """Without a counter: whether ``POWER_INSTANT`` is integrated in the place of ``PowerUsage``."""
     gpm: Gpm | None = None
     cut: list[MigInstance] = field(default_factory=list)
     """The MIG instances on it."""
@@ -148,7 +155,14 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
         instances=tuple(instance.uuid for instance in cut),
     )
     gpm = Gpm(api) if capabilities.gpm else None
-    return NvmlGpu(info=info, handle=handle, tells=_answered(api, handle, capabilities), gpm=gpm, cut=cut)
+    return NvmlGpu(
+        info=info,
+        handle=handle,
+        tells=_answered(api, handle, capabilities),
+        by_instant=capabilities.power_instant and capabilities.architecture in _WHOLE_INSTANT,
+        gpm=gpm,
+        cut=cut,
+    )
 
 
 def _answered(api: ModuleType, handle: Any, capabilities: GpuCapabilities) -> frozenset[str]:

@@ -11,13 +11,16 @@ import pytest
 
 from benchmarks.gpu.characterise import (
     Series,
+    characterise_hardware,
     characterise_nvml,
     characterise_simulated,
+    not_looked_at,
     report_of,
     slug,
-    text_of,
     watch,
 )
+from benchmarks.gpu.sensor_page import text_of
+from benchmarks.gpu.stand_in import characterise_stand_in
 from joulescope.clock import ManualClock
 from joulescope.simulation.worlds import H100_LLAMA_8B
 from tests.fake_nvml import NOT_SUPPORTED, FakeDriver, FakeGpu
@@ -65,7 +68,7 @@ def test_what_the_driver_lacks_is_named_and_not_invented(make_driver: MakeDriver
     for function in ("energy", "fields", "clock"):
         driver.set_code("GPU-a", function, NOT_SUPPORTED)
     found = characterise_nvml(None, 0.1, ManualClock(START_NS))
-    assert found["gpu"]["cannot_tell"] == ["energy", "power_average", "power_instant"]
+    assert found["gpu"]["cannot_tell"] == ["energy", "power_average", "power_instant", "sm_clock"]
     assert found["counter_tick_ms"] is None
     assert found["counter_watts"] is None
     assert found["counter_to_integrated_power"] is None
@@ -139,6 +142,55 @@ def test_the_simulated_meter_is_what_it_is_said_to_be() -> None:
     assert found["idle"]["call_us"] is None
     page = text_of({"machine": {}, **found})
     assert "| counter ticks every, ms (median) | 100 | 100 |" in page
+
+
+@pytest.mark.parametrize(
+    ("part", "windows_ms"),
+    [("h100", {"power": 1000, "power_instant": 25, "power_average": 1000}), ("pascal", {"power": 10})],
+)
+def test_bursts_show_what_each_reading_averages(part: str, windows_ms: dict[str, float]) -> None:
+    """The windows that the stand-in driver is known to have are found from steps of load, to 3 ms or 2 %."""
+    found = characterise_stand_in(part, 1.0)
+    windows = found["bursts"]["windows"]
+    assert {name: window["window_ms"] for name, window in windows.items()} == {
+        name: pytest.approx(window_ms, abs=3, rel=0.02) for name, window_ms in windows_ms.items()
+    }
+    assert "context" in found["not_looked_at"]
+    json.dumps(found)
+    page = text_of({"machine": {}, **found})
+    assert f"| power | {windows['power']['window_ms']:g} | 0 |" in page
+    assert "- context: the stand-in driver has no CUDA" in page
+
+
+def test_gpm_and_the_buffer_are_looked_at_where_they_are() -> None:
+    """Samples of GPM nearer than 100 ms tell nothing; the buffer holds 100 samples, one every 20 ms."""
+    found = characterise_stand_in("h100", 0.5)["load"]
+    answered = found["gpm"]["answered"]
+    assert {gap: answered[gap] for gap in ("10", "50", "100", "500")} == {
+        "10": 0,
+        "50": 0,
+        "100": 1,
+        "500": 1,
+    }
+    assert (found["buffer"]["count"], found["buffer"]["tick_ms"]) == (100, 20)
+    assert found["buffer"]["clock"] == "monotonic"
+    assert found["buffer"]["watts"] == pytest.approx(700 * 0.55, rel=0.02)
+
+
+def test_without_torch_the_loads_are_named_as_not_looked_at(make_driver: MakeDriver) -> None:
+    """On a machine without a load the rest is found out, and what is missing says why."""
+    make_driver(FakeGpu("GPU-a", power_watts=60.0, gpm=(), codes=(("samples", NOT_SUPPORTED),)))
+    found = characterise_hardware("GPU-a", 0.05, burn=False)
+    assert set(found["not_looked_at"]) == {"context", "bursts", "load", "gpm", "buffer"}
+    assert "--burn" in found["not_looked_at"]["load"]
+    assert found["idle_watts"] == 60.0
+
+
+def test_a_window_that_could_not_be_told_is_named() -> None:
+    """A reading that never followed a burst is no window of 0 ms, but one that was not seen."""
+    found = {"gpu": {}, "idle": {"gpm": {}, "buffer": {}}, "context": {}, "load": {}}
+    lacks = not_looked_at({**found, "bursts": {"windows": {"power": None}}}, "")
+    assert list(lacks) == ["window of power"]
 
 
 def test_names_become_file_names() -> None:

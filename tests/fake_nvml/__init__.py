@@ -15,7 +15,7 @@ or before now it shows, in millijoules rounded down::
     held                                                  if seen < base
     (base_uj + drawn_mW · (seen − base)_ns // 10**6) // 1000    otherwise
 
-where ``held`` is what it showed when the power was last set, at ``base``; a wave
+where ``held`` is what it showed when the power was last set, at ``base``; a wave or a ramp
 (:meth:`FakeDriver.set_wave`) comes to what is drawn. A counter that is not live shows ``held``. Power is told
 as the mean of a window before its last refresh, as :data:`PARTS` says of each part, or where there is no
 window as it was set. The time is CLOCK_MONOTONIC, or what :meth:`FakeDriver.set_clock` says.
@@ -132,6 +132,7 @@ class _Gpu(ctypes.Structure):
         ("reasons", ctypes.c_uint64),
         ("gpm", ctypes.c_double * len(GPM)),
         ("wave_mw", ctypes.c_uint32),
+        ("ramp_mw_per_s", ctypes.c_uint32),
         ("power_mw", ctypes.c_uint32),
         ("drawn_mw", ctypes.c_uint32),
         ("module_mw", ctypes.c_uint32),
@@ -370,10 +371,16 @@ class FakeDriver:
         self.set_wave(uuid, power_watts, 0.0, 0.0, 0.0)
 
     def set_wave(
-        self, uuid: str, low_watts: float, high_watts: float, period_seconds: float, high_seconds: float
+        self,
+        uuid: str,
+        low_watts: float,
+        high_watts: float,
+        period_seconds: float,
+        high_seconds: float,
+        ramp_watts_per_second: float = 0.0,
     ) -> None:
         """From now on it draws ``high_watts`` for the first ``high_seconds`` of each period, else
-        ``low_watts``; its counter goes on from where it is."""
+        ``low_watts``, and each second so much more; its counter goes on from where it is."""
         entry = self.entry(uuid)
         with self._writing():
             now_ns = self.now_ns()
@@ -384,6 +391,7 @@ class FakeDriver:
             entry.power_mw = entry.drawn_mw = round(low_watts * 1000)
             entry.wave_period_ns, entry.wave_high_ns = round(period_seconds * 1e9), round(high_seconds * 1e9)
             entry.wave_mw = max(round((high_watts - low_watts) * 1000), 0)
+            entry.ramp_mw_per_s = round(ramp_watts_per_second * 1000)
 
     def freeze(self, uuid: str | None = None) -> None:
         """Stops the counter (by default of every GPU) at what it shows."""
@@ -492,6 +500,10 @@ class FakeDriver:
         """How often the library was asked."""
         return int(self.entry(uuid).calls[FUNCTIONS.index(function)])
 
+    def uuids(self) -> list[str]:
+        """Of all GPUs, in the order in which they were plugged in."""
+        return list(self._places)
+
     def open_users(self) -> int:
         """Successful nvmlInit calls less nvmlShutdown calls, over all processes."""
         return int(self._state.inits - self._state.shutdowns)
@@ -532,7 +544,7 @@ class DriverClock(ManualClock):
 def _drawn_pj(entry: _Gpu, then_ns: int) -> int:
     """Picojoules drawn since the power was last set."""
     since_ns = max(then_ns - int(entry.base_ns), 0)
-    drawn = int(entry.drawn_mw) * since_ns
+    drawn = int(entry.drawn_mw) * since_ns + int(entry.ramp_mw_per_s) * since_ns**2 // (2 * 10**9)
     if entry.wave_period_ns:
         periods, rest_ns = divmod(since_ns, int(entry.wave_period_ns))
         high_ns = int(entry.wave_high_ns)

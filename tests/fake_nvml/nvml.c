@@ -71,6 +71,7 @@ typedef struct {
     uint64_t reasons;             /* what holds the clocks back */
     double gpm[GPM_COUNT];
     uint32_t wave_mw;
+    uint32_t ramp_mw_per_s;       /* what is drawn grows by this much each second since base_ns */
     uint32_t power_mw;            /* what nvmlDeviceGetPowerUsage tells */
     uint32_t drawn_mw;            /* what the counter integrates */
     uint32_t module_mw, module_memory_mw; /* power of the other scopes; 0: not supported */
@@ -250,6 +251,7 @@ static unsigned __int128 drawn_pj(const gpu_t *gpu, uint64_t then_ns) {
     if (then_ns <= gpu->base_ns) return 0;
     uint64_t since_ns = then_ns - gpu->base_ns;
     unsigned __int128 picojoules = (unsigned __int128)gpu->drawn_mw * since_ns;
+    picojoules += (unsigned __int128)gpu->ramp_mw_per_s * since_ns * since_ns / 2000000000ull;
     if (gpu->wave_period_ns) {
         uint64_t rest_ns = since_ns % gpu->wave_period_ns;
         if (rest_ns > gpu->wave_high_ns) rest_ns = gpu->wave_high_ns;

@@ -67,6 +67,27 @@ def test_opens_then_reads_at_each_deadline() -> None:
     assert run.sampler.statistics().reads == 4
 
 
+def test_polls_are_as_frequent_as_the_opened_gpus_need() -> None:
+    """A sensor that opens with other GPUs than before is polled at the pace of those."""
+    paces = {"GPU-a": 0.01, "GPU-b": 0.2}
+    opened = iter([GPU, GpuInfo(gpu="GPU-b")])
+    clock, events = ManualClock(), list[SamplerEvent]()
+    sampler = Sampler(
+        lambda: ReplayedSensor([next(opened)], [[reading(k)] for k in range(5)]),
+        DeadlineTimer(clock, 0.05, Random(1), jitter_ratio=0.0),
+        clock,
+        events.append,
+        period_of=lambda gpus: paces[gpus[0].gpu],
+    )
+    for pace_ns in (10_000_000, 200_000_000):
+        sampler.step()
+        begin_ns = clock.now_ns()
+        for _ in range(5):
+            sampler.step()
+        assert clock.now_ns() - begin_ns == 4 * pace_ns
+        sampler.step()
+
+
 def test_lost_sensor_is_closed_reported_and_opened_again() -> None:
     """After a loss the receiver hears SensorDown, then SensorOpened, then readings again."""
     run = Run(recordings(2, 2))

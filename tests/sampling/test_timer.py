@@ -95,6 +95,21 @@ def test_restart_forgets_the_stall() -> None:
     assert (tick.missed, tick.late_ns, tick.deadline_ns) == (0, 0, clock.now_ns())
 
 
+def test_restart_may_lay_another_grid() -> None:
+    """With a period of its own the new grid has that one, jitter in proportion, and later ones keep it."""
+    clock = ManualClock()
+    timer = make_timer(clock)
+    timer.restart(0.01)
+    deadlines = [tick.deadline_ns for tick in (timer.wait() for _ in range(50)) if tick is not None]
+    assert all(0 <= at - number * 10_000_000 <= 2_000_000 for number, at in enumerate(deadlines))
+    begin_ns = clock.now_ns()
+    timer.restart()
+    timer.wait()
+    tick = timer.wait()
+    assert tick is not None
+    assert 10_000_000 <= tick.deadline_ns - begin_ns <= 12_000_000
+
+
 def test_cancelled_wait_ends_within_a_slice() -> None:
     """A wait of 30 s that is cancelled after the third sleep slice is over after the third."""
     clock = ManualClock()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from tests.fake_nvml import FakeDriver, FakeGpu, environment, run_python
+from tests.fake_nvml import DriverClock, FakeDriver, FakeGpu, environment, run_python
 from tests.sensors.conftest import MakeDriver
 
 READ_FOR_A_WHILE = """
@@ -100,3 +100,17 @@ def test_without_state_the_library_is_not_there(library: Path) -> None:
     """Loaded without a state file, it answers as if no library were installed."""
     code = "import pynvml\ntry: pynvml.nvmlInit()\nexcept pynvml.NVMLError_LibraryNotFound: print('none')"
     assert run_python(code, library, None) == "none"
+
+
+def test_a_ramp_draws_half_its_height(make_driver: MakeDriver) -> None:
+    """From 100 W, 20 W more each second, ten seconds draw 2 kJ by pynvml and by what is true."""
+    driver = make_driver(FakeGpu("GPU-a", live=True, power_window_seconds=1.0))
+    clock = DriverClock(10**9, driver=driver)
+    before_mj, before = read_mj(), driver.true_joules("GPU-a")
+    driver.set_wave("GPU-a", 100.0, 0.0, 0.0, 0.0, ramp_watts_per_second=20.0)
+    clock.advance(10.0)
+    assert read_mj() - before_mj == 2_000_000
+    assert driver.true_joules("GPU-a") - before == 2000.0
+    driver.set_power("GPU-a", 50.0)
+    clock.advance(1.0)
+    assert driver.true_joules("GPU-a") - before == 2050.0

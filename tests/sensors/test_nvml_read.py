@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -11,7 +12,16 @@ from joulescope.clock import ManualClock
 from joulescope.errors import SensorLost
 from joulescope.model import GpuReading
 from joulescope.sensors.nvml import NvmlSensor
-from tests.fake_nvml import GPU_IS_LOST, TIMEOUT, UNKNOWN, FakeDriver, FakeGpu
+from tests.fake_nvml import (
+    GPU_IS_LOST,
+    NOT_SUPPORTED,
+    PARTS,
+    TIMEOUT,
+    UNKNOWN,
+    DriverClock,
+    FakeDriver,
+    FakeGpu,
+)
 from tests.sensors.conftest import MakeDriver
 
 A, B = "GPU-a", "GPU-b"
@@ -198,3 +208,41 @@ def test_closed_sensor_has_given_nvml_back(bench: Bench) -> None:
     bench.sensor.close()
     bench.sensor.close()
     assert bench.driver.open_users() == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "field_calls", "usage_calls", "watts"),
+    [("l40s", 1, 0, 315.0), ("a100", 1, 0, 360.0), ("h100", 0, 1, 365.0), ("v100", 0, 1, 270.0)],
+)
+def test_without_a_counter_the_better_power_reading_is_taken(
+    make_driver: MakeDriver, part: str, field_calls: int, usage_calls: int, watts: float
+) -> None:
+    """Half a second into a load Ada shows it at once by POWER_INSTANT; Hopper shows the mean of a second."""
+    gpu = replace(PARTS[part], uuid=A, live=True, codes=(("energy", NOT_SUPPORTED),))
+    driver = make_driver(gpu)
+    clock = DriverClock(10**9, driver=driver)
+    limit = gpu.power_limit_watts
+    with closing(NvmlSensor.open(clock)) as sensor:
+        driver.set_wave(A, 100.0, 0.9 * limit, 2.0, 1.0)
+        clock.advance(2.45)
+        sensor.read()  # the slow questions of this second, which are not counted below
+        clock.advance(0.05)
+        before = [driver.calls(A, function) for function in ("fields", "power")]
+        (reading,) = sensor.read()
+        after = [driver.calls(A, function) for function in ("fields", "power")]
+    assert [late - early for early, late in zip(before, after, strict=True)] == [field_calls, usage_calls]
+    assert reading.energy_joules is None
+    assert reading.power_watts == pytest.approx(watts)
+
+
+def test_an_instant_power_that_fails_leaves_the_gpu_out(make_driver: MakeDriver) -> None:
+    """Without counter and answer there is no reading, the failure is counted, and it comes back by itself."""
+    driver = make_driver(replace(PARTS["l40s"], uuid=A, codes=(("energy", NOT_SUPPORTED),)))
+    clock = ManualClock(10**9)
+    with closing(NvmlSensor.open(clock)) as sensor:
+        driver.set_code(A, "fields", TIMEOUT)
+        assert list(sensor.read()) == []
+        assert sensor.read_failures() == {A: 1}
+        driver.set_code(A, "fields", 0)
+        clock.advance(1.0)
+        assert [reading.power_watts for reading in sensor.read()] == [100.0]
