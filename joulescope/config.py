@@ -50,8 +50,8 @@ from joulescope.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "JOULESCOPE_"
 CONFIG_VARIABLE = "JOULESCOPE_CONFIG"
-FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED"})
-"""Known, but no settings: the path of the file, and the hook's own switch."""
+FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER"})
+"""Known, but no settings: the path of the file, and the hook's own switches."""
 
 _KUBERNETES_LINK = re.compile(
     r"JOULESCOPE(_[A-Z0-9_]+)?_"
@@ -93,9 +93,10 @@ class Settings:
     )
     sensor: str = _setting(
         "nvml",
-        Choice(("nvml", "amd", "none")),
-        "What reads the GPUs: NVIDIA's library (nvml) or AMD's (amd). With none, requests are followed and "
-        "no joules are measured.",
+        Choice(("nvml", "amd", "engine", "none")),
+        "What reads the GPUs: NVIDIA's library (nvml) or AMD's (amd). NVIDIA GPUs that are not visible here "
+        "are read inside their engine's container; with engine all are. With none, requests are followed "
+        "and no joules are measured.",
     )
     calibration: tuple[tuple[str, float], ...] = _setting(
         (),

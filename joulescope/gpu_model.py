@@ -128,7 +128,8 @@ class GpuInfo:
     energy_source: str = "counter"
     """``counter`` (the driver's energy counter) or ``power`` (integrated from power readings)."""
     sensor: str = ""
-    """Which kind of sensor answers: ``nvml``, ``amd``, ``simulated``, ``replayed``."""
+    """Which kind of sensor answers: ``nvml``, ``amd``, ``engine`` (a sampler beside the engine),
+    ``simulated``, ``replayed``."""
     capabilities: GpuCapabilities = GpuCapabilities()
     instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances that the GPU is cut into (``MIG-…``)."""
