@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import pytest
 
 from joulescope.clock import SystemClock
-from joulescope.config import Settings
 from joulescope.daemon import Daemon
+from joulescope.errors import SensorLost
+from joulescope.hook import wire
 from joulescope.ingest.trace import read_trace
-from joulescope.pipeline import Scope
+from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.replay import Replay
 from joulescope.sensors.nvml import NvmlSensor
-from tests.fake_nvml import SUCCESS, UNKNOWN, FakeDriver, FakeGpu, environment, load_here
+from tests.fake_nvml import FakeDriver, FakeGpu, environment, load_here
 from tests.inside.world import Engine, alive, engine, measured, sidecar, until
 
 GPU, STRANGER = "GPU-00000000-0000-4000-8000-00000000000a", "GPU-00000000-0000-4000-8000-00000000000b"
@@ -41,6 +42,42 @@ def here(library: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> 
     """Lets the sidecar see the driver too."""
     load_here(library)
     monkeypatch.setenv("FAKE_NVML_STATE", str(driver.path))
+
+
+class Switch:
+    """The sidecar's own sensor, which works or does not as the test says."""
+
+    def __init__(self) -> None:
+        self.works = False
+        self._sensor: NvmlSensor | None = None
+
+    def open(self) -> Switch:
+        self._check()
+        self._sensor = NvmlSensor.open(SystemClock(), [GPU])
+        return self
+
+    def _check(self) -> None:
+        if not self.works:
+            raise SensorLost("switched off by the test")
+
+    def gpus(self) -> Sequence[GpuInfo]:
+        assert self._sensor is not None
+        return self._sensor.gpus()
+
+    def read(self) -> Sequence[GpuReading]:
+        assert self._sensor is not None
+        self._check()
+        return self._sensor.read()
+
+    def read_failures(self) -> dict[str, int]:
+        return {}
+
+    def call_times(self) -> Mapping[str, CallTime]:
+        return {}
+
+    def close(self) -> None:
+        if self._sensor is not None:
+            self._sensor.close()
 
 
 def wait_for_joules(daemon: Daemon, joules: float) -> None:
@@ -100,7 +137,7 @@ def test_the_sampler_ends_with_its_engine(tmp_path: Path, inside: dict[str, str]
     """However the engine ends, killed even, nothing of joulescope stays in its container."""
     with sidecar(tmp_path), engine(tmp_path / "js.sock", GPU, environ=inside) as served:
         pid = served.wait_for_sampler()
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 10 or not alive(pid)
+        until(lambda: os.getpriority(os.PRIO_PROCESS, pid) == 10, "the sampler to be polite")
         served.kill()
         until(lambda: not alive(pid), "the sampler to end")
 
@@ -150,46 +187,41 @@ def test_a_sidecar_without_the_library_asks_by_itself(tmp_path: Path, inside: di
 
 
 @pytest.mark.usefixtures("here")
-def test_the_own_sensor_takes_over_and_joules_count_once(
-    tmp_path: Path, inside: dict[str, str], driver: FakeDriver
-) -> None:
+def test_the_own_sensor_takes_over_and_joules_count_once(tmp_path: Path, inside: dict[str, str]) -> None:
     """When the sidecar's own sensor comes up the sampler is sent away; when it fails another takes over. The
     driver's counter is one, so that all it rose by is measured once."""
-    clock = SystemClock()
-    broken = [True]
-
-    def open_sensor() -> NvmlSensor:
-        if broken[0]:
-            driver.set_init_code(UNKNOWN)
-        try:
-            return NvmlSensor.open(clock, [GPU])
-        finally:
-            driver.set_init_code(SUCCESS)
-
+    trace = tmp_path / "trace.jsonl"
+    switch = Switch()
     with (
-        sidecar(tmp_path, sensor="nvml", open_sensor=open_sensor) as daemon,
+        sidecar(tmp_path, sensor="nvml", open_sensor=switch.open, record=str(trace)) as daemon,
         engine(tmp_path / "js.sock", GPU, environ=inside) as served,
     ):
         wait_for_joules(daemon, 0.5 * WATTS)
-        pid = served.wait_for_sampler()
-        broken[0] = False
+        first = served.wait_for_sampler()
+        switch.works = True
         until(lambda: daemon.ready()[1].endswith("by nvml"), "the own sensor to win")
-        until(lambda: not alive(pid), "the sampler to be sent away")
+        until(lambda: not alive(first), "the sampler to be sent away")
+        wait_for_joules(daemon, 0.5 * WATTS)
+        switch.works = False
+        until(lambda: daemon.ready()[1].endswith("by engine"), "another sampler to take over")
         wait_for_joules(daemon, 0.5 * WATTS)
         served.end()
         (gpu,) = daemon.close().gpus
+    shown = [record.energy_joules or 0.0 for record in read_trace(trace) if isinstance(record, wire.Sample)]
+    assert shown == sorted(shown)
+    assert gpu.measured_joules == pytest.approx(shown[-1] - shown[0], abs=1e-6)
     assert gpu.residual_joules == 0
     assert (gpu.counter_resets, gpu.rejected_intervals) == (0, 0)
+    assert served.samplers[0] == first
+    assert len(served.samplers) == 2
 
 
-def test_without_a_binding_there_is_one_line_in_the_log(
-    tmp_path: Path, inside: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_binding_there_is_one_line_in_the_log(tmp_path: Path, inside: dict[str, str]) -> None:
     """Where vLLM has no pynvml the engine serves on, its log says once why no GPU is read, and the sidecar's
     page says it too."""
     (tmp_path / "hiding").mkdir()
     (tmp_path / "hiding" / "pynvml.py").write_text("raise ImportError('not here')")
-    hidden = {**inside, "HIDE": str(tmp_path / "hiding")}
+    hidden = {**inside, "PYTHONPATH": str(tmp_path / "hiding")}
     with sidecar(tmp_path), engine(tmp_path / "js.sock", GPU, environ=hidden) as served:
         until(lambda: said_by_hook(served)[1:], "the hook to say why not")
         begun = len(served.told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -71,12 +72,11 @@ class Engine:
 
 
 @contextmanager
-def engine(
-    socket: Path, *gpus: str, environ: Mapping[str, str], instance: str = "i", python: str = sys.executable
-) -> Iterator[Engine]:
-    """An engine that runs until the end of the block."""
-    variables = {**environ, "PYTHONPATH": str(ROOT)}
-    command = [python, "-m", "tests.inside.engine", str(socket), instance, *gpus]
+def engine(socket: Path, *gpus: str, environ: Mapping[str, str], instance: str = "i") -> Iterator[Engine]:
+    """An engine that runs until the end of the block; a ``PYTHONPATH`` in ``environ`` comes first."""
+    folders = [environ.get("PYTHONPATH", ""), str(ROOT)]
+    variables = {**environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    command = [sys.executable, "-m", "tests.inside.engine", str(socket), instance, *gpus]
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=variables
