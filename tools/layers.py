@@ -84,7 +84,7 @@ ROOMS: dict[str, Room] = {
         f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch "
         "engine_samplers sensor_choice surroundings"
     ),
-    "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),
+    "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
     "cli": _room(
         f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay surroundings daemon",

@@ -249,7 +249,7 @@ def test_it_can_be_switched_off(tmp_path: Path, inside: dict[str, str], choice: 
     latter is told."""
     off = {**inside, "JOULESCOPE_SAMPLER": choice}
     with sidecar(tmp_path) as daemon, engine(tmp_path / "js.sock", GPU, environ=off) as served:
-        until(lambda: len(daemon.recent_requests()) > 5, "requests")
+        until(lambda: any(each.requests_started > 5 for each in daemon.snapshot().engines), "requests")
         served.end()
         assert daemon.close().gpus == ()
     assert served.samplers == []
