@@ -174,7 +174,8 @@ GPU = (
         "",
         ("gpu", "name", "index", "driver_version", "energy_source", "sensor"),
         "Who a GPU is, and what its joules are measured by: the driver's energy counter (counter) or the "
-        "integral of its power readings (power).",
+        "integral of its power readings (power). sensor says who reads it: this sidecar (nvml, amd) or a "
+        "process inside its engine's container (engine).",
         readers.gpu_identity,
     ),
     Metric(
