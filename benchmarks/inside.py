@@ -59,14 +59,12 @@ def measured(folder: Path, gpus: int, seconds: float) -> dict[str, Any]:
         assert keeper.pid is not None
         process = psutil.Process(keeper.pid)
         before, begin = process.cpu_times(), time.monotonic()
-        switches = process.num_ctx_switches().voluntary
         time.sleep(seconds)
         after, wall_seconds = process.cpu_times(), time.monotonic() - begin
         report = {
             "gpus": gpus,
             "seconds": wall_seconds,
             "cpu_cores": (after.user + after.system - before.user - before.system) / wall_seconds,
-            "wakeups_per_second": (process.num_ctx_switches().voluntary - switches) / wall_seconds,
             "rss_mib": process.memory_info().rss / 2**20,
             "threads": process.num_threads(),
             "until_first_sample_seconds": until_first_seconds,
@@ -113,7 +111,7 @@ def hook_thread(folder: Path, heeds: bool, seconds: float) -> float:
 def text_of(report: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {row['gpus']} | {100 * row['cpu_cores']:.2f} | {row['rss_mib']:.0f} "
-        f"| {row['wakeups_per_second']:.0f} | {row['until_first_sample_seconds']:.1f} |"
+        f"| {row['until_first_sample_seconds']:.1f} |"
         for row in report["sampler"]
     )
     hook = report["hook_thread_cores"]
@@ -121,8 +119,8 @@ def text_of(report: dict[str, Any]) -> str:
         "# The cost of a sampler inside the engine's container\n\n"
         f"`python benchmarks/inside.py`, {report['machine']}\n\n"
         "20 polls a second, real pynvml on the stand-in driver library: a driver's own time comes on top.\n\n"
-        "| GPUs | CPU, % of a core | RSS, MiB | wake-ups/s | from hello to the first sample, s |\n"
-        f"|---|---|---|---|---|\n{rows}\n\n"
+        "| GPUs | CPU, % of a core | RSS, MiB | from hello to the first sample, s |\n"
+        f"|---|---|---|---|\n{rows}\n\n"
         f"The hook's thread in an idle engine: {100 * hook['deaf']:.3f} % of a core when it does not listen "
         f"to the sidecar, {100 * hook['heeding']:.3f} % when it does.\n"
     )

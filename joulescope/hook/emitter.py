@@ -73,7 +73,7 @@ class Companion(Protocol):
     """Heeds what the far end says; called by the emitter's thread only, and raises nothing."""
 
     def turn(self, payloads: list[bytes]) -> None:
-        """Once in each turn of the thread, with the frames that have come; most often none."""
+        """As often as there is a heartbeat, with the frames that have come; most often none."""
         ...
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Emitter:
         self._goodbye = "closed"
         self._farewell: list[AnyRecord] = []
         self._sessions = 0
-        self._last_sent_ns = 0
+        self._last_sent_ns = self._heeded_ns = 0
         self._arrears = Arrears(self._now_ns())
 
     @property
@@ -274,7 +274,8 @@ class Emitter:
         else:
             self._link.flush(now_ns)
         self._notice_delivery()
-        if self._companion is not None:
+        if self._companion is not None and now_ns - self._heeded_ns >= self._heartbeat_ns:
+            self._heeded_ns = now_ns
             self._companion.turn(self._link.receive())
 
     def _translate(self, items: list[object], overflowed: int) -> list[AnyRecord]:

@@ -206,7 +206,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("calibration", "nan", "the factor of all GPUs lies between 0.5 and 2"),
         ("calibration", "GPU-1=1,GPU-1=1.1", "two factors for GPU-1; keep one"),
         ("calibration", "1.1,1.2", "two factors for all other GPUs"),
-        ("sensor", "rocm", "one of nvml, amd, none"),
+        ("sensor", "rocm", "one of nvml, amd, engine, none"),
         ("sample_hz", "fast", "a number of polls a second"),
         ("sample_hz", "nan", "between 0.1 and 1000"),
         ("sample_hz", "0", "between 0.1 and 1000"),
