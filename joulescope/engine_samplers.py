@@ -24,8 +24,13 @@ _logger = logging.getLogger(__name__)
 ASK_AGAIN_NS = 10 * NANOSECONDS_PER_SECOND
 """An engine that was asked and has sent no sampler is asked again after this time."""
 
+MISSING_NS = 30 * NANOSECONDS_PER_SECOND
+"""A GPU that its sampler has not found after this time is not visible there either."""
+
 _READABLE = "GPU-"
 """Of a MIG instance there is no meter, and its GPU belongs to others too: samplers are not asked for one."""
+
+_MAX_COMPLAINED = 64
 
 Place = tuple[str, int]
 """Instance and data-parallel index: by these samplers are joined to their engines."""
@@ -68,6 +73,7 @@ class EngineSamplers:
             else:
                 found[place] = number
                 self._say(listener, number, wish, now_ns)
+                self._note_missing(engines, place, number, now_ns)
         for number, info in engines.items():
             place = _place(info)
             if place not in found:
@@ -125,12 +131,27 @@ class EngineSamplers:
         """Says in the log why a sampler gave up, once for each engine and reason."""
         for facts, reason in self._pipeline.sources.drain_complaints():
             place = (facts.instance_id, facts.data_parallel_index)
-            names = [info.engine for info in engines.values() if _place(info) == place]
-            engine = names[0] if names else "an engine that is gone"
-            self.complaint = f"in the container of {engine}: {reason}"
-            if self._complained.get(engine) != reason:
-                self._complained[engine] = reason
-                _logger.warning("no GPU is read %s", self.complaint)
+            self._complain(engines, place, f"no GPU is read: {reason}")
+
+    def _note_missing(
+        self, engines: Mapping[int, EngineInfo], place: Place, sampler: int, now_ns: int
+    ) -> None:
+        """Says in the log which GPUs a sampler does not find, though it reads others."""
+        said = self._said.get(sampler)
+        if said is not None and now_ns - said.time_ns > MISSING_NS:
+            missing = sorted(set(said.wanted.gpus).difference(self._pipeline.sources.described(sampler)))
+            if missing:
+                self._complain(engines, place, f"a sampler runs and does not find {', '.join(missing)}")
+
+    def _complain(self, engines: Mapping[int, EngineInfo], place: Place, reason: str) -> None:
+        names = [info.engine for info in engines.values() if _place(info) == place]
+        engine = names[0] if names else "an engine that is gone"
+        if self._complained.get(engine) != reason:
+            if len(self._complained) >= _MAX_COMPLAINED:
+                self._complained.clear()
+            self._complained[engine] = reason
+            _logger.warning("in the container of %s %s", engine, reason)
+        self.complaint = f"in the container of {engine} {reason}"
 
 
 def _place(info: EngineInfo) -> Place:

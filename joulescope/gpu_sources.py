@@ -134,6 +134,10 @@ class GpuSources:
                 admitted.append(gpu_reading(_sane(record), status))
         return admitted
 
+    def described(self, session: int) -> Collection[str]:
+        """The GPUs that a sampler has said it can read."""
+        return self._told.get(session, {}).keys()
+
     def forget(self, session: int) -> None:
         """The session has ended: another source may measure its GPUs at once."""
         self._told.pop(session, None)

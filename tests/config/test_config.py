@@ -177,6 +177,7 @@ def test_variables_of_others_are_left_alone() -> None:
     """The hook's switch, the config path and what Kubernetes sets for a Service are no settings."""
     environ = {
         "JOULESCOPE_DISABLED": "1",
+        "JOULESCOPE_SAMPLER": "off",
         "PATH": "/bin",
         "JOULESCOPE_SERVICE_HOST": "10.0.0.1",
         "JOULESCOPE_SERVICE_PORT_HTTP": "5685",

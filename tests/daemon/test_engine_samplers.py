@@ -14,7 +14,7 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
-from joulescope.engine_samplers import ASK_AGAIN_NS
+from joulescope.engine_samplers import ASK_AGAIN_NS, MISSING_NS
 from joulescope.errors import SensorError
 from joulescope.hook.link import Link
 from joulescope.hook.wire import (
@@ -232,7 +232,21 @@ def test_why_a_sampler_gave_up_is_told_once(make_bench: MakeBench, caplog: pytes
     for _ in range(2):
         bench.sampler().say(Bye(time_ns=0, reason="no driver there"))
     told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
-    assert told == ["no GPU is read in the container of tiny-0: no driver there"]
+    assert told == ["in the container of tiny-0 no GPU is read: no driver there"]
+
+
+def test_a_gpu_that_its_sampler_does_not_find_is_named(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two GPUs is read; the log says once which is not, instead of nothing."""
+    bench = make_bench(sensor="engine")
+    bench.engine(GPU, OTHER)
+    bench.sampler().say(Gpu(gpu=GPU))
+    bench.turn(MISSING_NS)
+    assert caplog.messages == []
+    bench.turn(1)
+    bench.turn(SECOND)
+    assert caplog.messages == [f"in the container of tiny-0 a sampler runs and does not find {OTHER}"]
 
 
 def test_a_listed_gpu_is_asked_of_an_engine_that_names_none(make_bench: MakeBench) -> None:

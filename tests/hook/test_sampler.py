@@ -84,6 +84,21 @@ def test_it_starts_one_when_asked_and_no_second() -> None:
     assert len(bench.started) == 1
 
 
+def test_a_forked_child_leaves_its_parent_s_sampler_alone() -> None:
+    """It neither ends it nor waits for it; should it report itself, it may have one of its own."""
+    bench = Bench()
+    bench.ask()
+    (child,) = bench.started
+    pid = os.fork()
+    if not pid:
+        bench.keeper.turn([])
+        os._exit(0 if bench.keeper.pid is None else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert child.poll() is None
+    bench.keeper.close()
+    assert child.poll() is not None
+
+
 def test_a_wish_that_is_taken_back_starts_nothing() -> None:
     """While it waits out a pause, the sidecar may change its mind."""
     bench = Bench()
