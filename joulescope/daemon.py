@@ -94,6 +94,7 @@ class Daemon:
             recorder=recorder,
         )
         self._pipeline.sources.stale_ns = silence_ns(settings)
+        self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
         if asks_engines(settings):
             self._engine_samplers = EngineSamplers(self._pipeline, settings.sample_hz)

@@ -57,7 +57,8 @@ class GpuSources:
 
     ``rejected`` counts by reason: ``stranger_gpu`` (no engine of the sampler's instance names it),
     ``spare_sample`` (another source measures the GPU), ``wrong_clock`` (taken at an instant that cannot be),
-    ``malformed_gpu``, and ``before_gpu`` (a sample of a GPU that was not described).
+    ``malformed_gpu``, ``before_gpu`` (a sample of a GPU that was not described), and ``unasked_sample``
+    (samplers are not to be heeded).
     """
 
     def __init__(self, sessions: Sessions, named: Collection[str] | None = None) -> None:
@@ -65,6 +66,8 @@ class GpuSources:
         self.rejected: Counter[str] = Counter()
         self.own_known = False
         """Whether the own sensor has said what it can read, be it nothing."""
+        self.heeds_samplers = True
+        """Whether samplers are believed at all: by choice of the operator they may not be."""
         self.stale_ns = STALE_NS
         self._sessions = sessions
         self._named = frozenset(named or ())
@@ -112,7 +115,7 @@ class GpuSources:
 
         ``now_ns`` is the time at which they came, for a look at their own.
         """
-        facts = self._sessions.samplers().get(session)
+        facts = self._sessions.sampler(session)
         if facts is None:
             self._note_end(session, records)
             return []
@@ -123,7 +126,9 @@ class GpuSources:
         for record in records:
             if not isinstance(record, (wire.Gpu, wire.Sample, wire.GpuStatus)):
                 continue
-            if record.gpu not in allowed:
+            if not self.heeds_samplers:
+                self.rejected["unasked_sample"] += 1
+            elif record.gpu not in allowed:
                 self.rejected["stranger_gpu"] += 1
             elif isinstance(record, wire.Gpu):
                 self._describe(session, record)

@@ -75,6 +75,11 @@ class Sessions:
                 named.add(session.worker.gpu)
         return frozenset(named - {""})
 
+    def sampler(self, number: int) -> wire.SamplerFacts | None:
+        """Whose GPUs the sampler at this session reads; ``None`` if it is none."""
+        session = self._sessions.get(number)
+        return None if session is None else session.sampler
+
     def samplers(self) -> dict[int, wire.SamplerFacts]:
         """The connected samplers, by session, those first that came first."""
         return {

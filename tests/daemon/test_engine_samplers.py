@@ -157,10 +157,14 @@ def test_nobody_is_asked_who_cannot_or_need_not(make_bench: MakeBench) -> None:
 
 @pytest.mark.parametrize("sensor", ["none", "amd"])
 def test_other_sensors_ask_nobody(make_bench: MakeBench, sensor: str) -> None:
-    """Who wants no joules, or measures AMD GPUs, gets no sampler."""
+    """Who wants no joules, or measures AMD GPUs, gets no sampler, and believes none that comes unasked."""
     bench = make_bench(sensor=sensor)
     assert bench.engine(GPU).heard() is None
-    assert bench.sampler().sent_away is False
+    bench.sampler().say(Gpu(gpu=GPU), *samples(GPU, [bench.clock.time_ns]))
+    bench.daemon.publish()
+    snapshot = bench.daemon.snapshot()
+    assert snapshot.gpus == ()
+    assert snapshot.sidecar.rejected_records == {"unasked_sample": 2}
 
 
 def test_the_own_sensor_is_waited_for(make_bench: MakeBench) -> None:
