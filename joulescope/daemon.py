@@ -14,6 +14,7 @@ from random import Random
 from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.engine_samplers import EngineSamplers
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -31,9 +32,8 @@ from joulescope.sampling.host_poller import Engines, HostPoller
 from joulescope.sampling.power import poll_hertz
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
+from joulescope.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.sensors import Sensor
-from joulescope.sensors.amd import opener as amd_opener
-from joulescope.sensors.nvml import NvmlSensor
 from joulescope.surroundings import Surroundings
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
@@ -78,41 +78,24 @@ class Daemon:
         self._clock = clock
         self._sinks = list(sinks)
         self._surroundings = surroundings or Surroundings()
-        self._pipeline = Pipeline(
-            Policy(
-                recompute_to=settings.recompute_to,
-                rejected_to=settings.rejected_to,
-                dummy_to=settings.dummy_to,
-                idle_to=settings.idle_to,
-                lost_to=settings.lost_to,
-                max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
-                max_open_requests=settings.max_open_requests,
-            ),
-            Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
-            window_ns=ns_from_seconds(settings.window_seconds),
-            wall=wall,
-            calibration=settings.calibration_factor,
-            recorder=recorder,
-        )
+        self._pipeline = _pipeline_of(settings, wall, recorder)
+        self._pipeline.sources.stale_ns = silence_ns(settings)
+        self._pipeline.sources.heeds_samplers = asks_engines(settings)
+        self._engine_samplers: EngineSamplers | None = None
+        if asks_engines(settings):
+            self._engine_samplers = EngineSamplers(self._pipeline, settings.sample_hz)
         self._host = None if host is None else HostWatch(host, self._pipeline.host)
-        self._sampler: Sampler | None = None
-        if open_sensor is not None:
-            timer = DeadlineTimer(clock, 1.0 / settings.sample_hz, Random())
-            self._sampler = Sampler(
-                open_sensor,
-                timer,
-                clock,
-                self.deliver,
-                period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
-            )
+        if open_sensor is None:
+            self._pipeline.sensor_down()
+        self._sampler = open_sensor and _sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._http = HttpServer(
             settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
-        self.sensor_error = "no sensor has answered yet" if self._sampler else ""
-        """Why no energy is measured; empty when it is, or when none is wanted."""
+        self.sensor_error = first_error(settings, self._sampler is not None)
+        """Why the own sensor measures nothing; empty when it does, or when there should be none."""
         self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
@@ -143,7 +126,7 @@ class Daemon:
         clock = clock or SystemClock()
         wall = WallAnchor.now()
         if open_sensor is None:
-            open_sensor = _opener(clock, settings)
+            open_sensor = opener(clock, settings)
         surroundings = Surroundings.build(settings, clock, wall, environ)
         sinks = list(extra_sinks)
         if settings.request_log is not None:
@@ -229,9 +212,8 @@ class Daemon:
         """Whether energy can be accounted for now, and a sentence that says why."""
         if self._thread is None or not self._thread.is_alive():
             return False, "the accounting loop is not running"
-        if self.sensor_error:
-            return False, f"no energy is measured: {self.sensor_error}"
-        return True, "engines can report and GPUs are read"
+        complaint = "" if self._engine_samplers is None else self._engine_samplers.complaint
+        return readiness(self._snapshot, self.sensor_error, complaint)
 
     # ----------------------------------------------------------------------------- the owning thread
 
@@ -269,6 +251,8 @@ class Daemon:
             self._handle(self._events.popleft())
         if self._host is not None:
             self._host.turn(self._engine_processes)
+        if self._engine_samplers is not None and self._listener is not None:
+            self._engine_samplers.turn(self._listener, self._clock.now_ns())
         self._pipeline.settle(self._clock.now_ns())
         self._hand_out()
         self._notice_failures()
@@ -283,7 +267,7 @@ class Daemon:
             for arrival in self._listener.poll(wait_seconds):
                 arrived = True
                 if arrival.records:
-                    self._pipeline.take(arrival.session, arrival.records)
+                    self._pipeline.take(arrival.session, arrival.records, self._clock.now_ns())
                 if arrival.closed:
                     self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
         return arrived
@@ -381,9 +365,35 @@ def balance_line(gpu: GpuTotals) -> str:
     )
 
 
-def _opener(clock: Clock, settings: Settings) -> Callable[[], Sensor] | None:
-    """What opens the sensor that the settings name, ``None`` if they name none."""
-    gpus = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
-    if settings.sensor == "nvml":
-        return lambda: NvmlSensor.open(clock, gpus, settings.mig)
-    return amd_opener(clock, gpus) if settings.sensor == "amd" else None
+def _pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None) -> Pipeline:
+    return Pipeline(
+        Policy(
+            recompute_to=settings.recompute_to,
+            rejected_to=settings.rejected_to,
+            dummy_to=settings.dummy_to,
+            idle_to=settings.idle_to,
+            lost_to=settings.lost_to,
+            max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
+            max_open_requests=settings.max_open_requests,
+        ),
+        Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
+        window_ns=ns_from_seconds(settings.window_seconds),
+        wall=wall,
+        calibration=settings.calibration_factor,
+        recorder=recorder,
+    )
+
+
+def _sampler_of(
+    settings: Settings,
+    open_sensor: Callable[[], Sensor],
+    clock: Clock,
+    deliver: Callable[[SamplerEvent], None],
+) -> Sampler:
+    return Sampler(
+        open_sensor,
+        DeadlineTimer(clock, 1.0 / settings.sample_hz, Random()),
+        clock,
+        deliver,
+        period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
+    )

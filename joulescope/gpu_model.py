@@ -139,7 +139,8 @@ class GpuInfo:
     """``counter`` (the driver's energy counter), ``power`` (integrated from power readings) or ``mig_gpm``
     (no meter: a share of its parent's joules, by performance counters)."""
     sensor: str = ""
-    """Which kind of sensor answers: ``nvml``, ``amd``, ``simulated``, ``replayed``."""
+    """Which kind of sensor answers: ``nvml``, ``amd``, ``engine`` (a sampler beside the engine),
+    ``simulated``, ``replayed``."""
     capabilities: GpuCapabilities = GpuCapabilities()
     instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances that the GPU is cut into (``MIG-…``)."""

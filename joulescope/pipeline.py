@@ -18,6 +18,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record, status_record
+from joulescope.gpu_sources import GpuSources
 from joulescope.hook import wire
 from joulescope.host_pipeline import HostPipeline
 from joulescope.ingest.sessions import Sessions
@@ -43,7 +44,8 @@ FRESH_NS = 2 * NANOSECONDS_PER_SECOND
 """A reading older than this is not shown any more: stale is not fresh."""
 
 NOT_FROM_HOOKS = (wire.Gpu, wire.Sample, wire.GpuStatus, wire.HostDomain, wire.HostSample)
-"""What a connection has no business to send: recorded, a replay would take it for the sidecar's own."""
+"""What is not recorded as it comes: a replay takes it for the sidecar's own. Of what samplers inside engines
+send, that which was believed is recorded as readings of the GPU; no other connection should send any."""
 
 NAMED_NS = 60 * NANOSECONDS_PER_SECOND
 """A GPU is still measured this long after its engine went, so that a restart is seen whole; not
@@ -64,6 +66,8 @@ class _Watched:
 
     info: GpuInfo
     meter: Meter
+    told: GpuInfo | None = None
+    """``info`` as its source told it."""
     reading: GpuReading | None = None
     status: GpuStatus | None = None
     past: Counter[str] = field(default_factory=Counter)
@@ -107,7 +111,7 @@ class Pipeline:
         self._instances = Instances()
         self._window_ns = window_ns
         self._calibration = calibration
-        self._found: dict[str, GpuInfo] = {}
+        self.sources = GpuSources(self.sessions, self.scope.uuids)
         self._watched: dict[str, _Watched] = {}
         self._named_ns: dict[str, int] = {}
         self._read_failures: Mapping[str, int] = {}
@@ -116,38 +120,44 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------ engines
 
-    def take(self, session: int, records: Sequence[wire.AnyRecord]) -> None:
-        """Records of one connection, in their order."""
+    def take(self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None) -> None:
+        """Records of one connection, in their order, which came at ``now_ns`` if that is known."""
         if self.recorder is not None:
             for record in records:
                 record.session = session
             self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
         self.sessions.take(session, records)
+        self._read(self.sources.judge(session, records, now_ns))
 
     def close_session(self, session: int, time_ns: int, reason: str) -> None:
         self._record([wire.Bye(session=session, time_ns=time_ns, reason=reason)])
         self.sessions.close(session, time_ns, reason)
+        self.sources.forget(session)
 
     # --------------------------------------------------------------------------------------------- GPUs
 
     def gpus_found(self, gpus: Iterable[GpuInfo]) -> None:
         """The sensor can read these from now on."""
-        for found in gpus:
-            info = self._found[found.gpu] = self._calibrated(found)
+        gpus = list(gpus)
+        self.sources.own_opened(gpus)
+        for info in gpus:
             watched = self._watched.get(info.gpu)
-            if watched is not None:
+            if watched is not None and self.sources.measured_by_own(info.gpu):
                 self._describe(watched, info)
             elif info.parent in self._watched and self._has_room(info.gpu):
                 self._watch(info.gpu)
 
     def sensor_down(self) -> None:
-        """No GPU can be read until the next :meth:`gpus_found`."""
-        self._found.clear()
+        """No GPU can be read by the own sensor until the next :meth:`gpus_found`."""
+        self.sources.own_closed()
 
     def read(self, readings: Iterable[GpuReading], read_failures: Mapping[str, int] | None = None) -> None:
-        """A batch of readings; those of GPUs that are none of our business are forgotten at once."""
+        """A batch of the own sensor's readings."""
         self._read_failures = self._read_failures if read_failures is None else read_failures
-        readings = list(readings)
+        self._read(self.sources.admit_own(readings))
+
+    def _read(self, readings: Sequence[GpuReading]) -> None:
+        """Readings that are believed; those of GPUs that are none of our business are forgotten at once."""
         if readings:
             self._note_named(readings[-1].time_ns)
         kept = [
@@ -157,6 +167,9 @@ class Pipeline:
         ]
         for reading in kept:
             watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
+            told = self.sources.info(reading.gpu)
+            if told is not None and told is not watched.told:
+                self._describe(watched, told)
             self._take_status(watched, reading.status)
             watched.reading = reading
             intervals = watched.meter.add(reading)
@@ -186,21 +199,13 @@ class Pipeline:
         """Remembers which GPUs connected engines and workers name, and when they last did."""
         if not self.scope.all_gpus and self.scope.uuids is None:
             for gpu in self.sessions.engine_gpus():
-                self._named_ns[self._whole(gpu)] = now_ns
-
-    def _whole(self, uuid: str) -> str:
-        """The GPU that a MIG instance is a part of: the driver measures whole GPUs only."""
-        known = self._found.get(uuid)
-        if known is not None:
-            return known.parent or uuid
-        wholes = (info.gpu for info in self._found.values() if uuid in info.instances)
-        return next(wholes, uuid)
+                self._named_ns[self.sources.whole(gpu)] = now_ns
 
     def _in_scope(self, gpu: str, time_ns: int) -> bool:
         """With a GPU come all its instances: what one of them drew cannot be told without the others."""
-        whole = self._whole(gpu)
+        whole = self.sources.whole(gpu)
         if self.scope.uuids is not None:
-            return whole in {self._whole(uuid) for uuid in self.scope.uuids}
+            return whole in {self.sources.whole(uuid) for uuid in self.scope.uuids}
         if self.scope.all_gpus:
             return True
         named_ns = self._named_ns.get(whole)
@@ -212,30 +217,29 @@ class Pipeline:
         return True
 
     def _watch(self, gpu: str) -> _Watched:
-        info = self._found.get(gpu) or self._calibrated(GpuInfo(gpu))
-        watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns))
+        told = self.sources.info(gpu)
+        info = self._calibrated(told or GpuInfo(gpu))
+        watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns), told)
         self.accountant.gpu_found(info)
         if self.recorder is not None:
             self._record([gpu_record(info)])
         self._account(self._instances.found(info))
-        for part in [found.gpu for found in self._found.values() if found.parent == gpu]:
+        for part in self.sources.parts(gpu):
             if part not in self._watched and self._has_room(part):
                 self._watch(part)
         return watched
 
     def _has_room(self, gpu: str) -> bool:
         """Whether this GPU may have an account: too many instances of one, one after the other, get none."""
-        info = self._found.get(gpu)
+        info = self.sources.info(gpu)
         if gpu in self._watched or info is None or not info.parent or self._instances.may_join(info):
             return True
         if info.parent not in self._full:
             self._full.add(info.parent)
             _logger.warning(
                 "GPU %s was cut into more than %d MIG instances since the start; its joules are not split "
-                "while there are new ones. Restart to begin anew",
-                info.parent,
-                MAX_INSTANCES,
-            )
+                "while there are new ones; restart to begin anew", info.parent, MAX_INSTANCES,
+            )  # fmt: skip
         return False
 
     def _unwatch(self, gpu: str) -> None:
@@ -247,9 +251,13 @@ class Pipeline:
             self._account(self._instances.restart(gpu))
             watched.reading = None
 
-    def _describe(self, watched: _Watched, info: GpuInfo) -> None:
-        """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter."""
-        before, watched.info = watched.info, info
+    def _describe(self, watched: _Watched, told: GpuInfo) -> None:
+        """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter.
+
+        Another source alone is no reason for one: all clients of a driver see the same counter.
+        """
+        info = self._calibrated(told)
+        before, watched.info, watched.told = watched.info, info, told
         self.accountant.gpu_found(info)
         if _measures(before) != _measures(info):
             self._renew(watched)
@@ -326,6 +334,7 @@ class Pipeline:
     def _rejected(self, elsewhere: Mapping[str, int]) -> dict[str, int]:
         total = Counter(self.sessions.rejected)
         total.update(elsewhere)
+        total.update(self.sources.rejected)
         total["late_interval"] += self.accountant.late_intervals
         for tally in self.accountant.tallies.values():
             total.update(tally.ignored)
@@ -347,7 +356,7 @@ class Pipeline:
             counter_resets=watched.meter.resets + watched.past["resets"],
             rejected_intervals=watched.meter.rejected + watched.past["rejected"],
             read_failures=self._read_failures.get(gpu, 0),
-            up=fresh and gpu in self._found,
+            up=fresh and self.sources.info(gpu) is not None,
             reading=calibrated(reading, watched.info.calibration_factor) if fresh and reading else None,
             accounted_until_ns=state.settled_ns or None,
             comparison=watched.meter.comparison.totals(),

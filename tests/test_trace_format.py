@@ -21,6 +21,7 @@ OBJECTS: dict[str, type[msgspec.Struct]] = {
     "engine": wire.EngineFacts,
     "cost": wire.CostFacts,
     "worker": wire.WorkerFacts,
+    "sampler": wire.SamplerFacts,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {
     str(record.__struct_config__.tag): record for record in get_args(wire.AnyRecord)

@@ -59,26 +59,35 @@ ROOMS: dict[str, Room] = {
     "config_surroundings": _room("errors config_kinds factors.intensity"),
     "config_file": _room("errors", packages="yaml"),
     "config": _room("errors config_kinds config_surroundings config_file"),
+    "config_load": _room("errors config config_surroundings config_file"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
+    "inside": _room(
+        f"{VALUES} hook.wire hook.link hook.environment hook.sampler sensors sampling gpu_records",
+        packages="msgspec",
+    ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
+    "gpu_sources": _room("model errors units gpu_records hook.wire ingest", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "host_pipeline": _room(f"{VALUES} host_records hook.wire sampling attribution"),
     "pipeline": _room(
-        f"{VALUES} gpu_records hook.wire ingest sampling attribution host_pipeline", packages="numpy"
+        f"{VALUES} gpu_records gpu_sources hook.wire ingest sampling attribution host_pipeline",
+        packages="numpy",
     ),
+    "engine_samplers": _room("model units hook.wire ingest pipeline", packages="msgspec"),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
     "surroundings": _room(f"{VALUES} factors scraping config"),
+    "sensor_choice": _room(f"{VALUES} config sensors"),
     "daemon": _room(
         f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch "
-        "surroundings"
+        "engine_samplers sensor_choice surroundings"
     ),
-    "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),
+    "doctor": _room(f"{VALUES} config config_load hook.contract hook.environment sensors sampling"),
     "cli": _room(
-        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
+        f"{VALUES} doctor config config_load hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay surroundings daemon",
         packages="click msgspec rich zstandard",
     ),

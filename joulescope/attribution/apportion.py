@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+_TINY = 1e-200
+"""Weights that sum to less are scaled up first: microjoules over so little would be infinite."""
+
+
 def apportion(total_uj: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
     """Divides ``total_uj`` in proportion to ``weights``; the parts sum to it exactly.
 
@@ -21,6 +25,8 @@ def apportion(total_uj: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
     if last <= 0.0:
         running = np.arange(1.0, len(weights) + 1.0)
         last = float(len(weights))
+    if last < _TINY:
+        running, last = running / last, 1.0
     edges = np.rint(running * (total_uj / last)).astype(np.int64)
     edges[-1] = total_uj
     np.minimum(edges, total_uj, out=edges)

@@ -8,7 +8,8 @@ import textwrap
 import click
 
 from joulescope.cli.options import settings_options
-from joulescope.config import TABLE, Origins, Settings
+from joulescope.config import TABLE, Settings
+from joulescope.config_load import Origins
 
 
 @click.group()

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from joulescope.config import CONFIG_VARIABLE, TABLE, Origins, Settings, load
+from joulescope.config import CONFIG_VARIABLE, TABLE, Settings
+from joulescope.config_load import Origins, load
 
 _CONFIG = "config_path"
 

@@ -10,7 +10,8 @@ import click
 from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
 from joulescope.cli.serve import run
-from joulescope.config import Origins, Settings
+from joulescope.config import Settings
+from joulescope.config_load import Origins
 from joulescope.daemon import Daemon
 
 

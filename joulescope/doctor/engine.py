@@ -95,7 +95,7 @@ def _creatable(settings: Settings, path: Path) -> Finding:
 
 def check_hook(place: Place) -> Iterator[Finding]:
     """Whether vLLM, if it is installed here, would load the hook."""
-    version = _vllm_version()
+    version = vllm_version()
     if version is None:
         yield Finding(
             "hook", Severity.NOTE, "vLLM is not installed here; run the doctor in its environment too"
@@ -177,7 +177,8 @@ def _socket(severity: Severity, said: str, mend: str = "") -> Finding:
     return Finding("socket", severity, said, mend)
 
 
-def _vllm_version() -> str | None:
+def vllm_version() -> str | None:
+    """Of the vLLM in this environment; ``None`` if there is none."""
     for name in _VLLM_DISTRIBUTIONS:
         try:
             return importlib.metadata.version(name)

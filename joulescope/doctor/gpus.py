@@ -37,6 +37,13 @@ def check_gpus(settings: Settings, place: Place, seconds: float) -> Iterator[Fin
     if settings.sensor == "none":
         yield Finding("gpu", Severity.NOTE, "sensor is none: no joules are measured, by choice")
         return
+    if settings.sensor == "engine":
+        yield Finding(
+            "gpu",
+            Severity.NOTE,
+            "sensor is engine: GPUs are read inside vLLM's container; run the doctor there",
+        )
+        return
     is_amd = settings.sensor == "amd"
     if not is_amd:
         yield from _nodes(place)

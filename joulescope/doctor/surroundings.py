@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 
 import joulescope
-from joulescope.config import CONFIG_VARIABLE, Settings, load
+from joulescope.config import CONFIG_VARIABLE, Settings
+from joulescope.config_load import load
 from joulescope.doctor.findings import Finding, Severity
 from joulescope.doctor.place import Place
 from joulescope.errors import ConfigError

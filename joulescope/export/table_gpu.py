@@ -187,7 +187,8 @@ GPU = (
         ("gpu", "name", "index", "driver_version", "energy_source", "sensor"),
         "Who a GPU is, and what its joules are measured by: the driver's energy counter (counter), the "
         "integral of its power readings (power), or, for a MIG instance, no meter: they are a share of its "
-        "GPU's (mig_gpm).",
+        "GPU's (mig_gpm). sensor says who reads it: this sidecar (nvml, amd) or a process inside its "
+        "engine's container (engine).",
         readers.gpu_identity,
     ),
     Metric(

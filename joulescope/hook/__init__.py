@@ -9,6 +9,8 @@ Environment:
 * ``JOULESCOPE_SOCKET``: the sidecar's socket. Unset, the hook looks for :data:`DEFAULT_SOCKET` and does
   nothing if there is none when the process starts.
 * ``JOULESCOPE_DISABLED=1``: off.
+* ``JOULESCOPE_SAMPLER``: whether a process beside the engine may read its GPUs if the sidecar cannot:
+  ``auto`` (NVIDIA GPUs), ``on`` or ``off``.
 """
 
 from __future__ import annotations

@@ -69,6 +69,18 @@ class Translator(Protocol):
         ...
 
 
+class Companion(Protocol):
+    """Heeds what the far end says; called by the emitter's thread only, and raises nothing."""
+
+    def turn(self, payloads: list[bytes]) -> None:
+        """As often as there is a heartbeat, with the frames that have come; most often none."""
+        ...
+
+    def close(self) -> None:
+        """The emitter ends."""
+        ...
+
+
 class Passthrough:
     """The translator of producers that queue nothing but records."""
 
@@ -104,6 +116,7 @@ class Emitter:
     :param queue_limit: items kept between two turns; what comes on top is dropped and counted.
     :param now_ns: the clock, CLOCK_MONOTONIC nanoseconds.
     :param on_failure: called once, with the reason, when internal errors make the emitter give up.
+    :param companion: heeds what the far end says; without one it is not read.
     """
 
     def __init__(
@@ -118,6 +131,7 @@ class Emitter:
         max_buffer_bytes: int = MAX_BUFFER_BYTES,
         now_ns: Callable[[], int] = time.monotonic_ns,
         on_failure: Callable[[str], None] | None = None,
+        companion: Companion | None = None,
     ) -> None:
         self._hello = hello
         self._translator: Translator = Passthrough() if translator is None else translator
@@ -127,6 +141,7 @@ class Emitter:
         self.inlet = Inlet(deque(), [queue_limit], self._refuse)
         self._now_ns = now_ns
         self._on_failure = on_failure
+        self._companion = companion
         self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
         self._link = Link(path, max_buffer_bytes=max_buffer_bytes)
         self._reset()
@@ -146,7 +161,7 @@ class Emitter:
         self._goodbye = "closed"
         self._farewell: list[AnyRecord] = []
         self._sessions = 0
-        self._last_sent_ns = 0
+        self._last_sent_ns = self._heeded_ns = 0
         self._arrears = Arrears(self._now_ns())
 
     @property
@@ -259,6 +274,9 @@ class Emitter:
         else:
             self._link.flush(now_ns)
         self._notice_delivery()
+        if self._companion is not None and now_ns - self._heeded_ns >= self._heartbeat_ns:
+            self._heeded_ns = now_ns
+            self._companion.turn(self._link.receive())
 
     def _translate(self, items: list[object], overflowed: int) -> list[AnyRecord]:
         self._arrears.lose(overflowed, OVERLOAD)
@@ -339,6 +357,8 @@ class Emitter:
         """The last turn: what is queued, and a bye; a slow reader gets :data:`FAREWELL_TURNS` chances."""
         self._farewell = [Bye(time_ns=self._now_ns(), reason=self._goodbye)]
         self._guarded_poll()
+        if self._companion is not None:
+            self._companion.close()
         for _ in range(FAREWELL_TURNS):
             if not self._link.buffered_bytes:
                 break

@@ -1,4 +1,4 @@
-"""The two variables that whoever reports reads, and the place to report to where they say nothing."""
+"""The variables that whoever reports reads, and the place to report to where they say nothing."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
 def named_socket(environ: Mapping[str, str]) -> str:
     """The socket that ``JOULESCOPE_SOCKET`` names; empty if it names none."""
     return environ.get("JOULESCOPE_SOCKET", "").strip()
+
+
+def sampler_choice(environ: Mapping[str, str]) -> str | None:
+    """``auto``, ``on`` or ``off``, as ``JOULESCOPE_SAMPLER`` says; ``None`` if it says something else."""
+    choice = environ.get("JOULESCOPE_SAMPLER", "").strip().lower() or "auto"
+    return choice if choice in ("auto", "on", "off") else None

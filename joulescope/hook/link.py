@@ -1,7 +1,7 @@
 """The guest's end of the socket: non-blocking, bounded, and silent about every failure.
 
 Nothing here waits and nothing raises ``OSError``: a peer that is absent, slow, dead or speaking
-nonsense costs a failed system call and a count. What the peer writes is never read.
+nonsense costs a failed system call and a count. The little that a sidecar says is read only by who asks.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ from __future__ import annotations
 import select
 import socket
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+LENGTH_BYTES = 4
+"""Of the length that comes before each frame, big endian."""
 MAX_BUFFER_BYTES = 4 * 1024 * 1024
 """Bytes kept for a slow reader: about a minute of steps of 256 requests at 40 steps a second."""
+MAX_HEARD_BYTES = 64 * 1024
+"""Longest that a sidecar's word may be; one that talks on is not listened to."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 1.0
 
@@ -42,6 +47,9 @@ class Link:
         self._max_buffer_bytes = max_buffer_bytes
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._next_try_ns = 0
+        self._heard: bytearray | None = bytearray()
+        self.hung_up = False
+        """Whether the far end was found to have closed the present connection, or to talk nonsense."""
 
     @property
     def connected(self) -> bool:
@@ -103,6 +111,39 @@ class Link:
             if head.sent_bytes == len(head.frame):
                 self._frames.popleft()
 
+    def receive(self) -> list[bytes]:
+        """The whole frames that have come from the far end, without waiting; most often none.
+
+        A break is only noted in :attr:`hung_up`: what was sent and not taken is for :meth:`flush` to count.
+        """
+        if self._socket is None or self._heard is None:
+            return []
+        try:
+            data = self._socket.recv(MAX_HEARD_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            data = b""
+        self.hung_up = not data
+        self._heard += data
+        frames = list(self._whole_frames(self._heard))
+        if len(self._heard) > MAX_HEARD_BYTES:
+            self._heard, self.hung_up = None, True
+        return frames
+
+    def _whole_frames(self, heard: bytearray) -> Iterator[bytes]:
+        while len(heard) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(heard[:LENGTH_BYTES], "big")
+            if len(heard) < end:
+                return
+            yield bytes(heard[LENGTH_BYTES:end])
+            del heard[:end]
+
+    def wait_readable(self, timeout_seconds: float) -> None:
+        """Waits until something comes or the far end closes, for a process that has nothing else to do."""
+        if self._socket is not None:
+            select.select([self._socket], [], [], timeout_seconds)
+
     def wait_writable(self, timeout_seconds: float) -> None:
         """Waits until the kernel takes more, for use at the very end only."""
         if self._socket is not None:
@@ -118,6 +159,8 @@ class Link:
         """Closes this process's descriptor and forgets the buffer, without counting (after a fork)."""
         self._frames.clear()
         self._buffered_bytes = 0
+        self._heard = bytearray()
+        self.hung_up = False
         if self._socket is not None:
             self._socket.close()
             self._socket = None

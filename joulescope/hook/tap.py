@@ -20,8 +20,9 @@ from typing import Any
 from joulescope.hook.contract import REQUIRED, inspect_running
 from joulescope.hook.emitter import PROGRESS, Emitter, Inlet, log
 from joulescope.hook.facts import engine_hello, engine_identity, worker_hello
+from joulescope.hook.sampler import keeper_for
 from joulescope.hook.translate import ADDED, FREED, SCHEDULED, UPDATED, Gauges, SchedulerTranslator
-from joulescope.hook.wire import Hello, Overhead
+from joulescope.hook.wire import SAMPLER, Hello, Overhead
 
 WORKER_POLL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 0.2
@@ -46,7 +47,8 @@ class SchedulerTap:
         self._wrapped: list[str] = []
         self._facts: Hello | None = None
         self._identity = engine_identity(vllm_config)
-        self._capabilities = [PROGRESS, *inspect_running()[0]]
+        keeper = keeper_for(vllm_config, socket_path, self._identity)
+        self._capabilities = [PROGRESS, *([SAMPLER] if keeper else []), *inspect_running()[0]]
         translator = SchedulerTranslator(
             find_request=self._find_request,
             gauges=self._gauges,
@@ -55,7 +57,11 @@ class SchedulerTap:
             ids_randomized=_ids_are_randomized(),
         )
         self.emitter = Emitter(
-            socket_path, self._hello, translator=translator, on_failure=lambda _reason: self.detach()
+            socket_path,
+            self._hello,
+            translator=translator,
+            on_failure=lambda _reason: self.detach(),
+            companion=keeper,
         )
 
     def attach(self) -> None:

@@ -8,16 +8,23 @@ The same records, written as JSON objects one a line, are the trace file. ``docs
 * :data:`PROTOCOL` changes only when an old decoder would misread a new stream.
 
 A frame is a 4-byte big-endian length followed by that many bytes: a msgpack array of records.
-Instants are CLOCK_MONOTONIC nanoseconds, the rest is SI. This module needs msgspec and nothing else.
+Instants are CLOCK_MONOTONIC nanoseconds, the rest is SI. Beyond the standard library this module needs
+msgspec and nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
+
+from joulescope.hook.link import LENGTH_BYTES as LENGTH_BYTES
 
 PROTOCOL = 1
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-LENGTH_BYTES = 4
+
+SAMPLER = "sampler"
+"""Capability of an engine that can start a process which reads its GPUs; also the role of that process."""
 
 
 class Record(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, gc=False):
@@ -86,6 +93,13 @@ class WorkerFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     gpu_name: str = ""
 
 
+class SamplerFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Whose GPUs a sampler inside an engine's container reads; joined to its engine as workers are."""
+
+    instance_id: str = ""
+    data_parallel_index: int = 0
+
+
 class Hello(Record, tag="hello"):
     """First record of a session, and again after each reconnect."""
 
@@ -99,6 +113,7 @@ class Hello(Record, tag="hello"):
     capabilities: list[str] = []
     engine: EngineFacts | None = None
     worker: WorkerFacts | None = None
+    sampler: SamplerFacts | None = None
 
 
 class RequestStart(Record, tag="request_start"):
@@ -184,7 +199,7 @@ class Bye(Record, tag="bye"):
 
 
 class Gpu(Record, tag="gpu"):
-    """A GPU that a sensor reads: sent before its first sample."""
+    """A GPU that a sensor reads: sent before its first sample. Only samplers send it, and the next two."""
 
     gpu: str
     name: str = ""
@@ -267,6 +282,17 @@ class TraceHeader(Record, tag="trace"):
     note: str = ""
 
 
+class Wanted(Record, tag="wanted"):
+    """All that a sidecar ever says: read these GPUs for me, with so many polls a second.
+
+    To an engine whose hello has the capability :data:`SAMPLER`: start a sampler. To a sampler: what to read
+    from now on. No trace has it, so it is no part of :data:`AnyRecord`.
+    """
+
+    gpus: list[str] = []
+    sample_hz: float = 20.0
+
+
 AnyRecord = (
     Hello
     | RequestStart
@@ -285,7 +311,27 @@ AnyRecord = (
 )
 
 
-def encode_frame(records: list[AnyRecord], encoder: msgspec.msgpack.Encoder) -> bytes:
+def encode_frame(records: Sequence[Record], encoder: msgspec.msgpack.Encoder) -> bytes:
     """One frame, ready to send."""
     payload = encoder.encode(records)
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def wanted_in(payloads: Iterable[bytes]) -> Wanted | None:
+    """The last wish in these frames; what cannot be read, or is something else, is passed over."""
+    found = None
+    for payload in payloads:
+        try:
+            parts = _RAW_FRAME.decode(payload)
+        except msgspec.DecodeError:
+            continue
+        for part in parts:
+            try:
+                found = _WANTED.decode(part)
+            except msgspec.DecodeError:
+                continue
+    return found
+
+
+_RAW_FRAME = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_WANTED = msgspec.msgpack.Decoder(Wanted)

@@ -1,4 +1,4 @@
-"""The Unix socket to which hooks connect."""
+"""The Unix socket to which hooks, and samplers beside engines, connect."""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ class Listener:
         """The process at the other end, as the own pid namespace has it; ``None`` if it is not in there."""
         connection = self._connections.get(session)
         return None if connection is None else connection.pid
+
+    def say(self, session: int, data: bytes) -> bool:
+        """Writes a few bytes to a peer without waiting; False if they were not taken whole."""
+        connection = self._connections.get(session)
+        try:
+            return connection is not None and connection.peer.send(data, socket.MSG_NOSIGNAL) == len(data)
+        except OSError:
+            return False
+
+    def hang_up(self, session: int) -> None:
+        """Ends a connection from this side; nothing more arrives from it."""
+        connection = self._connections.get(session)
+        if connection is not None:
+            self._drop(connection)
 
     def poll(self, timeout_seconds: float) -> Iterator[Arrival]:
         """Waits up to the timeout for something to arrive, and hands out all that has."""

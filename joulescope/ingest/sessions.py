@@ -14,6 +14,9 @@ from joulescope.ingest.convert import engine_info, request_ended, request_starte
 from joulescope.ingest.events import EngineEvents
 from joulescope.model import EngineInfo
 
+FROM_SAMPLERS = (wire.Gpu, wire.Sample, wire.GpuStatus)
+"""What samplers send, beside hello and bye; it is for :mod:`joulescope.gpu_sources` to judge."""
+
 
 @dataclass
 class _Session:
@@ -23,10 +26,16 @@ class _Session:
     own_gpus: tuple[str, ...] = ()
     """Those that the engine itself named; its workers name theirs."""
     worker: wire.WorkerFacts | None = None
+    sampler: wire.SamplerFacts | None = None
     refused: bool = False
     latest_ns: int = 0
     last_output_ns: int = 0
     last_step: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has said hello yet."""
+        return self.info is None and self.worker is None and self.sampler is None
 
 
 class Sessions:
@@ -55,6 +64,37 @@ class Sessions:
             if session.worker is not None and session.worker.gpu:
                 named.add(session.worker.gpu)
         return frozenset(named)
+
+    def gpus_beside(self, sampler: wire.SamplerFacts) -> frozenset[str]:
+        """What the engines and workers of a sampler's instance name: all that it may speak of."""
+        named: set[str] = set()
+        for session in self._sessions.values():
+            if session.info is not None and session.info.instance_id == sampler.instance_id:
+                named.update(session.info.gpus)
+            if session.worker is not None and session.worker.instance_id == sampler.instance_id:
+                named.add(session.worker.gpu)
+        return frozenset(named - {""})
+
+    def sampler(self, number: int) -> wire.SamplerFacts | None:
+        """Whose GPUs the sampler at this session reads; ``None`` if it is none."""
+        session = self._sessions.get(number)
+        return None if session is None else session.sampler
+
+    def samplers(self) -> dict[int, wire.SamplerFacts]:
+        """The connected samplers, by session, those first that came first."""
+        return {
+            number: session.sampler
+            for number, session in self._sessions.items()
+            if session.sampler is not None
+        }
+
+    def can_start_samplers(self) -> dict[int, EngineInfo]:
+        """The connected engines that would start a sampler if they were asked to, by session."""
+        return {
+            number: session.info
+            for number, session in self._sessions.items()
+            if session.info is not None and wire.SAMPLER in session.info.capabilities
+        }
 
     def engine_sessions(self) -> dict[str, list[int]]:
         """The sessions of each connected engine, its own first and then its workers'."""
@@ -109,6 +149,8 @@ class Sessions:
         if hello.protocol > wire.PROTOCOL:
             session.refused = True
             self.rejected["newer_protocol"] += 1
+        elif session.sampler is not None:
+            self.rejected["repeated_hello"] += 1
         elif hello.engine is not None and session.info is None:
             self._engine_hello(session, hello, hello.engine)
         elif hello.worker is not None and session.worker is None:
@@ -116,8 +158,11 @@ class Sessions:
             if hello.worker.gpu:
                 self._events.worker_up(hello.worker.gpu, hello.time_ns)
             self._join_worker(hello.worker)
+        elif hello.sampler is not None and session.empty:
+            session.sampler = hello.sampler
         else:
-            self.rejected["repeated_hello" if hello.engine or hello.worker else "empty_hello"] += 1
+            told = hello.engine or hello.worker or hello.sampler
+            self.rejected["repeated_hello" if told else "empty_hello"] += 1
         session.latest_ns = max(session.latest_ns, hello.time_ns)
 
     def _engine_hello(self, session: _Session, hello: wire.Hello, facts: wire.EngineFacts) -> None:
@@ -173,6 +218,10 @@ class Sessions:
         self._events.step_done(step)
 
     def _other(self, session: _Session, record: wire.AnyRecord) -> None:
+        if session.sampler is not None:
+            if not isinstance(record, FROM_SAMPLERS):
+                self.rejected["unexpected_type"] += 1
+            return
         if session.info is None:
             if session.worker is None:
                 self.rejected["refused_session" if session.refused else "before_hello"] += 1

@@ -7,7 +7,6 @@ nothing slower belongs here (process lists, for one, take milliseconds).
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +14,10 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from joulescope.clock import Clock
-from joulescope.errors import MissingExtra, SensorChanged, SensorLost
+from joulescope.errors import SensorChanged, SensorLost
 from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
+from joulescope.sensors.nvml_binding import load
 from joulescope.sensors.nvml_capabilities import SCOPE_GPU, answer, missing
 from joulescope.sensors.nvml_faults import GONE, fault
 from joulescope.sensors.nvml_instances import instances_of
@@ -88,7 +88,7 @@ class NvmlSensor:
             SensorError: if NVML cannot be used here, or shows no GPU that can be measured.
             SensorLost: if the same may work later.
         """
-        api = _load()
+        api = load()
         try:
             api.nvmlInit()
         except api.NVMLError as error:
@@ -289,15 +289,6 @@ def _log_capabilities(info: GpuInfo, *, but_mig: bool) -> None:
         )
     for lack in missing(told, but_mig=but_mig):
         _logger.info("GPU %s: %s", info.gpu, lack.said)
-
-
-def _load() -> ModuleType:
-    try:
-        return importlib.import_module("pynvml")
-    except ImportError as error:
-        raise MissingExtra(
-            "reading NVIDIA GPUs needs the package nvidia-ml-py: pip install 'joulescope-inference[sidecar]'"
-        ) from error
 
 
 def _shut_down(api: ModuleType) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from joulescope.config import TABLE, Settings, load
+from joulescope.config import TABLE, Settings
+from joulescope.config_load import load
 from joulescope.errors import ConfigError
 from joulescope.hook import DEFAULT_SOCKET
 
@@ -177,6 +178,7 @@ def test_variables_of_others_are_left_alone() -> None:
     """The hook's switch, the config path and what Kubernetes sets for a Service are no settings."""
     environ = {
         "JOULESCOPE_DISABLED": "1",
+        "JOULESCOPE_SAMPLER": "off",
         "PATH": "/bin",
         "JOULESCOPE_SERVICE_HOST": "10.0.0.1",
         "JOULESCOPE_SERVICE_PORT_HTTP": "5685",
@@ -206,7 +208,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("calibration", "nan", "the factor of all GPUs lies between 0.5 and 2"),
         ("calibration", "GPU-1=1,GPU-1=1.1", "two factors for GPU-1; keep one"),
         ("calibration", "1.1,1.2", "two factors for all other GPUs"),
-        ("sensor", "rocm", "one of nvml, amd, none"),
+        ("sensor", "rocm", "one of nvml, amd, engine, none"),
         ("mig", "slices", "one of refuse, gpm"),
         ("sample_hz", "fast", "a number of polls a second"),
         ("sample_hz", "nan", "between 0.1 and 1000"),

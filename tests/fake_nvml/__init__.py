@@ -573,12 +573,12 @@ def environment(
 ) -> dict[str, str]:
     """Environment of a process that finds this library (``None``: no library) and this state."""
     variables = dict(os.environ if base is None else base)
-    for name in ("LD_LIBRARY_PATH", "FAKE_NVML_STATE"):
+    for name in ("LD_LIBRARY_PATH", "FAKE_NVML_STATE", "NVIDIA_FAKE_NVML_STATE"):
         variables.pop(name, None)
     if library is not None:
         variables["LD_LIBRARY_PATH"] = str(library.parent)
     if driver is not None:
-        variables["FAKE_NVML_STATE"] = str(driver.path)
+        variables["FAKE_NVML_STATE"] = variables["NVIDIA_FAKE_NVML_STATE"] = str(driver.path)
     return variables
 
 

@@ -104,6 +104,8 @@ static int users;
 
 static int map_state(void) {
     const char *path = getenv("FAKE_NVML_STATE");
+    if (!path)
+        path = getenv("NVIDIA_FAKE_NVML_STATE"); /* for processes that inherit what is NVIDIA's only */
     if (!path || strlen(path) >= sizeof mapped_path) return LIBRARY_NOT_FOUND;
     if (state && !strcmp(path, mapped_path)) return SUCCESS;
     int file = open(path, O_RDWR);

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from joulescope.engine_samplers import ASK_AGAIN_NS
 from joulescope.hook import emitter, link, translate, wire
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -19,6 +20,8 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "engine": wire.EngineFacts,
     "cost": wire.CostFacts,
     "worker": wire.WorkerFacts,
+    "sampler": wire.SamplerFacts,
+    "wanted": wire.Wanted,
     "request_start": wire.RequestStart,
     "step": wire.Step,
     "request_end": wire.RequestEnd,
@@ -91,6 +94,8 @@ def test_units(name: str) -> None:
         ("(8192 items)", emitter.QUEUE_LIMIT == 8192),
         ("(4 MiB)", link.MAX_BUFFER_BYTES == 4 * 2**20),
         ("at most\n  16 MiB", wire.MAX_FRAME_BYTES == 16 * 2**20),
+        ("at most 64 KiB", link.MAX_HEARD_BYTES == 64 * 2**10),
+        ("every ten seconds", ASK_AGAIN_NS == 10 * 10**9),
         ("length of 4 bytes", wire.LENGTH_BYTES == 4),
         ("less 1 ms", emitter.SETTLE_NS == 1_000_000),
         ("at most 256 characters", translate.MAX_ID_CHARACTERS == 256),

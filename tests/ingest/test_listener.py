@@ -123,3 +123,17 @@ def test_paths_that_cannot_be_are_named(tmp_path: Path) -> None:
         Listener(plain)
     with pytest.raises(ConfigError, match="cannot listen"):
         Listener(plain / "js.sock")
+
+
+def test_the_sidecar_says_little_and_may_hang_up(listener: Listener) -> None:
+    """A peer hears what is said to it; one that is hung up on, and one that is gone, are no trouble."""
+    with connect(listener) as peer:
+        peer.sendall(encode_frame([Progress(time_ns=1)], ENCODER))
+        (arrival,) = poll(listener)
+        assert listener.say(arrival.session, b"word")
+        assert peer.recv(16) == b"word"
+        listener.hang_up(arrival.session)
+        assert peer.recv(16) == b""
+        assert not listener.say(arrival.session, b"word")
+        listener.hang_up(arrival.session)
+        assert poll(listener) == []

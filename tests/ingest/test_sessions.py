@@ -115,3 +115,23 @@ def test_ids_chosen_by_clients_are_bounded() -> None:
     accountant.close(SECOND)
     (request,) = accountant.drain_finished()
     assert len(request.request_id) == 256
+
+
+def test_samplers_are_joined_to_the_engines_of_their_instance() -> None:
+    """A sampler may speak of what engine and workers of its own instance name; it is neither of them, and an
+    engine may say that it would start one."""
+    taken, _ = sessions()
+    taken.take(1, [hello(gpus=["GPU-0"], instance="i", capabilities=[wire.SAMPLER])])
+    taken.take(2, [worker("GPU-1", rank=1)])
+    taken.take(3, [worker("GPU-9", rank=0, instance="stranger")])
+    facts = wire.SamplerFacts(instance_id="i")
+    taken.take(4, [wire.Hello(time_ns=0, role=wire.SAMPLER, sampler=facts)])
+    assert taken.samplers() == {4: facts}
+    assert (taken.sampler(4), taken.sampler(1), taken.sampler(99)) == (facts, None, None)
+    assert taken.gpus_beside(facts) == {"GPU-0", "GPU-1"}
+    assert list(taken.can_start_samplers()) == [1]
+    assert taken.engine_sessions() == {"tiny-0": [1, 2]}
+    taken.take(4, [wire.Sample(gpu="GPU-0", time_ns=0), wire.Progress(time_ns=0)])
+    assert taken.rejected == {"unexpected_type": 1}
+    taken.close(4, SECOND, "disconnected")
+    assert taken.samplers() == {}
