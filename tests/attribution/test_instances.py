@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from joulescope.attribution.instances import MAX_INSTANCES, PATIENCE_NS, Activity, Instances, split_joules
@@ -58,6 +58,7 @@ def test_what_is_above_idle_while_nobody_was_active_is_nobodys() -> None:
     assert split_joules(35, 70, [3, 2], 7, [0.9, 0.1]) == [15, 10, 10]
 
 
+@example(energy_uj=1, idle_uj=0, sizes=[(1, 2.3e-309)], total=1)  # microjoules over that are infinite
 @given(
     energy_uj=st.integers(0, 10**13),
     idle_uj=st.integers(0, 10**13),
