@@ -21,6 +21,7 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
+from joulescope.gpu_watch import GpuWatch
 from joulescope.host_model import EngineProcess
 from joulescope.host_watch import HostWatch, host_poller
 from joulescope.ingest.listener import Listener
@@ -28,11 +29,11 @@ from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.host_poller import Engines, HostPoller
-from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
+from joulescope.sampling.sampler import Sampler, SamplerEvent
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
 from joulescope.sensors.amd import opener as amd_opener
-from joulescope.sensors.nvml import NvmlSensor
+from joulescope.sensors.nvml import opener as nvml_opener
 from joulescope.surroundings import Surroundings
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
@@ -104,8 +105,11 @@ class Daemon:
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
-        self.sensor_error = "no sensor has answered yet" if self._sampler else ""
-        """Why no energy is measured; empty when it is, or when none is wanted."""
+        self._gpus = GpuWatch(
+            self._pipeline,
+            [gpu for gpu, _ in settings.calibration],
+            "no sensor has answered yet" if self._sampler else "",
+        )
         self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
@@ -259,7 +263,7 @@ class Daemon:
         while self._take_in(wait_seconds) and rounds < _MAX_ROUNDS:
             wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
-            self._handle(self._events.popleft())
+            self._gpus.handle(self._events.popleft())
         if self._host is not None:
             self._host.turn(self._engine_processes)
         self._pipeline.settle(self._clock.now_ns())
@@ -281,18 +285,10 @@ class Daemon:
                     self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
         return arrived
 
-    def _handle(self, event: SamplerEvent) -> None:
-        if isinstance(event, Sampled):
-            self._pipeline.read(event.readings, event.read_failures)
-        elif isinstance(event, SensorOpened):
-            self.sensor_error = ""
-            self._pipeline.gpus_found(event.gpus)
-            self._tell_gpus([gpu.gpu for gpu in event.gpus])
-        elif isinstance(event, SensorDown):
-            if not self.sensor_error or self.sensor_error != str(event.error):
-                _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
-            self.sensor_error = str(event.error)
-            self._pipeline.sensor_down()
+    @property
+    def sensor_error(self) -> str:
+        """Why no energy is measured; empty when it is, or when none is wanted."""
+        return self._gpus.error
 
     @property
     def host_error(self) -> str:
@@ -310,17 +306,6 @@ class Daemon:
             for engine, sessions in self._pipeline.sessions.engine_sessions().items()
         }
 
-    def _tell_gpus(self, gpus: Sequence[str]) -> None:
-        """Says which GPUs are read, and which have a factor and are not: their UUIDs may be mistyped."""
-        _logger.info("reading %d GPU(s): %s", len(gpus), ", ".join(gpus))
-        strangers = [gpu for gpu, _ in self.settings.calibration if gpu and gpu not in gpus]
-        if strangers:
-            _logger.warning(
-                "calibration names GPUs that are not read here: %s; if one should be, compare its UUID with "
-                "nvidia-smi -L or rocminfo",
-                ", ".join(strangers),
-            )
-
     def _hand_out(self) -> None:
         finished = self._pipeline.drain_finished()
         if finished:
@@ -337,9 +322,7 @@ class Daemon:
         failure = None if self._sampler is None else self._sampler.failure
         if failure is not None and not self._errors["sampler_stopped"]:
             self._errors["sampler_stopped"] += 1
-            self.sensor_error = f"the sampler stopped: {failure!r}; please report it, and restart"
-            self._pipeline.sensor_down()
-            _logger.error("%s", self.sensor_error)
+            self._gpus.stopped(f"the sampler stopped: {failure!r}; please report it, and restart")
 
     def publish(self) -> None:
         """Makes the accounts as they stand the snapshot that everybody reads."""
@@ -378,5 +361,5 @@ def _opener(clock: Clock, settings: Settings) -> Callable[[], Sensor] | None:
     """What opens the sensor that the settings name, ``None`` if they name none."""
     gpus = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
     if settings.sensor == "nvml":
-        return lambda: NvmlSensor.open(clock, gpus)
+        return nvml_opener(clock, gpus)
     return amd_opener(clock, gpus) if settings.sensor == "amd" else None

@@ -70,10 +70,11 @@ ROOMS: dict[str, Room] = {
         f"{VALUES} gpu_records hook.wire ingest sampling attribution host_pipeline", packages="numpy"
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
+    "gpu_watch": _room(f"{VALUES} sampling pipeline"),
     "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
     "surroundings": _room(f"{VALUES} factors scraping config"),
     "daemon": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch "
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline gpu_watch host_watch "
         "surroundings"
     ),
     "doctor": _room(f"{VALUES} config hook.contract sensors sampling"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 
 from joulescope.clock import Clock
@@ -17,9 +17,12 @@ from joulescope.errors import MissingExtra, SensorChanged, SensorLost
 from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_capabilities import missing
-from joulescope.sensors.nvml_faults import GONE, fault
+from joulescope.sensors.nvml_changes import Changes
+from joulescope.sensors.nvml_faults import GONE, NONSENSE, fault, said
+from joulescope.sensors.nvml_gpm import Gpm
 from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, MILLI, Found, NvmlGpu, probe
 from joulescope.sensors.nvml_status import StatusReader
+from joulescope.sensors.troubles import Troubles
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
@@ -27,21 +30,20 @@ _logger = logging.getLogger(__name__)
 SLOW_PERIOD_NS = NANOSECONDS_PER_SECOND
 """How often memory, utilisation and status are read; in between, the last answer is handed out again."""
 
-RECOUNT_PERIOD_NS = 10 * NANOSECONDS_PER_SECOND
-"""How often it is asked how many GPUs there are, so that one that is plugged in is found."""
+SLOW_SHARE = 10
+"""They are read less often where the driver is slow: a tenth of the time at most goes into them."""
 
 RETRY_FIRST_NS = NANOSECONDS_PER_SECOND // 4
 RETRY_LAST_NS = 30 * NANOSECONDS_PER_SECOND
 """A GPU that failed is left alone for this long; the pause doubles from the first to the last."""
 
 _FAILURES_UNTIL_LOST = 3
-_NONSENSE = -1
 
 
 class _NonsenseError(Exception):
     """A call succeeded with a value that cannot be true."""
 
-    value = _NONSENSE
+    value = NONSENSE
 
 
 class NvmlSensor:
@@ -51,7 +53,7 @@ class NvmlSensor:
     driver loaded, and with it the counters running.
     """
 
-    def __init__(self, api: ModuleType, clock: Clock, found: Found) -> None:
+    def __init__(self, api: ModuleType, clock: Clock, found: Found, troubles: Troubles) -> None:
         """Use :meth:`open`. ``api`` is an initialised ``pynvml``, shut down by :meth:`close`."""
         self._api = api
         self._now_ns = clock.now_ns
@@ -61,18 +63,22 @@ class NvmlSensor:
         self._energy_mj = api.nvmlDeviceGetTotalEnergyConsumption
         self._power_mw = api.nvmlDeviceGetPowerUsage
         self._times = CallTimes(clock)
-        self._status = StatusReader(api, self._times)
-        self._visible = found.visible
+        self._troubles = troubles
+        self._status = StatusReader(api, self._times, troubles)
         self._open = True
         opened_ns = clock.now_ns()
-        self._recount_ns = opened_ns + RECOUNT_PERIOD_NS
+        self._changes = Changes(api, found, self._times, opened_ns)
         for place, gpu in enumerate(self._gpus):
             self._status.read(gpu, opened_ns)
             gpu.slow_due_ns = opened_ns + SLOW_PERIOD_NS * (place + 1) // len(self._gpus)
 
     @classmethod
-    def open(cls, clock: Clock, gpus: Sequence[str] | None = None) -> NvmlSensor:
+    def open(
+        cls, clock: Clock, gpus: Sequence[str] | None = None, troubles: Troubles | None = None
+    ) -> NvmlSensor:
         """Starts NVML and probes the GPUs with these UUIDs, by default all that are visible.
+
+        ``troubles`` is what earlier openings have said in the log, so that it is not said again.
 
         Raises:
             MissingExtra: if ``pynvml`` is not installed.
@@ -84,16 +90,20 @@ class NvmlSensor:
             api.nvmlInit()
         except api.NVMLError as error:
             raise fault("the GPU driver cannot be reached", error.value, str(error)) from error
+        troubles = troubles or Troubles(clock, _logger)
         try:
             found = probe(api, gpus)
-            sensor = cls(api, clock, found)
+            sensor = cls(api, clock, found, troubles)
+        except api.NVMLError as error:
+            _shut_down(api)
+            raise fault("the GPUs cannot be asked what they are", error.value, str(error)) from error
         except BaseException:
             _shut_down(api)
             raise
         for gpu, reason in found.skipped.items():
-            _logger.warning("GPU %s is not read: %s", gpu, reason)
+            troubles.note(logging.WARNING, gpu, f"GPU {gpu} is not read: {reason}")
         for each in found.gpus:
-            _log_capabilities(each.info)
+            troubles.note(logging.INFO, each.info.gpu, _described(each.info))
         return sensor
 
     def gpus(self) -> Sequence[GpuInfo]:
@@ -104,9 +114,10 @@ class NvmlSensor:
 
         Raises:
             SensorLost: if every GPU failed for good, or three times running.
-            SensorChanged: if other GPUs are there than when it was opened.
+            SensorChanged: if other GPUs can be measured than when it was opened, or can be otherwise.
         """
         readings: list[GpuReading] = []
+        failed: list[NvmlGpu] = []
         for gpu in self._gpus:
             if gpu.failures_in_a_row and self._now_ns() < gpu.retry_ns:
                 continue
@@ -114,12 +125,16 @@ class NvmlSensor:
                 readings.append(self._read_gpu(gpu))
             except (self._error, _NonsenseError) as error:
                 self._fail(gpu, error.value, str(error))
+                failed.append(gpu)
             else:
                 gpu.failures_in_a_row = 0
-        if readings:
-            self._recount(readings[-1].time_ns)
-        else:
+                self._troubles.answered(f"GPU {gpu.info.gpu}")
+        if not readings:
             self._raise_if_lost()
+        for gpu in failed:  # if all are lost the sensor says so, and no GPU for itself
+            self._troubles.failed(f"GPU {gpu.info.gpu}", said(*gpu.error))
+        if readings:
+            self._look_around(readings[-1].time_ns)
         return readings
 
     def read_failures(self) -> dict[str, int]:
@@ -136,7 +151,7 @@ class NvmlSensor:
         self._open = False
         for gpu in self._gpus:
             if gpu.gpm is not None:
-                gpu.gpm.close()
+                _close_gpm(self._api, gpu.gpm)
         _shut_down(self._api)
 
     def _read_gpu(self, gpu: NvmlGpu) -> GpuReading:
@@ -151,11 +166,12 @@ class NvmlSensor:
             end_ns = self._now_ns()
             self._times.add("energy" if counted else "power", end_ns - start_ns)
         if value >= bound:
-            raise _NonsenseError(f"a value of {value}")
+            raise _NonsenseError(f"{value} {'mJ' if counted else 'mW'}")
         power_watts = self._power_watts(gpu) if counted else value / MILLI
         if end_ns >= gpu.slow_due_ns:
-            gpu.slow_due_ns = end_ns + SLOW_PERIOD_NS
             self._status.read(gpu, end_ns)
+            took_ns = self._now_ns() - end_ns
+            gpu.slow_due_ns = end_ns + max(SLOW_PERIOD_NS, SLOW_SHARE * took_ns)
         return GpuReading(
             gpu=gpu.info.gpu,
             time_ns=(start_ns + end_ns) // 2,
@@ -172,21 +188,15 @@ class NvmlSensor:
         if power_mw is None:
             return None
         if power_mw >= MAX_MILLIWATTS:
-            gpu.failures += 1
+            self._status.refuse(gpu, "power", said(NONSENSE, f"{power_mw} mW"))
             return None
         return float(power_mw / MILLI)
 
-    def _recount(self, now_ns: int) -> None:
-        """Notices GPUs that were plugged in or taken out; those that are read fail by themselves."""
-        if now_ns < self._recount_ns:
-            return
-        self._recount_ns = now_ns + RECOUNT_PERIOD_NS
-        try:
-            visible = self._times.timed("count", self._api.nvmlDeviceGetCount)
-        except self._error:
-            return
-        if visible != self._visible:
-            raise SensorChanged(f"the driver shows {visible} GPUs and showed {self._visible} before")
+    def _look_around(self, now_ns: int) -> None:
+        """Has the sensor opened anew if GPUs came or went; those that are read fail by themselves."""
+        seen = self._changes.seen(now_ns)
+        if seen:
+            raise SensorChanged(seen)
 
     def _fail(self, gpu: NvmlGpu, code: int, meaning: str) -> None:
         gpu.failures += 1
@@ -205,18 +215,21 @@ class NvmlSensor:
         raise SensorLost(str(reason))
 
 
-def _log_capabilities(info: GpuInfo) -> None:
+def opener(clock: Clock, gpus: Sequence[str] | None) -> Callable[[], NvmlSensor]:
+    """Opens the sensor as often as is needed, and remembers in between what it has said in the log."""
+    troubles = Troubles(clock, _logger)
+    return lambda: NvmlSensor.open(clock, gpus, troubles)
+
+
+def _described(info: GpuInfo) -> str:
     told = info.capabilities
     meters = [
         name.replace("_", " ")
         for name in ("energy_counter", "power", "power_instant", "module_power", "memory_power", "gpm")
         if getattr(told, name)
     ]
-    _logger.info(
-        "GPU %s (%s, %s): %s", info.gpu, info.name, told.architecture or "unknown", ", ".join(meters)
-    )
-    for lack in missing(told):
-        _logger.info("GPU %s: %s", info.gpu, lack.said)
+    lines = [f"GPU {info.gpu} ({info.name}, {told.architecture or 'unknown'}): {', '.join(meters)}"]
+    return "; ".join(lines + [lack.said for lack in missing(told)])
 
 
 def _load() -> ModuleType:
@@ -226,6 +239,13 @@ def _load() -> ModuleType:
         raise MissingExtra(
             "reading NVIDIA GPUs needs the package nvidia-ml-py: pip install 'joulescope-inference[sidecar]'"
         ) from error
+
+
+def _close_gpm(api: ModuleType, gpm: Gpm) -> None:
+    try:
+        gpm.close()
+    except api.NVMLError as error:
+        _logger.debug("the driver was gone before GPM's samples could be given back: %s", error)
 
 
 def _shut_down(api: ModuleType) -> None:

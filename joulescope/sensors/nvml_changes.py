@@ -1,0 +1,84 @@
+"""Notices that other GPUs can be measured than when NVML was opened, or can be measured better.
+
+Asked every ten seconds, a few calls a GPU: what was found out when it was opened may not hold any more. GPUs
+are plugged in and taken out, permissions given, a driver that was starting up has started, and instances of
+MIG come and go while the server runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from joulescope.sensors.call_times import CallTimes
+from joulescope.sensors.nvml_capabilities import answer, instances_of
+from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, Found, NvmlGpu, whole_gpu
+from joulescope.units import NANOSECONDS_PER_SECOND
+
+PERIOD_NS = 10 * NANOSECONDS_PER_SECOND
+"""How often it is asked."""
+
+
+class Changes:
+    """Holds what is there now against what was found when the sensor was opened."""
+
+    def __init__(self, api: ModuleType, found: Found, times: CallTimes, opened_ns: int) -> None:
+        self._api = api
+        self._found = found
+        self._times = times
+        self._due_ns = opened_ns + PERIOD_NS
+
+    def seen(self, now_ns: int) -> str:
+        """Why the sensor should be opened anew, in words; empty if it should not, or it is too early to ask."""
+        if now_ns < self._due_ns:
+            return ""
+        self._due_ns = now_ns + PERIOD_NS
+        return (
+            self._count() or self._skipped() or next(filter(None, map(self._otherwise, self._found.gpus)), "")
+        )
+
+    def _count(self) -> str:
+        visible = self._times.timed("count", answer, self._api, self._api.nvmlDeviceGetCount)
+        if visible in (None, self._found.visible):
+            return ""
+        return f"the driver shows {visible} GPUs and showed {self._found.visible} before"
+
+    def _skipped(self) -> str:
+        """GPUs that were left out and can be measured now."""
+        for gpu in self._found.unreadable:
+            handle = answer(self._api, self._api.nvmlDeviceGetHandleByIndex, gpu)
+            if handle is not None and answer(self._api, self._api.nvmlDeviceGetUUID, handle) is not None:
+                return f"the GPU with index {gpu} tells its UUID now"
+        for uuid in self._found.skipped:
+            handle = self._handle(uuid)
+            if handle is not None and (self._counts(handle) or self._shows_power(handle)):
+                return f"GPU {uuid} can be measured now"
+        return ""
+
+    def _handle(self, uuid: str) -> Any:
+        whole = whole_gpu(self._api, uuid)
+        return answer(self._api, self._api.nvmlDeviceGetHandleByUUID, whole) if whole else None
+
+    def _otherwise(self, gpu: NvmlGpu) -> str:
+        """What a GPU that is read can tell now, and could not before."""
+        info = gpu.info
+        if info.energy_source == "power" and self._counts(gpu.handle):
+            return f"GPU {info.gpu} shows an energy counter now"
+        if info.capabilities.mig is None:
+            return ""
+        mode = answer(self._api, self._api.nvmlDeviceGetMigMode, gpu.handle)
+        if mode is None:
+            return ""
+        instances: Sequence[str] = instances_of(self._api, gpu.handle) if mode[0] else ()
+        if (bool(mode[0]), tuple(instances)) != (info.capabilities.mig, info.instances):
+            return f"the MIG instances of GPU {info.gpu} have changed"
+        return ""
+
+    def _counts(self, handle: Any) -> bool:
+        millijoules = answer(self._api, self._api.nvmlDeviceGetTotalEnergyConsumption, handle)
+        return millijoules is not None and millijoules < MAX_MILLIJOULES
+
+    def _shows_power(self, handle: Any) -> bool:
+        milliwatts = answer(self._api, self._api.nvmlDeviceGetPowerUsage, handle)
+        return milliwatts is not None and milliwatts < MAX_MILLIWATTS
