@@ -9,8 +9,17 @@ from joulescope.errors import SensorChanged
 from joulescope.pipeline import Pipeline
 from joulescope.sampling.sampler import Sampled, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.standstill import Standstill
+from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
+
+BREAKS_NS = 60 * NANOSECONDS_PER_SECOND
+"""How often it is said of one GPU that its meter broke off."""
+
+_MOST_SAID = 16
+"""Different reasons in a row that are logged; more say no more."""
+
+_BREAKS = ("fell, as after a driver reload or a GPU reset", "showed more than the GPU can draw")
 
 
 class GpuWatch:
@@ -27,6 +36,10 @@ class GpuWatch:
         self._opened: Sequence[str] | None = None
         """GPUs of a sensor that was opened and has not told a reading yet."""
         self._standstill = Standstill()
+        self._breaks: dict[str, tuple[tuple[int, int], int]] = {}
+        """By GPU the breaks that were told, and when."""
+        self._said: set[str] = set()
+        """The reasons that were logged since the last reading: each is said once, though they alternate."""
         self.error = error
         """Why no energy is measured; empty when it is."""
 
@@ -50,17 +63,34 @@ class GpuWatch:
         if event.readings and self._opened is not None:
             self._tell(self._opened)
             self._opened, self.error = None, ""
-        for reading in event.readings:
-            line = self._standstill.add(reading)
-            if line:
-                _logger.warning("%s", line)
+            self._said.clear()
         self._pipeline.read(event.readings, event.read_failures)
+        for reading in event.readings:
+            self._standstill.add(reading)
+            self._tell_breaks(reading.gpu, reading.time_ns)
+
+    def _tell_breaks(self, gpu: str, time_ns: int) -> None:
+        """Says that a counter fell or leapt; where it does so again and again, once a minute."""
+        breaks = self._pipeline.breaks(gpu)
+        told, told_ns = self._breaks.get(gpu, ((0, 0), -BREAKS_NS))
+        if breaks == told or time_ns - told_ns < BREAKS_NS:
+            return
+        self._breaks[gpu] = (breaks, time_ns)
+        happened = [words for words, now, before in zip(_BREAKS, breaks, told, strict=True) if now > before]
+        _logger.warning(
+            "the meter of GPU %s %s: the joules of that moment, a second's at most, are left out"
+            " (%d falls and %d impossible values so far)",
+            gpu,
+            " and ".join(happened),
+            *breaks,
+        )
 
     def _down(self, event: SensorDown) -> None:
         self._opened = None
         if isinstance(event.error, SensorChanged):
             _logger.info("%s; the sensor is opened anew", event.error)
-        elif self.error != str(event.error):
+        elif str(event.error) not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(str(event.error))
             _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
         self.error = str(event.error)
         self._pipeline.sensor_down()

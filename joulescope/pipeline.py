@@ -64,6 +64,11 @@ class _Watched:
     past: Counter[str] = field(default_factory=Counter)
     """Resets and rejections of meters that were given up."""
 
+    @property
+    def breaks(self) -> tuple[int, int]:
+        """Resets and rejections of all its meters."""
+        return self.meter.resets + self.past["resets"], self.meter.rejected + self.past["rejected"]
+
 
 class Pipeline:
     """Wires sessions, meters and the accountant.
@@ -150,6 +155,11 @@ class Pipeline:
                 self.accountant.interval(interval)
         if kept and self.recorder is not None:
             self._record([sample_record(reading) for reading in kept])
+
+    def breaks(self, gpu: str) -> tuple[int, int]:
+        """How often the meter of a GPU fell, and showed what cannot be; of one that is not measured never."""
+        watched = self._watched.get(gpu)
+        return (0, 0) if watched is None else watched.breaks
 
     def _take_status(self, watched: _Watched, status: GpuStatus | None) -> None:
         """Records what was read anew; a power limit that was changed holds from now on."""
@@ -298,8 +308,8 @@ class Pipeline:
             unattributed_joules={key: joules_from_uj(uj) for key, uj in account.unattributed_uj.items()},
             residual_joules=joules_from_uj(account.residual_uj),
             intervals=account.intervals,
-            counter_resets=watched.meter.resets + watched.past["resets"],
-            rejected_intervals=watched.meter.rejected + watched.past["rejected"],
+            counter_resets=watched.breaks[0],
+            rejected_intervals=watched.breaks[1],
             read_failures=self._read_failures.get(gpu, 0),
             up=fresh and gpu in self._found,
             reading=calibrated(reading, watched.info.calibration_factor) if fresh and reading else None,

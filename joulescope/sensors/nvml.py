@@ -131,10 +131,10 @@ class NvmlSensor:
                 self._troubles.answered(f"GPU {gpu.info.gpu}")
         if not readings:
             self._raise_if_lost()
-        for gpu in failed:  # if all are lost the sensor says so, and no GPU for itself
+            return readings
+        for gpu in failed:  # where none answers the sensor will say so, for all of them
             self._troubles.failed(f"GPU {gpu.info.gpu}", said(*gpu.error))
-        if readings:
-            self._look_around(readings[-1].time_ns)
+        self._look_around(readings[-1].time_ns)
         return readings
 
     def read_failures(self) -> dict[str, int]:

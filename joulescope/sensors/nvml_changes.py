@@ -30,7 +30,7 @@ class Changes:
         self._due_ns = opened_ns + PERIOD_NS
 
     def seen(self, now_ns: int) -> str:
-        """Why the sensor should be opened anew, in words; empty if it should not, or it is too early to ask."""
+        """Why the sensor should be opened anew, in words; empty if it need not, or was asked just now."""
         if now_ns < self._due_ns:
             return ""
         self._due_ns = now_ns + PERIOD_NS

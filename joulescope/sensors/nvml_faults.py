@@ -93,6 +93,10 @@ _MENDING: dict[int, tuple[type[SensorError], str]] = {
         "In a container this follows a `systemctl daemon-reload` on the host, which takes the devices away:"
         " restart the container. Else look for Xid errors in the kernel's log.",
     ),
+    Code.UNINITIALIZED: (
+        SensorLost,
+        "The driver was unloaded or loaded anew under this process, which will start it again.",
+    ),
     Code.GPU_IS_LOST: (SensorLost, f"The GPU fell off the bus. {_GPU_RESET}"),
     Code.RESET_REQUIRED: (SensorLost, _GPU_RESET),
 }

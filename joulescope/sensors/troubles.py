@@ -1,7 +1,7 @@
 """What is wrong with parts of a sensor, said once when it begins and once when it is over.
 
-A GPU is read twenty times a second. What fails each time is one trouble and not twenty, and what fails now and
-then is one trouble too, until it has been well for a while: the log says little, and its last line is true.
+A GPU is read twenty times a second. What fails each time is one trouble and not twenty, and what fails
+now and then is one too, until it has been well for a while: the log says little, and its last line is true.
 """
 
 from __future__ import annotations

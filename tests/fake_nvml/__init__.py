@@ -433,6 +433,10 @@ class FakeDriver:
         """Successful nvmlInit calls less nvmlShutdown calls, over all processes."""
         return int(self._state.inits - self._state.shutdowns)
 
+    def uuids(self) -> list[str]:
+        """The GPUs that are there."""
+        return list(self._places)
+
     def entry(self, uuid: str) -> _Gpu:
         """The state of a GPU as the library sees it."""
         entry: _Gpu = self._state.gpus[self._places[uuid]]
