@@ -11,7 +11,7 @@ import pytest
 from tests.fake_nvml import SUCCESS, TIMEOUT, UNKNOWN, FakeGpu
 from tests.sensors.conftest import MakeDriver
 from tests.sensors.nvml_bench import Bench, Engine, Pausing
-from tests.sensors.nvml_fault_table import H100, A
+from tests.sensors.nvml_tampering import H100, A
 
 MakeBench = Callable[..., Bench]
 
