@@ -78,7 +78,7 @@ class GpuWatch:
         self._breaks[gpu] = (breaks, time_ns)
         happened = [words for words, now, before in zip(_BREAKS, breaks, told, strict=True) if now > before]
         _logger.warning(
-            "the meter of GPU %s %s: the joules of that moment, a second's at most, are left out"
+            "the meter of GPU %s %s: what was drawn since it last went on is left out"
             " (%d falls and %d impossible values so far)",
             gpu,
             " and ".join(happened),

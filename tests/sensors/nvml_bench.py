@@ -163,9 +163,13 @@ class Bench:
                 page[key] = page.get(key, 0.0) + sample.value
         return page
 
+    def close(self) -> None:
+        """Lets go of the driver."""
+        self.sampler.stop(0.0)
+
     def finish(self) -> dict[str, tuple[GpuTotals, float]]:
         """By GPU its accounts, and the joules drawn since its first reading that are not in them."""
-        self.sampler.stop(0.0)
+        self.close()
         now_ns = self.clock.now_ns()
         self.engine.work(now_ns)
         self.pipeline.finish(now_ns)

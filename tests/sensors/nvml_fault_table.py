@@ -92,8 +92,8 @@ GAUGES = (
 )
 """What is missing of a GPU that does not answer."""
 
-WINDOW_SECONDS = 0.7
-"""What a counter that breaks off costs: the window that is open, and its ticks."""
+BREAK_SECONDS = 0.2
+"""What a counter that breaks off costs: what was drawn since its last tick, seen a poll late."""
 
 
 def down(name: str, begin: Change, end: Change | None = None, **more: Any) -> Fault:
@@ -114,19 +114,19 @@ COUNTER = (
         "the counter starts again at 0",
         zero,
         warnings=("fell, as after a driver reload or a GPU reset",),
-        lost_seconds=WINDOW_SECONDS,
+        lost_seconds=BREAK_SECONDS,
     ),
     Fault(
         "the counter goes back a little",
         add_to_counter(-50.0),
         warnings=("fell, as after a driver reload or a GPU reset",),
-        lost_seconds=WINDOW_SECONDS,
+        lost_seconds=BREAK_SECONDS,
     ),
     Fault(
         "the counter leaps",
         add_to_counter(1e6),
         warnings=("showed more than the GPU can draw",),
-        lost_seconds=WINDOW_SECONDS,
+        lost_seconds=BREAK_SECONDS,
     ),
     Fault(
         "the counter stands still and catches up",
@@ -224,7 +224,7 @@ BESIDE = (
         "the clock stands still for a minute",
         pause(60.0),
         warnings=("showed more than the GPU can draw",),
-        lost_seconds=60.0 + WINDOW_SECONDS,
+        lost_seconds=60.0 + BREAK_SECONDS,
     ),
 )
 
@@ -269,7 +269,7 @@ GONE = (
             "no GPU answers any more: NVML says 'Uninitialized'",
             "fell, as after a driver reload or a GPU reset",
         ),
-        lost_seconds=1.0 + WINDOW_SECONDS,
+        lost_seconds=1.0 + BREAK_SECONDS,
     ),
     down(
         "a daemon-reload takes the devices away",

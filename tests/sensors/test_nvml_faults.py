@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 
 import pytest
 
@@ -26,6 +27,12 @@ def test_fault(make_driver: MakeDriver, caplog: pytest.LogCaptureFixture, fault:
     caplog.set_level(logging.INFO)
     driver = make_driver(*fault.gpus)
     bench = Bench(driver, Pausing(10**9, driver=driver), [*driver.uuids(), *fault.plugged_in])
+    with closing(bench):
+        go_through(fault, bench, caplog)
+
+
+def go_through(fault: Fault, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """What was there before, the fault, its end, and the reckoning."""
     gpu = bench.gpus[-1]
     if not fault.at_start:
         bench.run(5.3)
