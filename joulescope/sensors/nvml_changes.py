@@ -42,7 +42,7 @@ class Changes:
         visible = self._times.timed("count", answer, self._api, self._api.nvmlDeviceGetCount)
         if visible in (None, self._found.visible):
             return ""
-        return f"the driver shows {visible} GPUs and showed {self._found.visible} before"
+        return f"the driver shows {visible} GPU(s) and showed {self._found.visible} before"
 
     def _skipped(self) -> str:
         """GPUs that were left out and can be measured now."""

@@ -317,7 +317,7 @@ GONE = (
         nothing,
         plug_in,
         plugged_in=(B,),
-        told="shows 2 GPUs and showed 1 before",
+        told="shows 2 GPU(s) and showed 1 before",
         back_seconds=11.5,
     ),
     down(
@@ -326,7 +326,7 @@ GONE = (
         gpus=(H100, SECOND_H100),
         lasts_seconds=20.0,
         warnings=("GPU GPU-b cannot be read",),
-        told="shows 1 GPUs and showed 2 before",
+        told="shows 1 GPU(s) and showed 2 before",
         back_seconds=None,
         lost_seconds=0.2,
     ),

@@ -181,7 +181,7 @@ def test_a_gpu_that_is_plugged_in_is_found(make_bench: MakeBench) -> None:
     bench = make_bench(PARTS["h100"])
     bench.driver.add(FakeGpu("GPU-b"))
     bench.status()
-    with pytest.raises(SensorChanged, match="shows 2 GPUs and showed 1 before"):
+    with pytest.raises(SensorChanged, match=r"shows 2 GPU\(s\) and showed 1 before"):
         bench.status(PERIOD_NS / 1e9)
 
 
