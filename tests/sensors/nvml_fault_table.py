@@ -239,7 +239,7 @@ GONE = (
         "one of two GPUs is lost",
         lose(GPU_IS_LOST, B),
         gpus=(H100, SECOND_H100),
-        lasts_seconds=60.0,
+        lasts_seconds=20.0,
         warnings=("GPU GPU-b cannot be read",),
         back_seconds=None,
     ),

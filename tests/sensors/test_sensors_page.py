@@ -46,7 +46,7 @@ def costs(fault: Fault) -> str:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_the_page_says_of_each_fault_what_the_tests_hold(fault: Fault) -> None:
-    """Log lines, metrics, times and joules of a row are those that the table of faults proves, and it advises."""
+    """Log lines, metrics, times and joules of a row are those that are tested, and there is advice."""
     *told, advice = ROWS[fault.name]
     assert told == cells(fault)
     assert advice
