@@ -7,7 +7,7 @@ MIG come and go while the server runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -39,7 +39,7 @@ class Changes:
         )
 
     def _count(self) -> str:
-        visible = self._times.timed("count", answer, self._api, self._api.nvmlDeviceGetCount)
+        visible = self._ask(self._api.nvmlDeviceGetCount)
         if visible in (None, self._found.visible):
             return ""
         return f"the driver shows {visible} GPU(s) and showed {self._found.visible} before"
@@ -47,8 +47,8 @@ class Changes:
     def _skipped(self) -> str:
         """GPUs that were left out and can be measured now."""
         for gpu in self._found.unreadable:
-            handle = answer(self._api, self._api.nvmlDeviceGetHandleByIndex, gpu)
-            if handle is not None and answer(self._api, self._api.nvmlDeviceGetUUID, handle) is not None:
+            handle = self._ask(self._api.nvmlDeviceGetHandleByIndex, gpu)
+            if handle is not None and self._ask(self._api.nvmlDeviceGetUUID, handle) is not None:
                 return f"the GPU with index {gpu} tells its UUID now"
         for uuid in self._found.skipped:
             handle = self._handle(uuid)
@@ -58,7 +58,7 @@ class Changes:
 
     def _handle(self, uuid: str) -> Any:
         whole = whole_gpu(self._api, uuid)
-        return answer(self._api, self._api.nvmlDeviceGetHandleByUUID, whole) if whole else None
+        return self._ask(self._api.nvmlDeviceGetHandleByUUID, whole) if whole else None
 
     def _otherwise(self, gpu: NvmlGpu) -> str:
         """What a GPU that is read can tell now, and could not before."""
@@ -67,7 +67,7 @@ class Changes:
             return f"GPU {info.gpu} shows an energy counter now"
         if info.capabilities.mig is None:
             return ""
-        mode = answer(self._api, self._api.nvmlDeviceGetMigMode, gpu.handle)
+        mode = self._ask(self._api.nvmlDeviceGetMigMode, gpu.handle)
         if mode is None:
             return ""
         instances: Sequence[str] = instances_of(self._api, gpu.handle) if mode[0] else ()
@@ -76,9 +76,13 @@ class Changes:
         return ""
 
     def _counts(self, handle: Any) -> bool:
-        millijoules = answer(self._api, self._api.nvmlDeviceGetTotalEnergyConsumption, handle)
+        millijoules = self._ask(self._api.nvmlDeviceGetTotalEnergyConsumption, handle)
         return millijoules is not None and millijoules < MAX_MILLIJOULES
 
     def _shows_power(self, handle: Any) -> bool:
-        milliwatts = answer(self._api, self._api.nvmlDeviceGetPowerUsage, handle)
+        milliwatts = self._ask(self._api.nvmlDeviceGetPowerUsage, handle)
         return milliwatts is not None and milliwatts < MAX_MILLIWATTS
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call answers, ``None`` if it fails. Their time is told like that of all others."""
+        return self._times.timed("changes", answer, self._api, call, *arguments)
