@@ -22,6 +22,7 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
+from joulescope.gpu_watch import GpuWatch
 from joulescope.host_model import EngineProcess
 from joulescope.host_watch import HostWatch, host_poller
 from joulescope.ingest.listener import Listener
@@ -30,7 +31,7 @@ from joulescope.model import FinishedRequest, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.host_poller import Engines, HostPoller
 from joulescope.sampling.power import poll_hertz
-from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
+from joulescope.sampling.sampler import Sampler, SamplerEvent
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.sensors import Sensor
@@ -94,8 +95,11 @@ class Daemon:
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
-        self.sensor_error = first_error(settings, self._sampler is not None)
-        """Why the own sensor measures nothing; empty when it does, or when there should be none."""
+        self._gpus = GpuWatch(
+            self._pipeline,
+            [gpu for gpu, _ in settings.calibration],
+            first_error(settings, self._sampler is not None),
+        )
         self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
@@ -248,7 +252,7 @@ class Daemon:
         while self._take_in(wait_seconds) and rounds < _MAX_ROUNDS:
             wait_seconds, rounds = 0.0, rounds + 1
         while self._events:
-            self._handle(self._events.popleft())
+            self._gpus.handle(self._events.popleft())
         if self._host is not None:
             self._host.turn(self._engine_processes)
         if self._engine_samplers is not None and self._listener is not None:
@@ -272,18 +276,10 @@ class Daemon:
                     self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
         return arrived
 
-    def _handle(self, event: SamplerEvent) -> None:
-        if isinstance(event, Sampled):
-            self._pipeline.read(event.readings, event.read_failures)
-        elif isinstance(event, SensorOpened):
-            self.sensor_error = ""
-            self._pipeline.gpus_found(event.gpus)
-            self._tell_gpus([gpu.gpu for gpu in event.gpus])
-        elif isinstance(event, SensorDown):
-            if not self.sensor_error or self.sensor_error != str(event.error):
-                _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
-            self.sensor_error = str(event.error)
-            self._pipeline.sensor_down()
+    @property
+    def sensor_error(self) -> str:
+        """Why no energy is measured; empty when it is, or when none is wanted."""
+        return self._gpus.error
 
     @property
     def host_error(self) -> str:
@@ -301,17 +297,6 @@ class Daemon:
             for engine, sessions in self._pipeline.sessions.engine_sessions().items()
         }
 
-    def _tell_gpus(self, gpus: Sequence[str]) -> None:
-        """Says which GPUs are read, and which have a factor and are not: their UUIDs may be mistyped."""
-        _logger.info("reading %d GPU(s): %s", len(gpus), ", ".join(gpus))
-        strangers = [gpu for gpu, _ in self.settings.calibration if gpu and gpu not in gpus]
-        if strangers:
-            _logger.warning(
-                "calibration names GPUs that are not read here: %s; if one should be, compare its UUID with "
-                "nvidia-smi -L or rocminfo",
-                ", ".join(strangers),
-            )
-
     def _hand_out(self) -> None:
         finished = self._pipeline.drain_finished()
         if finished:
@@ -328,9 +313,7 @@ class Daemon:
         failure = None if self._sampler is None else self._sampler.failure
         if failure is not None and not self._errors["sampler_stopped"]:
             self._errors["sampler_stopped"] += 1
-            self.sensor_error = f"the sampler stopped: {failure!r}; please report it, and restart"
-            self._pipeline.sensor_down()
-            _logger.error("%s", self.sensor_error)
+            self._gpus.stopped(f"the sampler stopped: {failure!r}; please report it, and restart")
 
     def publish(self) -> None:
         """Makes the accounts as they stand the snapshot that everybody reads."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.cost import CostModel, ModelMaker
@@ -35,13 +35,11 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
-from joulescope.sampling.meter import WINDOW_NS, Meter, calibrated
+from joulescope.sampling.meter import WINDOW_NS, Meter
 from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
+from joulescope.watched import Watched, cut, measures
 
 _logger = logging.getLogger(__name__)
-
-FRESH_NS = 2 * NANOSECONDS_PER_SECOND
-"""A reading older than this is not shown any more: stale is not fresh."""
 
 NOT_FROM_HOOKS = (wire.Gpu, wire.Sample, wire.GpuStatus, wire.HostDomain, wire.HostSample)
 """What is not recorded as it comes: a replay takes it for the sidecar's own. Of what samplers inside engines
@@ -58,20 +56,6 @@ class Scope:
 
     all_gpus: bool = False
     uuids: Collection[str] | None = None
-
-
-@dataclass
-class _Watched:
-    """What the pipeline keeps about one GPU beside its account."""
-
-    info: GpuInfo
-    meter: Meter
-    told: GpuInfo | None = None
-    """``info`` as its source told it."""
-    reading: GpuReading | None = None
-    status: GpuStatus | None = None
-    past: Counter[str] = field(default_factory=Counter)
-    """Resets and rejections of meters that were given up."""
 
 
 class Pipeline:
@@ -112,7 +96,7 @@ class Pipeline:
         self._window_ns = window_ns
         self._calibration = calibration
         self.sources = GpuSources(self.sessions, self.scope.uuids)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
         self._named_ns: dict[str, int] = {}
         self._read_failures: Mapping[str, int] = {}
         self._full: set[str] = set()
@@ -181,7 +165,12 @@ class Pipeline:
         for interval in intervals:
             self.accountant.interval(interval)
 
-    def _take_status(self, watched: _Watched, status: GpuStatus | None) -> None:
+    def breaks(self, gpu: str) -> tuple[int, int]:
+        """How often the meter of a GPU fell, and showed what cannot be; of one that is not measured never."""
+        watched = self._watched.get(gpu)
+        return (0, 0) if watched is None else watched.breaks
+
+    def _take_status(self, watched: Watched, status: GpuStatus | None) -> None:
         """Records what was read anew; a power limit that was changed holds from now on."""
         if status is None or status is watched.status:
             return
@@ -216,10 +205,10 @@ class Pipeline:
             return False
         return True
 
-    def _watch(self, gpu: str) -> _Watched:
+    def _watch(self, gpu: str) -> Watched:
         told = self.sources.info(gpu)
         info = self._calibrated(told or GpuInfo(gpu))
-        watched = self._watched[gpu] = _Watched(info, Meter(info, self._window_ns), told)
+        watched = self._watched[gpu] = Watched(info, Meter(info, self._window_ns), told)
         self.accountant.gpu_found(info)
         if self.recorder is not None:
             self._record([gpu_record(info)])
@@ -251,7 +240,7 @@ class Pipeline:
             self._account(self._instances.restart(gpu))
             watched.reading = None
 
-    def _describe(self, watched: _Watched, told: GpuInfo) -> None:
+    def _describe(self, watched: Watched, told: GpuInfo) -> None:
         """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter.
 
         Another source alone is no reason for one: all clients of a driver see the same counter.
@@ -259,13 +248,13 @@ class Pipeline:
         info = self._calibrated(told)
         before, watched.info, watched.told = watched.info, info, told
         self.accountant.gpu_found(info)
-        if _measures(before) != _measures(info):
+        if measures(before) != measures(info):
             self._renew(watched)
-        if (_measures(before), _cut(before)) != (_measures(info), _cut(info)):
+        if (measures(before), cut(before)) != (measures(info), cut(info)):
             self._record([gpu_record(info)])
             self._account(self._instances.found(info))
 
-    def _renew(self, watched: _Watched) -> None:
+    def _renew(self, watched: Watched) -> None:
         last = watched.meter.flush()
         if last:
             self._account(self._instances.take(watched.info.gpu, last[-1].end_ns, last))
@@ -340,27 +329,13 @@ class Pipeline:
             total.update(tally.ignored)
         return {reason: count for reason, count in total.items() if count}
 
-    def _gpu_totals(self, watched: _Watched, now_ns: int) -> GpuTotals:
-        state = self.accountant.gpu_state(watched.info.gpu)
-        account, reading, gpu = state.account, watched.reading, watched.info.gpu
-        fresh = reading is not None and now_ns - reading.time_ns <= FRESH_NS
-        return GpuTotals(
-            info=replace(watched.info, energy_source=watched.meter.source),
-            measured_joules=joules_from_uj(account.measured_uj),
-            attributed_joules=joules_from_uj(account.attributed_uj),
-            idle_joules=joules_from_uj(account.idle_uj),
-            overhead_joules={key: joules_from_uj(uj) for key, uj in account.overhead_uj.items()},
-            unattributed_joules={key: joules_from_uj(uj) for key, uj in account.unattributed_uj.items()},
-            residual_joules=joules_from_uj(account.residual_uj),
-            intervals=account.intervals,
-            counter_resets=watched.meter.resets + watched.past["resets"],
-            rejected_intervals=watched.meter.rejected + watched.past["rejected"],
+    def _gpu_totals(self, watched: Watched, now_ns: int) -> GpuTotals:
+        gpu = watched.info.gpu
+        return replace(
+            watched.totals(
+                self.accountant.gpu_state(gpu), now_ns, readable=self.sources.info(gpu) is not None
+            ),
             read_failures=self._read_failures.get(gpu, 0),
-            up=fresh and self.sources.info(gpu) is not None,
-            reading=calibrated(reading, watched.info.calibration_factor) if fresh and reading else None,
-            accounted_until_ns=state.settled_ns or None,
-            comparison=watched.meter.comparison.totals(),
-            counter_tick_seconds=watched.meter.tick_seconds,
             whole_joules=self._whole_joules(gpu),
         )
 
@@ -387,13 +362,3 @@ class Pipeline:
             self.recorder.write(list(records))
         except TraceError as error:
             self._stop_recording(error)
-
-
-def _measures(info: GpuInfo) -> tuple[object, ...]:
-    """What, if it changes, begins another measurement of the same GPU."""
-    return info.energy_source, info.calibration_factor
-
-
-def _cut(info: GpuInfo) -> tuple[object, ...]:
-    """What, if it changes, begins another split."""
-    return info.instances, info.energy_split, info.slices, info.slices_total

@@ -9,7 +9,7 @@ from joulescope.config import Settings
 from joulescope.model import Snapshot
 from joulescope.sensors import Sensor
 from joulescope.sensors.amd import opener as amd_opener
-from joulescope.sensors.nvml import NvmlSensor
+from joulescope.sensors.nvml import opener as nvml_opener
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 NOT_YET = "no sensor has answered yet"
@@ -23,7 +23,7 @@ def opener(clock: Clock, settings: Settings) -> Callable[[], Sensor] | None:
     """What opens the sensor that the settings name, ``None`` if the sidecar is to have none of its own."""
     gpus = None if settings.gpu_uuids is None else sorted(settings.gpu_uuids)
     if settings.sensor == "nvml":
-        return lambda: NvmlSensor.open(clock, gpus, settings.mig)
+        return nvml_opener(clock, gpus, settings.mig)
     return amd_opener(clock, gpus) if settings.sensor == "amd" else None
 
 

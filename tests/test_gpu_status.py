@@ -75,7 +75,7 @@ def test_the_trace_has_each_status_once_and_the_replay_comes_to_the_same(tmp_pat
 
 def test_requests_are_charged_under_the_new_limit() -> None:
     """When the power limit is lowered in the midst of a service, knowing it makes the division truer."""
-    run = SimulatedRun(24.0, seed=5, rate_per_second=30.0, world=WORLDS["cap-change"])
+    run = SimulatedRun(16.0, seed=5, rate_per_second=30.0, world=WORLDS["cap-change"])
     records = list(run.records())
     deaf = [record for record in records if not isinstance(record, wire.GpuStatus)]
     told, untold = (compare(Replay(each), run.truth)[-1].error("attributed") for each in (records, deaf))

@@ -145,6 +145,7 @@ def test_the_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
     assert "no joules are measured, by choice" in _run("joulescope doctor", tmp_path).stdout
 
 
+@pytest.mark.real
 def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:
     """The sidecar serves the pages that the README names, and ends with 0 on SIGTERM."""
     (serve,) = (each for each in _commands() if each.startswith("joulescope serve"))
@@ -163,6 +164,7 @@ def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:
         assert _run(f"{top.replace('localhost:5685', f'127.0.0.1:{port}')} --count 1", tmp_path).stdout
 
 
+@pytest.mark.real
 def test_record_then_replay_then_parse(tmp_path: Path) -> None:
     """The three commands work on each other's files; replay and parse on a real trace as well."""
     record, replay, parse = (

@@ -72,17 +72,19 @@ ROOMS: dict[str, Room] = {
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "host_pipeline": _room(f"{VALUES} host_records hook.wire sampling attribution"),
+    "watched": _room(f"{VALUES} sampling attribution"),
     "pipeline": _room(
-        f"{VALUES} gpu_records gpu_sources hook.wire ingest sampling attribution host_pipeline",
+        f"{VALUES} gpu_records gpu_sources hook.wire ingest sampling attribution watched host_pipeline",
         packages="numpy",
     ),
     "engine_samplers": _room("model units hook.wire ingest pipeline", packages="msgspec"),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
+    "gpu_watch": _room(f"{VALUES} sampling pipeline"),
     "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
     "surroundings": _room(f"{VALUES} factors scraping config"),
     "sensor_choice": _room(f"{VALUES} config sensors"),
     "daemon": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline host_watch "
+        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline gpu_watch host_watch "
         "engine_samplers sensor_choice surroundings"
     ),
     "doctor": _room(f"{VALUES} config config_load hook.contract hook.environment sensors sampling"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-
 _TINY = 1e-200
 """Weights that sum to less are scaled up first: microjoules over so little would be infinite."""
 

@@ -47,6 +47,14 @@ def of_reading(value: Callable[[GpuReading], Number]) -> Read:
     return of_gpu(of_totals)
 
 
+def power_limit(totals: GpuTotals) -> Number:
+    """Of a GPU that answers: as it was last read, or when the sensor was opened if it is not read again."""
+    if not totals.up or totals.reading is None:
+        return None
+    status = totals.reading.status
+    return totals.info.power_limit_watts if status is None else status.power_limit_watts
+
+
 def of_status(value: Callable[[GpuStatus], Number]) -> Read:
     """One point a GPU of which it was read not long ago."""
     return of_reading(lambda reading: None if reading.status is None else value(reading.status))

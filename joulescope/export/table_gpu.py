@@ -114,8 +114,8 @@ GPU = (
         Kind.GAUGE,
         "watts",
         ("gpu",),
-        "Enforced power limit when the sensor was opened, as the GPU shows it.",
-        readers.of_gpu(lambda gpu: gpu.info.power_limit_watts),
+        "Enforced power limit, as the GPU shows it. Absent while unreadable.",
+        readers.of_gpu(readers.power_limit),
     ),
     Metric(
         "joulescope_gpu_calibration_ratio",

@@ -8,7 +8,7 @@ nothing slower belongs here (process lists, for one, take milliseconds).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -18,12 +18,14 @@ from joulescope.errors import SensorChanged, SensorLost
 from joulescope.model import CallTime, GpuInfo, GpuReading
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_binding import load
-from joulescope.sensors.nvml_capabilities import SCOPE_GPU, answer, missing
-from joulescope.sensors.nvml_faults import GONE, fault
-from joulescope.sensors.nvml_instances import instances_of
+from joulescope.sensors.nvml_capabilities import SCOPE_GPU, missing
+from joulescope.sensors.nvml_changes import Changes
+from joulescope.sensors.nvml_faults import GONE, NONSENSE, fault, said
+from joulescope.sensors.nvml_gpm import Gpm
 from joulescope.sensors.nvml_mig import MigReader, split_reader
 from joulescope.sensors.nvml_probe import MAX_MILLIJOULES, MAX_MILLIWATTS, MILLI, Found, NvmlGpu, probe
 from joulescope.sensors.nvml_status import StatusReader
+from joulescope.sensors.troubles import Troubles
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
@@ -31,21 +33,20 @@ _logger = logging.getLogger(__name__)
 SLOW_PERIOD_NS = NANOSECONDS_PER_SECOND
 """How often memory, utilisation and status are read; in between, the last answer is handed out again."""
 
-RECOUNT_PERIOD_NS = 10 * NANOSECONDS_PER_SECOND
-"""How often it is asked how many GPUs there are, so that one that is plugged in is found."""
+SLOW_SHARE = 10
+"""They are read less often where the driver is slow: a tenth of the time at most goes into them."""
 
 RETRY_FIRST_NS = NANOSECONDS_PER_SECOND // 4
 RETRY_LAST_NS = 30 * NANOSECONDS_PER_SECOND
 """A GPU that failed is left alone for this long; the pause doubles from the first to the last."""
 
 _FAILURES_UNTIL_LOST = 3
-_NONSENSE = -1
 
 
 class _NonsenseError(Exception):
     """A call succeeded with a value that cannot be true."""
 
-    value = _NONSENSE
+    value = NONSENSE
 
 
 class NvmlSensor:
@@ -56,7 +57,9 @@ class NvmlSensor:
     loaded, and with it the counters running.
     """
 
-    def __init__(self, api: ModuleType, clock: Clock, found: Found, mig: str = "refuse") -> None:
+    def __init__(
+        self, api: ModuleType, clock: Clock, found: Found, troubles: Troubles, mig: str = "refuse"
+    ) -> None:
         """Use :meth:`open`. ``api`` is an initialised ``pynvml``, shut down by :meth:`close`."""
         self._api = api
         self._now_ns = clock.now_ns
@@ -66,22 +69,29 @@ class NvmlSensor:
         self._energy_mj = api.nvmlDeviceGetTotalEnergyConsumption
         self._power_mw = api.nvmlDeviceGetPowerUsage
         self._times = CallTimes(clock)
-        self._status = StatusReader(api, self._times)
-        self._visible = found.visible
+        self._troubles = troubles
+        self._status = StatusReader(api, self._times, troubles)
         self._open = True
         self.unsplit: Mapping[str, str] = MappingProxyType(self._split() if mig == "gpm" else {})
         opened_ns = clock.now_ns()
-        self._recount_ns = opened_ns + RECOUNT_PERIOD_NS
+        self._changes = Changes(api, found, self._times, opened_ns)
         for place, gpu in enumerate(self._gpus):
             self._status.read(gpu, opened_ns)
             gpu.slow_due_ns = opened_ns + SLOW_PERIOD_NS * (place + 1) // len(self._gpus)
 
     @classmethod
-    def open(cls, clock: Clock, gpus: Sequence[str] | None = None, mig: str = "refuse") -> NvmlSensor:
+    def open(
+        cls,
+        clock: Clock,
+        gpus: Sequence[str] | None = None,
+        mig: str = "refuse",
+        troubles: Troubles | None = None,
+    ) -> NvmlSensor:
         """Starts NVML and probes the GPUs with these UUIDs, by default all that are visible.
 
         With ``mig`` at ``gpm`` the MIG instances of each GPU are read too, as GPUs without a meter, so that
-        its joules can be split; with ``refuse`` they are only named.
+        its joules can be split; with ``refuse`` they are only named. ``troubles`` is what earlier openings
+        have said in the log, so that it is not said again.
 
         Raises:
             MissingExtra: if ``pynvml`` is not installed.
@@ -93,19 +103,25 @@ class NvmlSensor:
             api.nvmlInit()
         except api.NVMLError as error:
             raise fault("the GPU driver cannot be reached", error.value, str(error)) from error
+        troubles = troubles or Troubles(clock, _logger)
         try:
             found = probe(api, gpus)
-            sensor = cls(api, clock, found, mig)
+            sensor = cls(api, clock, found, troubles, mig)
+        except api.NVMLError as error:
+            _shut_down(api)
+            raise fault("the GPUs cannot be asked what they are", error.value, str(error)) from error
         except BaseException:
             _shut_down(api)
             raise
         for gpu, reason in found.skipped.items():
-            _logger.warning("GPU %s is not read: %s", gpu, reason)
+            troubles.note(logging.WARNING, gpu, f"GPU {gpu} is not read: {reason}")
         for each in found.gpus:
             split = bool(each.info.energy_split) or each.info.gpu in sensor.unsplit
-            _log_capabilities(each.info, but_mig=split)
+            troubles.note(logging.INFO, each.info.gpu, _described(each.info, but_mig=split))
         for gpu, reason in sensor.unsplit.items():
-            _logger.warning("mig=gpm, but the joules of GPU %s are not split: %s", gpu, reason)
+            troubles.note(
+                logging.WARNING, f"mig {gpu}", f"mig=gpm, but the joules of GPU {gpu} are not split: {reason}"
+            )
         return sensor
 
     def gpus(self) -> Sequence[GpuInfo]:
@@ -121,9 +137,10 @@ class NvmlSensor:
 
         Raises:
             SensorLost: if every GPU failed for good, or three times running.
-            SensorChanged: if other GPUs are there than when it was opened.
+            SensorChanged: if other GPUs can be measured than when it was opened, or can be otherwise.
         """
         readings: list[GpuReading] = []
+        failed: list[NvmlGpu] = []
         for gpu in self._gpus:
             if gpu.failures_in_a_row and self._now_ns() < gpu.retry_ns:
                 continue
@@ -131,14 +148,18 @@ class NvmlSensor:
                 readings.append(self._read_gpu(gpu))
             except (self._error, _NonsenseError) as error:
                 self._fail(gpu, error.value, str(error))
+                failed.append(gpu)
             else:
                 gpu.failures_in_a_row = 0
+                self._troubles.answered(f"GPU {gpu.info.gpu}")
                 if gpu.parts is not None:
                     readings += self._read_instances(gpu, gpu.parts)
-        if readings:
-            self._recount(readings[-1].time_ns)
-        else:
+        if not readings:
             self._raise_if_lost()
+            return readings
+        for gpu in failed:  # where none answers the sensor will say so, for all of them
+            self._troubles.failed(f"GPU {gpu.info.gpu}", said(*gpu.error))
+        self._look_around(readings[-1].time_ns)
         return readings
 
     def read_failures(self) -> dict[str, int]:
@@ -159,7 +180,7 @@ class NvmlSensor:
         for gpu in self._gpus:
             for reader in (gpu.gpm, gpu.parts):
                 if reader is not None:
-                    reader.close()
+                    _give_back(self._api, reader)
         _shut_down(self._api)
 
     def _read_gpu(self, gpu: NvmlGpu) -> GpuReading:
@@ -175,11 +196,12 @@ class NvmlSensor:
             end_ns = self._now_ns()
             self._times.add("energy" if counted else "power", end_ns - start_ns)
         if value >= bound:
-            raise _NonsenseError(f"a value of {value}")
+            raise _NonsenseError(f"{value} {'mJ' if counted else 'mW'}")
         power_watts = self._power_watts(gpu) if counted else value / MILLI
         if end_ns >= gpu.slow_due_ns:
-            gpu.slow_due_ns = end_ns + SLOW_PERIOD_NS
             self._status.read(gpu, end_ns)
+            took_ns = self._now_ns() - end_ns
+            gpu.slow_due_ns = end_ns + max(SLOW_PERIOD_NS, SLOW_SHARE * took_ns)
         return GpuReading(
             gpu=gpu.info.gpu,
             time_ns=(start_ns + end_ns) // 2,
@@ -204,24 +226,15 @@ class NvmlSensor:
         if power_mw is None:
             return None
         if power_mw >= MAX_MILLIWATTS:
-            gpu.failures += 1
+            self._status.refuse(gpu, "power", said(NONSENSE, f"{power_mw} mW"))
             return None
         return float(power_mw / MILLI)
 
-    def _recount(self, now_ns: int) -> None:
-        """Notices GPUs that were plugged in or taken out; those that are read fail by themselves."""
-        if now_ns < self._recount_ns:
-            return
-        self._recount_ns = now_ns + RECOUNT_PERIOD_NS
-        try:
-            visible = self._times.timed("count", self._api.nvmlDeviceGetCount)
-        except self._error:
-            return
-        if visible != self._visible:
-            raise SensorChanged(f"the driver shows {visible} GPUs and showed {self._visible} before")
-        for gpu in self._gpus:
-            if gpu.info.capabilities.mig is not None:
-                self._check_cut(gpu)
+    def _look_around(self, now_ns: int) -> None:
+        """Has the sensor opened anew if GPUs came or went; those that are read fail by themselves."""
+        seen = self._changes.seen(now_ns)
+        if seen:
+            raise SensorChanged(seen)
 
     def _split(self) -> dict[str, str]:
         """Prepares the reading of instances; why not, by GPU."""
@@ -241,18 +254,10 @@ class NvmlSensor:
         now_ns = self._now_ns()
         if not parts.is_due(now_ns):
             return []
-        self._check_cut(gpu)
+        changed = self._changes.of_instances(gpu)
+        if changed:
+            raise SensorChanged(changed)
         return parts.read(gpu.handle, now_ns)
-
-    def _check_cut(self, gpu: NvmlGpu) -> None:
-        """Notices instances that were made, unmade or made anew, and MIG mode that was switched."""
-        mode = answer(self._api, self._api.nvmlDeviceGetMigMode, gpu.handle)
-        if mode is None:
-            return
-        is_on = bool(mode[0])
-        cut = self._times.timed("instances", instances_of, self._api, gpu.handle) if is_on else []
-        if (is_on, cut) != (gpu.info.capabilities.mig, gpu.cut):
-            raise SensorChanged(f"GPU {gpu.info.gpu} is not cut into the same MIG instances as before")
 
     def _fail(self, gpu: NvmlGpu, code: int, meaning: str) -> None:
         gpu.failures += 1
@@ -271,24 +276,31 @@ class NvmlSensor:
         raise SensorLost(str(reason))
 
 
-def _log_capabilities(info: GpuInfo, *, but_mig: bool) -> None:
+def opener(clock: Clock, gpus: Sequence[str] | None, mig: str = "refuse") -> Callable[[], NvmlSensor]:
+    """Opens the sensor as often as is needed, and remembers in between what it has said in the log."""
+    troubles = Troubles(clock, _logger)
+    return lambda: NvmlSensor.open(clock, gpus, mig, troubles)
+
+
+def _described(info: GpuInfo, *, but_mig: bool) -> str:
     told = info.capabilities
     meters = [
         name.replace("_", " ")
         for name in ("energy_counter", "power", "power_instant", "module_power", "memory_power", "gpm")
         if getattr(told, name)
     ]
-    _logger.info(
-        "GPU %s (%s, %s): %s", info.gpu, info.name, told.architecture or "unknown", ", ".join(meters)
-    )
+    lines = [f"GPU {info.gpu} ({info.name}, {told.architecture or 'unknown'}): {', '.join(meters)}"]
     if info.energy_split:
-        _logger.info(
-            "GPU %s: its joules are split among %d MIG instances by performance counters, an estimate",
-            info.gpu,
-            len(info.instances),
-        )
-    for lack in missing(told, but_mig=but_mig):
-        _logger.info("GPU %s: %s", info.gpu, lack.said)
+        count = len(info.instances)
+        lines.append(f"its joules are split among {count} MIG instances by performance counters, an estimate")
+    return "; ".join(lines + [lack.said for lack in missing(told, but_mig=but_mig)])
+
+
+def _give_back(api: ModuleType, reader: Gpm | MigReader) -> None:
+    try:
+        reader.close()
+    except api.NVMLError as error:
+        _logger.debug("the driver was gone before GPM's samples could be given back: %s", error)
 
 
 def _shut_down(api: ModuleType) -> None:

@@ -56,6 +56,9 @@ GONE = frozenset(
 )
 """Answers of a GPU that used to be read after which the same handle will not work again."""
 
+NONSENSE = -1
+"""No code of NVML's: a call succeeded with a value that cannot be true."""
+
 _GPU_RESET = "Reset the GPU (nvidia-smi --gpu-reset) or the machine."
 
 _MENDING: dict[int, tuple[type[SensorError], str]] = {
@@ -90,6 +93,10 @@ _MENDING: dict[int, tuple[type[SensorError], str]] = {
         "In a container this follows a `systemctl daemon-reload` on the host, which takes the devices away:"
         " restart the container. Else look for Xid errors in the kernel's log.",
     ),
+    Code.UNINITIALIZED: (
+        SensorLost,
+        "The driver was unloaded or loaded anew under this process, which will start it again.",
+    ),
     Code.GPU_IS_LOST: (SensorLost, f"The GPU fell off the bus. {_GPU_RESET}"),
     Code.RESET_REQUIRED: (SensorLost, _GPU_RESET),
 }
@@ -98,4 +105,9 @@ _MENDING: dict[int, tuple[type[SensorError], str]] = {
 def fault(doing: str, code: int, meaning: str) -> SensorError:
     """An error that names what failed, NVML's word for it, and how to mend it."""
     kind, mending = _MENDING.get(code, (SensorLost, "It will be tried again; nvidia-smi may tell more."))
-    return kind(f"{doing}: NVML says {meaning!r} (code {code}). {mending}")
+    return kind(f"{doing}: {said(code, meaning)}. {mending}")
+
+
+def said(code: int, meaning: str) -> str:
+    """NVML's word for a failure; of :data:`NONSENSE`, ours for what it told instead."""
+    return f"NVML tells {meaning}" if code == NONSENSE else f"NVML says {meaning!r} (code {code})"

@@ -66,6 +66,8 @@ class Found:
     gpus: list[NvmlGpu] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """By UUID, or by index where not even the UUID could be read: why a GPU is not used."""
+    unreadable: list[int] = field(default_factory=list)
+    """Indices of the GPUs that do not even tell their UUID."""
     visible: int = 0
     """How many GPUs the driver shows, wanted or not."""
 
@@ -79,8 +81,8 @@ def probe(api: ModuleType, wanted: Sequence[str] | None) -> Found:
         SensorError: if NVML cannot even count the GPUs, or none is left.
     """
     found = Found()
-    handles = _handles(api, found.skipped)
-    found.visible = len(handles) + len(found.skipped)
+    handles = _handles(api, found)
+    found.visible = len(handles) + len(found.unreadable)
     chosen = list(handles) if wanted is None else _choose(api, handles, wanted, found.skipped)
     driver_version = _text(api, api.nvmlSystemGetDriverVersion)
     for uuid in chosen:
@@ -95,7 +97,7 @@ def probe(api: ModuleType, wanted: Sequence[str] | None) -> Found:
     return found
 
 
-def _handles(api: ModuleType, skipped: dict[str, str]) -> dict[str, tuple[int, Any]]:
+def _handles(api: ModuleType, found: Found) -> dict[str, tuple[int, Any]]:
     """Index and handle of every GPU that tells its UUID."""
     try:
         count = api.nvmlDeviceGetCount()
@@ -107,7 +109,8 @@ def _handles(api: ModuleType, skipped: dict[str, str]) -> dict[str, tuple[int, A
             handle = api.nvmlDeviceGetHandleByIndex(index)
             handles[api.nvmlDeviceGetUUID(handle)] = (index, handle)
         except (api.NVMLError, UnicodeDecodeError) as error:
-            skipped[f"index {index}"] = f"its UUID cannot be read: {error}"
+            found.unreadable.append(index)
+            found.skipped[f"index {index}"] = f"its UUID cannot be read: {error}"
     return handles
 
 
@@ -116,7 +119,7 @@ def _choose(
 ) -> list[str]:
     chosen: dict[str, None] = {}
     for uuid in wanted:
-        parent = _mig_parent(api, uuid) if uuid.startswith(_MIG_PREFIX) else uuid
+        parent = whole_gpu(api, uuid)
         if parent in handles:
             chosen[parent] = None
         else:
@@ -124,7 +127,10 @@ def _choose(
     return list(chosen)
 
 
-def _mig_parent(api: ModuleType, uuid: str) -> str:
+def whole_gpu(api: ModuleType, uuid: str) -> str:
+    """The UUID of the GPU that a MIG instance is a part of, empty if there is none; of a GPU its own."""
+    if not uuid.startswith(_MIG_PREFIX):
+        return uuid
     try:
         instance = api.nvmlDeviceGetHandleByUUID(uuid)
         parent = api.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)

@@ -13,7 +13,9 @@ from typing import Any
 from joulescope.model import GpuStatus
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_capabilities import SCOPE_GPU, SCOPE_MEMORY, SCOPE_MODULE, reasons_call
+from joulescope.sensors.nvml_faults import said
 from joulescope.sensors.nvml_probe import MAX_MILLIWATTS, MILLI, NvmlGpu
+from joulescope.sensors.troubles import Troubles
 
 _MEGA = 1e6
 
@@ -37,9 +39,10 @@ _HOTTEST_CELSIUS = 150
 class StatusReader:
     """Asks the slow questions. Those that a GPU cannot answer at all are asked once, when it is opened."""
 
-    def __init__(self, api: ModuleType, times: CallTimes) -> None:
+    def __init__(self, api: ModuleType, times: CallTimes, troubles: Troubles) -> None:
         self._api = api
         self._times = times
+        self._troubles = troubles
         self._reasons = reasons_call(api)
 
     def read(self, gpu: NvmlGpu, now_ns: int) -> None:
@@ -72,10 +75,17 @@ class StatusReader:
         if name not in gpu.tells:
             return None
         try:
-            return self._times.timed(name, call, gpu.handle, *arguments)
-        except self._api.NVMLError:
-            gpu.failures += 1
+            told = self._times.timed(name, call, gpu.handle, *arguments)
+        except self._api.NVMLError as error:
+            self.refuse(gpu, name, said(error.value, str(error)))
             return None
+        self._troubles.answered(_part(gpu, name))
+        return told
+
+    def refuse(self, gpu: NvmlGpu, name: str, why: str) -> None:
+        """Counts, and says once, that a call has told nothing that can be used."""
+        gpu.failures += 1
+        self._troubles.failed(_part(gpu, name), f"{why}. Its joules are measured all the same.")
 
     def _hertz(self, gpu: NvmlGpu, name: str, clock: int) -> float | None:
         megahertz = self.ask(gpu, name, self._api.nvmlDeviceGetClockInfo, clock)
@@ -105,6 +115,10 @@ class StatusReader:
         if gpu.gpm is None:
             return {}
         return self.ask(gpu, "gpm", gpu.gpm.read, now_ns) or {}
+
+
+def _part(gpu: NvmlGpu, name: str) -> str:
+    return f"GPU {gpu.info.gpu}: {name.replace('_', ' ')}"
 
 
 def throttle_reasons(bits: int) -> frozenset[str]:

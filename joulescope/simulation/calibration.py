@@ -12,6 +12,7 @@ quite consistent with each other (batch / time is 2..9 % above the throughput), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.hook.wire import Step
@@ -74,10 +75,10 @@ def measure(world: World, max_num_seqs: int, *, seconds: float = 60.0, seed: int
     )
 
 
-def main() -> None:
-    """Prints each published point beside the simulated one."""
+def main(measured: Callable[[World, int], ServingPoint] = measure) -> None:
+    """Prints each published point beside the simulated one, by default measured now."""
     for world, reference in PUBLISHED:
-        simulated = measure(world, reference.max_num_seqs)
+        simulated = measured(world, reference.max_num_seqs)
         print(f"{world.hardware.name}, {world.model.name}, batch {reference.max_num_seqs}:")
         for name, error in simulated.relative_errors(reference).items():
             print(

@@ -29,11 +29,11 @@ def settled_at_every_record(records: list[wire.AnyRecord]) -> dict[str, Finished
 @pytest.mark.parametrize("world", ["calibrated", "tensor-parallel-2", "pipeline-parallel-2", "two-engines"])
 def test_figures_do_not_depend_on_when_accounts_are_settled(world: str) -> None:
     """Settled at every record or four times a second: the same joules, on one GPU or two."""
-    run = SimulatedRun(6.0, seed=3, rate_per_second=12.0, truth=False, world=WORLDS[world])
+    run = SimulatedRun(4.0, seed=3, rate_per_second=12.0, truth=False, world=WORLDS[world])
     records = list(run.records())
     seldom = {request.request_id: request for request in Replay(records)}
     often = settled_at_every_record(records)
-    assert len(seldom) > 30
+    assert len(seldom) > 20
     assert seldom.keys() == often.keys()
     for request_id, request in seldom.items():
         assert often[request_id].attributed_joules == pytest.approx(request.attributed_joules, abs=1e-5)

@@ -211,28 +211,35 @@ def balance_uj(gpu: GpuTotals) -> tuple[int, int]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds(), policy=policies())
-def test_every_joule_is_counted_once(world: list[object], policy: Policy) -> None:
-    """On every GPU the parts sum to what was measured, and requests to what is attributed, whoever pays."""
-    for pipeline, snapshot, finished in run(world, policy):
-        for gpu in snapshot.gpus:
-            measured_uj, divided_uj = balance_uj(gpu)
-            assert measured_uj == divided_uj
-            assert gpu.residual_joules == 0
-        attributed_uj = sum(round(gpu.attributed_joules * 1e6) for gpu in snapshot.gpus)
-        finished_uj = sum(round((request.attributed_joules or 0) * 1e6) for request in finished)
-        open_uj = sum(round(pipeline.open_joules(engine) * 1e6) for engine in snapshot.engines)
-        assert finished_uj + open_uj == attributed_uj
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(world=worlds())
-def test_counters_never_decrease(world: list[object]) -> None:
-    """Prometheus takes a decrease for a restart: no counter may ever fall."""
+def test_whatever_arrives_the_accounts_hold(world: list[object], policy: Policy) -> None:
+    """Every joule is counted once, no counter falls, and finished accounts are sane, whoever pays."""
     before: dict[object, float] = {}
-    for _, snapshot, _ in run(world, Policy()):
+    for pipeline, snapshot, finished in run(world, policy):
+        check_every_joule_is_counted_once(pipeline, snapshot, finished)
         after = dict(counters(snapshot))
-        assert all(after[name] >= value for name, value in before.items())
+        check_counters_never_decrease(before, after)
         before = after
+        for request in finished:
+            check_finished_account_is_sane(request)
+
+
+def check_every_joule_is_counted_once(
+    pipeline: Pipeline, snapshot: Snapshot, finished: list[FinishedRequest]
+) -> None:
+    """On every GPU the parts sum to what was measured, and requests to what is attributed."""
+    for gpu in snapshot.gpus:
+        measured_uj, divided_uj = balance_uj(gpu)
+        assert measured_uj == divided_uj
+        assert gpu.residual_joules == 0
+    attributed_uj = sum(round(gpu.attributed_joules * 1e6) for gpu in snapshot.gpus)
+    finished_uj = sum(round((request.attributed_joules or 0) * 1e6) for request in finished)
+    open_uj = sum(round(pipeline.open_joules(engine) * 1e6) for engine in snapshot.engines)
+    assert finished_uj + open_uj == attributed_uj
+
+
+def check_counters_never_decrease(before: dict[object, float], after: dict[object, float]) -> None:
+    """Prometheus takes a decrease for a restart: no counter may ever fall."""
+    assert all(after[name] >= value for name, value in before.items())
 
 
 def counters(snapshot: Snapshot) -> Iterator[tuple[object, float]]:
@@ -259,26 +266,22 @@ def engine_counters(engine: EngineTotals) -> Iterator[tuple[object, float]]:
     yield from (((label, key), joules) for key, joules in engine.attributed_joules.items())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(world=worlds())
-def test_finished_accounts_are_sane(world: list[object]) -> None:
+def check_finished_account_is_sane(request: FinishedRequest) -> None:
     """No finished request has negative joules, phases that do not sum, or figures outside their intervals.
 
     Its marginal joules may exceed its share: where the cost of a step is convex, the last one costs most.
     """
-    for _, _, finished in run(world, Policy()):
-        for request in finished:
-            if request.attributed_joules is None:
-                assert not request.complete
-                continue
-            assert request.attributed_joules >= 0
-            phases = (request.prefill_joules or 0) + (request.decode_joules or 0)
-            assert round(phases * 1e6) == round(request.attributed_joules * 1e6)
-            low, high = request.attributed_low_joules, request.attributed_high_joules
-            if low is None:  # of an engine that says nothing of its cost
-                assert high is None
-                continue
-            assert high is not None
-            assert 0 <= low <= request.attributed_joules <= high < float("inf")
-            assert request.marginal_joules is not None
-            assert 0 <= request.marginal_joules < float("inf")
+    if request.attributed_joules is None:
+        assert not request.complete
+        return
+    assert request.attributed_joules >= 0
+    phases = (request.prefill_joules or 0) + (request.decode_joules or 0)
+    assert round(phases * 1e6) == round(request.attributed_joules * 1e6)
+    low, high = request.attributed_low_joules, request.attributed_high_joules
+    if low is None:  # of an engine that says nothing of its cost
+        assert high is None
+        return
+    assert high is not None
+    assert 0 <= low <= request.attributed_joules <= high < float("inf")
+    assert request.marginal_joules is not None
+    assert 0 <= request.marginal_joules < float("inf")

@@ -22,7 +22,7 @@ from joulescope.simulation.worlds import H100_LLAMA_8B
 PREFILL, DECODE = Kind("prefill", 2048, 1, 0.4), Kind("decode", 16, 64, 16)
 SHORT = Experiment("short", (PREFILL, DECODE))
 BACKGROUND = Background(streams=16, output_tokens=128)
-PACE = Pace(rounds=4, block_seconds=4.0, lead_seconds=4.0)
+PACE = Pace(rounds=2, block_seconds=4.0, lead_seconds=4.0)
 CAPPED = replace(H100_LLAMA_8B, hardware=replace(H100_LLAMA_8B.hardware, power_limit_watts=480.0))
 
 

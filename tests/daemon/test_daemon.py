@@ -143,11 +143,14 @@ def test_stale_readings_are_not_shown(bench: Bench) -> None:
 
 
 def test_readiness_follows_the_sensor(tmp_path: Path) -> None:
-    """Not ready before a sensor has answered and after it was lost, and the page says why."""
+    """Not ready before a sensor has told a reading and after it was lost, and the page says why."""
     daemon = Daemon(settings_in(tmp_path), open_sensor=lambda: pytest.fail("not opened"), clock=ManualClock())
     assert not daemon.ready()[0]
     daemon.open()
-    daemon.deliver(SensorOpened(0, []))
+    daemon.deliver(SensorOpened(0, [GpuInfo(GPU)]))
+    daemon.turn(0.0)
+    assert daemon.sensor_error == "no sensor has answered yet"
+    daemon.deliver(Sampled([reading(0)], 0, 0))
     daemon.turn(0.0)
     assert daemon.sensor_error == ""
     daemon.deliver(SensorDown(0, SensorLost("GPU is lost"), 1.0))

@@ -164,6 +164,8 @@ class _State(ctypes.Structure):
         ("gpu_count", ctypes.c_uint32),
         ("sequence", ctypes.c_uint64),
         ("clock_ns", ctypes.c_uint64),
+        ("call_ns", ctypes.c_uint64),
+        ("loads", ctypes.c_uint64),
         ("init_code", ctypes.c_int32),
         ("count_code", ctypes.c_int32),
         ("confidential", ctypes.c_uint32),
@@ -329,6 +331,11 @@ class FakeDriver:
                 entry.codes[FUNCTIONS.index(function)] = code
             self._state.gpu_count = place + 1
 
+    def remove_last(self) -> None:
+        """Takes out the GPU that was plugged in last."""
+        self._places.popitem()
+        self._state.gpu_count = len(self._places)
+
     def close(self) -> None:
         """Lets go of the file; processes that mapped it read on."""
         del self._state
@@ -340,6 +347,10 @@ class FakeDriver:
     def now_ns(self) -> int:
         """The time by which the driver goes."""
         return int(self._state.clock_ns) or time.monotonic_ns()
+
+    def told_ns(self) -> int:
+        """The time as it was told, and the calls since then; 0 where it was not."""
+        return int(self._state.clock_ns)
 
     def set_clock(self, time_ns: int) -> None:
         """From now on it is this late, until it is told anew; the first time all counters begin here."""
@@ -438,6 +449,14 @@ class FakeDriver:
         """What nvmlInit answers."""
         self._state.init_code = code
 
+    def unload(self) -> None:
+        """The driver is loaded anew: whoever uses the library has to start it again."""
+        self._state.loads += 1
+
+    def set_call_seconds(self, duration_seconds: float) -> None:
+        """How long each call about a GPU takes from now on, by a clock that is told (:meth:`set_clock`)."""
+        self._state.call_ns = round(duration_seconds * 1e9)
+
     def set_gpm(self, uuid: str, **percent: float) -> None:
         """What GPM tells from now on, by :data:`GPM`; negative: not supported."""
         with self._writing():
@@ -535,7 +554,13 @@ class DriverClock(ManualClock):
     def __post_init__(self) -> None:
         self.advance(0.0)
 
+    def now_ns(self) -> int:
+        if self.driver is not None:  # calls take time, see FakeDriver.set_call_seconds
+            self.time_ns = max(self.time_ns, self.driver.told_ns())
+        return self.time_ns
+
     def advance(self, duration_seconds: float) -> None:
+        self.now_ns()
         super().advance(duration_seconds)
         if self.driver is not None:
             self.driver.set_clock(self.time_ns)

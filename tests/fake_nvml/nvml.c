@@ -90,6 +90,8 @@ typedef struct {
     uint32_t magic, gpu_count;
     uint64_t sequence;            /* odd while the test writes */
     uint64_t clock_ns;            /* the time, if the test tells it; else CLOCK_MONOTONIC */
+    uint64_t call_ns;             /* how far each call moves that time */
+    uint64_t loads;               /* raised: whoever called nvmlInit before has to call it again */
     int32_t init_code, count_code;
     uint32_t confidential, confidential_code;
     uint64_t inits, shutdowns;    /* written by this library */
@@ -101,6 +103,7 @@ typedef struct {
 static state_t *state;
 static char mapped_path[4096];
 static int users;
+static uint64_t loaded; /* state->loads at the last nvmlInit */
 
 static int map_state(void) {
     const char *path = getenv("FAKE_NVML_STATE");
@@ -118,6 +121,8 @@ static int map_state(void) {
     strcpy(mapped_path, path);
     return SUCCESS;
 }
+
+static int closed(void) { return users <= 0 || loaded != state->loads; }
 
 /* A GPU's state as it was at one moment, never half rewritten. */
 static void snapshot(const gpu_t *gpu, gpu_t *copy) {
@@ -147,8 +152,9 @@ static void *whole_of(void *handle) { return (void *)((uintptr_t)handle & ~(uint
 
 static int begin(void *handle, int function, gpu_t *copy) {
     uintptr_t number = (uintptr_t)handle & 0xff;
-    if (users <= 0) return UNINITIALIZED;
+    if (closed()) return UNINITIALIZED;
     if (place_of(handle)) return NOT_SUPPORTED;
+    if (state->clock_ns) __atomic_fetch_add(&state->clock_ns, state->call_ns, __ATOMIC_RELAXED);
     if (number < 1 || number > state->gpu_count) return INVALID_ARGUMENT;
     gpu_t *gpu = &state->gpus[number - 1];
     __atomic_fetch_add(&gpu->calls[function], 1, __ATOMIC_RELAXED);
@@ -179,38 +185,40 @@ int nvmlInitWithFlags(unsigned flags) {
     if (state->init_code) return state->init_code;
     __atomic_fetch_add(&state->inits, 1, __ATOMIC_RELAXED);
     users++;
+    loaded = state->loads;
     return SUCCESS;
 }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
     if (users <= 0) return UNINITIALIZED;
+    int code = closed() ? UNINITIALIZED : SUCCESS;
     users--;
     __atomic_fetch_add(&state->shutdowns, 1, __ATOMIC_RELAXED);
-    return SUCCESS;
+    return code;
 }
 
 const char *nvmlErrorString(int code) { (void)code; return "an error of the stand-in library"; }
 
 int nvmlSystemGetDriverVersion(char *text, unsigned length) {
-    return users > 0 ? put_text(state->driver, text, length) : UNINITIALIZED;
+    return closed() ? UNINITIALIZED : put_text(state->driver, text, length);
 }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
-    if (users <= 0) return UNINITIALIZED;
+    if (closed()) return UNINITIALIZED;
     *count = state->gpu_count;
     return state->count_code;
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     gpu_t gpu;
-    if (users <= 0 || index >= state->gpu_count) return users <= 0 ? UNINITIALIZED : INVALID_ARGUMENT;
+    if (closed() || index >= state->gpu_count) return closed() ? UNINITIALIZED : INVALID_ARGUMENT;
     *handle = make_handle(index);
     return begin(*handle, HANDLE, &gpu);
 }
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
-    if (users <= 0) return UNINITIALIZED;
+    if (closed()) return UNINITIALIZED;
     for (unsigned i = 0; i < state->gpu_count; i++) {
         if (!strcmp(uuid, state->gpus[i].uuid)) return nvmlDeviceGetHandleByIndex_v2(i, handle);
         for (unsigned place = 0; *uuid && place < MAX_INSTANCES; place++)
@@ -465,7 +473,7 @@ int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *number) {
 }
 
 int nvmlSystemGetConfComputeState(unsigned told[3]) {
-    if (users <= 0) return UNINITIALIZED;
+    if (closed()) return UNINITIALIZED;
     told[0] = told[2] = 0;
     told[1] = state->confidential;
     return state->confidential_code;
@@ -495,7 +503,7 @@ int nvmlGpmSampleAlloc(gpm_sample_t **sample) {
 int nvmlGpmSampleFree(gpm_sample_t *sample) {
     free(sample);
     __atomic_fetch_sub(&state->gpm_samples, 1, __ATOMIC_RELAXED);
-    return SUCCESS;
+    return closed() ? UNINITIALIZED : SUCCESS;
 }
 
 int nvmlGpmSampleGet(void *handle, gpm_sample_t *sample) {

@@ -19,7 +19,9 @@ SCALARS = (
     | st.text(st.characters(exclude_categories=["Cs"]))
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner)
+    SCALARS,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=30,
 )
 
 

@@ -11,7 +11,8 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.errors import SensorChanged
 from joulescope.model import GpuReading
-from joulescope.sensors.nvml import RECOUNT_PERIOD_NS, NvmlSensor
+from joulescope.sensors.nvml import NvmlSensor
+from joulescope.sensors.nvml_changes import PERIOD_NS
 from joulescope.sensors.nvml_instances import MigInstance, profile_name
 from tests.fake_nvml import (
     FUNCTION_NOT_FOUND,
@@ -193,13 +194,13 @@ CHANGES: dict[str, Callable[[FakeDriver], object]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-@pytest.mark.parametrize(("mig", "seconds"), [("gpm", 1.0), ("refuse", RECOUNT_PERIOD_NS / 1e9)])
+@pytest.mark.parametrize(("mig", "seconds"), [("gpm", 1.0), ("refuse", PERIOD_NS / 1e9)])
 def test_another_cut_is_noticed(make_bench: MakeBench, name: str, mig: str, seconds: float) -> None:
     """With a split within a second, otherwise within ten: the sensor asks to be opened again."""
     bench = make_bench(mig=mig)
     bench.read()
     CHANGES[name](bench.driver)
-    with pytest.raises(SensorChanged, match=f"GPU {UUID} is not cut into the same MIG instances"):
+    with pytest.raises(SensorChanged, match=f"the MIG instances of GPU {UUID} have changed"):
         bench.read(seconds)
 
 

@@ -11,7 +11,8 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.errors import SensorChanged
 from joulescope.model import GpuStatus
-from joulescope.sensors.nvml import RECOUNT_PERIOD_NS, NvmlSensor
+from joulescope.sensors.nvml import NvmlSensor
+from joulescope.sensors.nvml_changes import PERIOD_NS
 from joulescope.sensors.nvml_status import throttle_reasons
 from tests.fake_nvml import FUNCTION_NOT_FOUND, NOT_SUPPORTED, PARTS, UNKNOWN, FakeDriver, FakeGpu
 from tests.sensors.conftest import MakeDriver
@@ -180,8 +181,8 @@ def test_a_gpu_that_is_plugged_in_is_found(make_bench: MakeBench) -> None:
     bench = make_bench(PARTS["h100"])
     bench.driver.add(FakeGpu("GPU-b"))
     bench.status()
-    with pytest.raises(SensorChanged, match="shows 2 GPUs and showed 1 before"):
-        bench.status(RECOUNT_PERIOD_NS / 1e9)
+    with pytest.raises(SensorChanged, match=r"shows 2 GPU\(s\) and showed 1 before"):
+        bench.status(PERIOD_NS / 1e9)
 
 
 SLOW = (

@@ -31,7 +31,7 @@ def seconds_and_joules(name: str, *requests: tuple[int, int]) -> tuple[float, fl
 
 
 @cache
-def run_of(name: str, seconds: float = 5.0, rate: float = 8.0) -> tuple[SimulatedRun, list[AnyRecord]]:
+def run_of(name: str, seconds: float = 4.0, rate: float = 8.0) -> tuple[SimulatedRun, list[AnyRecord]]:
     """A run of a world, told to its end, and its records; made once for all tests that ask."""
     run = SimulatedRun(seconds, seed=6, rate_per_second=rate, world=WORLDS[name], keep_steps=True)
     return run, list(run.records())

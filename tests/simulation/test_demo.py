@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytestmark = pytest.mark.real
+
 
 def start_demo(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(

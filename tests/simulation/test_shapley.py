@@ -31,13 +31,19 @@ def energy_of(step: Floats, members: tuple[int, ...]) -> float:
 def shapley_by_definition(step: Floats) -> Floats:
     """Shapley's formula over all subsets: exponential, for a handful of requests."""
     count = step.shape[1]
+    energy = {
+        subset: energy_of(step, subset)
+        for size in range(count + 1)
+        for subset in combinations(range(count), size)
+    }
     values = np.zeros(count)
     for player in range(count):
         others = [other for other in range(count) if other != player]
         for size in range(count):
             weight = 1 / (count * comb(count - 1, size))
             for members in combinations(others, size):
-                values[player] += weight * (energy_of(step, (*members, player)) - energy_of(step, members))
+                joined = tuple(sorted((*members, player)))
+                values[player] += weight * (energy[joined] - energy[members])
     return values
 
 

@@ -118,7 +118,7 @@ def test_the_book_tells_gaps_from_idle_time() -> None:
 @pytest.mark.parametrize("limits", [EngineLimits(), EngineLimits(async_scheduling=False)])
 def test_requests_and_idle_time_make_up_what_the_gpu_drew(limits: EngineLimits) -> None:
     """The true joules of all requests, of steps and gaps, and idle ones are the GPU's joules."""
-    run = SimulatedRun(15.0, seed=3, rate_per_second=4.0, limits=limits, keep_steps=True)
+    run = SimulatedRun(8.0, seed=3, rate_per_second=4.0, limits=limits, keep_steps=True)
     steps = [record for record in run.records() if isinstance(record, Step)]
     (balance,) = run.balances()
     charged = sum(run.truth.true_joules().values())
@@ -136,7 +136,7 @@ def test_gaps_are_small_where_scheduling_is_asynchronous() -> None:
     gaps = []
     for ahead in (True, False):
         limits = EngineLimits(async_scheduling=ahead)
-        run = SimulatedRun(8.0, seed=3, limits=limits, keep_steps=True)
+        run = SimulatedRun(5.0, seed=3, limits=limits, keep_steps=True)
         list(run.records())
         assert run.truth.steps is not None
         gaps.append(sum(each.gap_joules for each in run.truth.steps))

@@ -304,6 +304,7 @@ def test_missing_package_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatc
         opener(ManualClock(), None)
 
 
+@pytest.mark.real
 def test_serve_without_the_package_ends_at_once(tmp_path: Path) -> None:
     """``serve --sensor amd`` without amdsmi ends with code 69, and its last word is what to install."""
     code = (
