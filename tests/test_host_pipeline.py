@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from joulescope.hook import wire
 from joulescope.host_model import CpuTimes, HostDomain, HostReading, HostTotals
-from joulescope.host_pipeline import FRESH_NS, HostPipeline
 from joulescope.host_records import host_domain, host_reading
+from joulescope.pipeline.host import FRESH_NS, HostPipeline
 
 SECOND = 1_000_000_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joulescope.config_load import load
+from joulescope.config.load import load
 from joulescope.export.metrics import METRICS
 from tests.promtool import expectations_missed, queries_of
 

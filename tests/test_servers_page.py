@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from joulescope.config_load import load
+from joulescope.config.load import load
 from joulescope.export.metrics import METRICS
 from joulescope.scraping.kinds import KINDS
 from tests.promtool import expectations_missed, queries_of

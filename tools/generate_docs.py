@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 CONFIGURATION = f"""\
 # Configuration
 
-<!-- Written by `make docs` from the table in joulescope/config.py: change the table, not this page. -->
+<!-- Written by `make docs` from the table in joulescope/config/table.py: change the table, not this page. -->
 
 A setting has one name in all places: `sample_hz` is the flag `--sample-hz`, the environment variable
 `JOULESCOPE_SAMPLE_HZ` and the key `sample_hz` of a YAML file. A flag wins over the environment, the

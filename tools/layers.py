@@ -55,11 +55,7 @@ ROOMS: dict[str, Room] = {
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
-    "config_kinds": _room(),
-    "config_surroundings": _room("errors config_kinds factors.intensity"),
-    "config_file": _room("errors", packages="yaml"),
-    "config": _room("errors config_kinds config_surroundings config_file"),
-    "config_load": _room("errors config config_surroundings config_file"),
+    "config": _room("errors factors.intensity", packages="yaml"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "inside": _room(
@@ -67,30 +63,21 @@ ROOMS: dict[str, Room] = {
         packages="msgspec",
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
-    "gpu_sources": _room("model errors units gpu_records hook.wire ingest", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
-    "host_pipeline": _room(f"{VALUES} host_records hook.wire sampling attribution"),
-    "watched": _room(f"{VALUES} sampling attribution"),
     "pipeline": _room(
-        f"{VALUES} gpu_records gpu_sources hook.wire ingest sampling attribution watched host_pipeline",
-        packages="numpy",
+        f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"
     ),
-    "engine_samplers": _room("model units hook.wire ingest pipeline", packages="msgspec"),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
-    "gpu_watch": _room(f"{VALUES} sampling pipeline"),
-    "host_watch": _room(f"{VALUES} sensors sampling host_pipeline"),
-    "surroundings": _room(f"{VALUES} factors scraping config"),
-    "sensor_choice": _room(f"{VALUES} config sensors"),
     "daemon": _room(
-        f"{VALUES} config hook.wire sensors sampling ingest attribution export pipeline gpu_watch host_watch "
-        "engine_samplers sensor_choice surroundings"
+        f"{VALUES} config factors scraping hook.wire sensors sampling ingest attribution export pipeline",
+        packages="msgspec",
     ),
-    "doctor": _room(f"{VALUES} config config_load hook.contract hook.environment sensors sampling"),
+    "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
     "cli": _room(
-        f"{VALUES} doctor config config_load hook.wire sensors sampling ingest attribution export simulation "
-        "pipeline replay surroundings daemon",
+        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
+        "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -9,7 +9,7 @@ import click
 
 from joulescope.cli.options import settings_options
 from joulescope.config import TABLE, Settings
-from joulescope.config_load import Origins
+from joulescope.config.load import Origins
 
 
 @click.group()

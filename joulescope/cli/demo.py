@@ -29,7 +29,7 @@ from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
 from joulescope.clock import SystemClock
 from joulescope.config import Settings
-from joulescope.config_load import Origins
+from joulescope.config.load import Origins
 from joulescope.daemon import Daemon
 from joulescope.model import FinishedRequest, Snapshot
 from joulescope.sensors.simulated import SimulatedSensor

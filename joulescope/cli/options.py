@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from joulescope.config import CONFIG_VARIABLE, TABLE, Settings
-from joulescope.config_load import Origins, load
+from joulescope.config.load import Origins, load
 
 _CONFIG = "config_path"
 

@@ -11,7 +11,7 @@ from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
 from joulescope.cli.serve import run
 from joulescope.config import Settings
-from joulescope.config_load import Origins
+from joulescope.config.load import Origins
 from joulescope.daemon import Daemon
 
 

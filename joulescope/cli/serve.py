@@ -10,7 +10,7 @@ import click
 from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
 from joulescope.config import Settings
-from joulescope.config_load import Origins
+from joulescope.config.load import Origins
 from joulescope.daemon import Daemon
 
 

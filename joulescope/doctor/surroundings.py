@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import joulescope
 from joulescope.config import CONFIG_VARIABLE, Settings
-from joulescope.config_load import load
+from joulescope.config.load import load
 from joulescope.doctor.findings import Finding, Severity
 from joulescope.doctor.place import Place
 from joulescope.errors import ConfigError

@@ -15,7 +15,7 @@ from joulescope.ingest.events import EngineEvents
 from joulescope.model import EngineInfo
 
 FROM_SAMPLERS = (wire.Gpu, wire.Sample, wire.GpuStatus)
-"""What samplers send, beside hello and bye; it is for :mod:`joulescope.gpu_sources` to judge."""
+"""What samplers send, beside hello and bye; it is for :mod:`joulescope.pipeline.gpu_sources` to judge."""
 
 
 @dataclass

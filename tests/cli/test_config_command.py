@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from joulescope.cli.config import command, example_yaml
 from joulescope.cli.options import settings_options
 from joulescope.config import TABLE, Settings
-from joulescope.config_load import Origins, load
+from joulescope.config.load import Origins, load
 
 
 def test_show_prints_value_and_origin_of_each_setting(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.config import TABLE, Settings
-from joulescope.config_load import load
+from joulescope.config.load import load
 from joulescope.errors import ConfigError
 from joulescope.hook import DEFAULT_SOCKET
 

@@ -14,7 +14,7 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
-from joulescope.engine_samplers import ASK_AGAIN_NS, MISSING_NS
+from joulescope.daemon.engine_samplers import ASK_AGAIN_NS, MISSING_NS
 from joulescope.errors import SensorError
 from joulescope.hook.link import Link
 from joulescope.hook.wire import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulescope.engine_samplers import ASK_AGAIN_NS
+from joulescope.daemon.engine_samplers import ASK_AGAIN_NS
 from joulescope.hook import emitter, link, translate, wire
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()

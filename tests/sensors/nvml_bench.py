@@ -7,8 +7,8 @@ from random import Random
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.export.prometheus import Exposition
-from joulescope.gpu_watch import GpuWatch
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent

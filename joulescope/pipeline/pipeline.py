@@ -18,9 +18,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.gpu_records import gpu_record, sample_record, status_record
-from joulescope.gpu_sources import GpuSources
 from joulescope.hook import wire
-from joulescope.host_pipeline import HostPipeline
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import (
@@ -35,9 +33,11 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
+from joulescope.pipeline.gpu_sources import GpuSources
+from joulescope.pipeline.host import HostPipeline
+from joulescope.pipeline.watched import Watched, cut, measures
 from joulescope.sampling.meter import WINDOW_NS, Meter
 from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
-from joulescope.watched import Watched, cut, measures
 
 _logger = logging.getLogger(__name__)
 

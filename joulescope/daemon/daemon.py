@@ -14,7 +14,11 @@ from random import Random
 from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
-from joulescope.engine_samplers import EngineSamplers
+from joulescope.daemon.engine_samplers import EngineSamplers
+from joulescope.daemon.gpu_watch import GpuWatch
+from joulescope.daemon.host_watch import HostWatch, host_poller
+from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
+from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -22,9 +26,7 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
-from joulescope.gpu_watch import GpuWatch
 from joulescope.host_model import EngineProcess
-from joulescope.host_watch import HostWatch, host_poller
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, GpuTotals, Snapshot
@@ -33,9 +35,7 @@ from joulescope.sampling.host_poller import Engines, HostPoller
 from joulescope.sampling.power import poll_hertz
 from joulescope.sampling.sampler import Sampler, SamplerEvent
 from joulescope.sampling.timer import DeadlineTimer
-from joulescope.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.sensors import Sensor
-from joulescope.surroundings import Surroundings
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
 _logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from joulescope.config import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
-from joulescope.config_surroundings import check_ages, check_mig, check_price
+from joulescope.config.surroundings import check_ages, check_mig, check_price
+from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
 from joulescope.errors import ConfigError
 
 FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER"})
@@ -93,7 +93,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, Origin
 
 
 def _from_file(path: str) -> dict[str, tuple[str, Origin]]:
-    from joulescope.config_file import read_entries
+    from joulescope.config.file import read_entries
 
     found: dict[str, tuple[str, Origin]] = {}
     for key, text, line in read_entries(os.path.expanduser(path)):

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from joulescope.config_kinds import Number
+from joulescope.config.kinds import Number
 from joulescope.errors import ConfigError
 from joulescope.factors.intensity import plausible
 

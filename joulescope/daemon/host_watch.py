@@ -8,7 +8,7 @@ from pathlib import Path
 
 from joulescope.clock import Clock
 from joulescope.errors import SensorLost
-from joulescope.host_pipeline import HostPipeline
+from joulescope.pipeline.host import HostPipeline
 from joulescope.sampling.host_poller import Engines, HostDown, HostFound, HostPoller, HostRead
 from joulescope.sensors.powercap import PowercapSensor
 from joulescope.sensors.processes import EngineProcesses

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from joulescope.config_kinds import (
+from joulescope.config.kinds import (
     Calibration,
     Choice,
     Folder,
@@ -32,7 +32,7 @@ from joulescope.config_kinds import (
     Whole,
     factor_of,
 )
-from joulescope.config_surroundings import (
+from joulescope.config.surroundings import (
     Currency,
     HeaderName,
     Intensity,

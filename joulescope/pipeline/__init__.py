@@ -1,0 +1,5 @@
+"""From records and readings to accounts: sessions, meters and the accountant, wired."""
+
+from joulescope.pipeline.pipeline import Pipeline, Scope
+
+__all__ = ["Pipeline", "Scope"]
