@@ -20,13 +20,13 @@ class HostDomain:
     """One part of the host that has an energy counter of its own. Domains are disjoint: they may be added."""
 
     domain: str
-    """Its label: ``package-0``, or ``dram-0`` for the memory beside that package."""
+    """Its label: ``package-0``, ``dram-0`` for the memory beside that package, or ``grace-0``."""
     zone: str = ""
     """Where the operating system shows it (``intel-rapl:0``)."""
     energy_range_joules: float | None = None
     """The counter begins again at 0 after so many joules; ``None`` where that is not known."""
     sensor: str = ""
-    """Which kind of sensor answers: ``powercap``, ``replayed``."""
+    """Which kind of sensor answers: ``powercap``, ``hwmon``, ``replayed``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from joulescope.clock import Clock
-from joulescope.errors import SensorLost
+from joulescope.errors import SensorError, SensorLost
 from joulescope.pipeline.host import HostPipeline
 from joulescope.sampling.host_poller import Engines, HostDown, HostFound, HostPoller, HostRead
+from joulescope.sensors.grace import GraceSensor
 from joulescope.sensors.powercap import PowercapSensor
 from joulescope.sensors.processes import EngineProcesses
 
@@ -17,8 +18,18 @@ _logger = logging.getLogger(__name__)
 
 
 def host_poller(clock: Clock, sysfs: Path) -> HostPoller:
-    """Polls the powercap zones below ``sysfs`` and the processes of this machine."""
-    return HostPoller(lambda: PowercapSensor.open(sysfs), EngineProcesses(clock), clock)
+    """Polls the powercap zones below ``sysfs``, or Grace's meters, and the processes of this machine."""
+    grace = GraceSensor(clock, sysfs)
+
+    def open_zones() -> PowercapSensor | GraceSensor:
+        try:
+            return PowercapSensor.open(sysfs)
+        except SensorError:
+            if grace.look():
+                return grace
+            raise
+
+    return HostPoller(open_zones, EngineProcesses(clock), clock)
 
 
 class HostWatch:
