@@ -128,8 +128,11 @@ def kill_the_sidecar(stage: Stage, vllm: VllmServer, first: Sidecar) -> Sidecar:
 
 
 def kill_vllm(vllm: VllmServer, sidecar: Sidecar) -> None:
-    """SIGKILL under load: open requests are ended as lost, with what they had cost until then."""
-    with steady_load(vllm.port, "doomed", clients=3):
+    """SIGKILL under load: open requests are ended as lost, with what they had cost until then.
+
+    Many clients, so that some request has been open for longer than the hook takes to tell of it.
+    """
+    with steady_load(vllm.port, "doomed", clients=12):
         wait_until(lambda: any(name.startswith("doomed") for name in accounts(sidecar)), "the load")
         vllm.kill()
     wait_until(lambda: lost_requests(sidecar), "the lost requests")
