@@ -98,6 +98,7 @@ class Pipeline:
         self.sources = GpuSources(self.sessions, self.scope.uuids)
         self._watched: dict[str, Watched] = {}
         self._named_ns: dict[str, int] = {}
+        self._noted_ns = 0
         self._read_failures: Mapping[str, int] = {}
         self._full: set[str] = set()
         self._start_wall_seconds = self.wall.wall_ns / 1e9
@@ -158,8 +159,8 @@ class Pipeline:
             watched.reading = reading
             intervals = watched.meter.add(reading)
             self._account(self._instances.take(reading.gpu, reading.time_ns, intervals))
-        if kept and self.recorder is not None:
-            self._record([sample_record(reading) for reading in kept])
+            if self.recorder is not None:  # at once: a status holds from its own sample on
+                self._record([sample_record(reading)])
 
     def _account(self, intervals: Iterable[EnergyInterval]) -> None:
         for interval in intervals:
@@ -185,10 +186,27 @@ class Pipeline:
             self.accountant.gpu_found(watched.info)
 
     def _note_named(self, now_ns: int) -> None:
-        """Remembers which GPUs connected engines and workers name, and when they last did."""
-        if not self.scope.all_gpus and self.scope.uuids is None:
-            for gpu in self.sessions.engine_gpus():
-                self._named_ns[self.sources.whole(gpu)] = now_ns
+        """Remembers which GPUs connected engines and workers name, and when they last did.
+
+        One that was not named for too long begins anew, though nobody read it meanwhile (a sampler ends with
+        its engine): the counter went on, perhaps for a stranger.
+        """
+        if self.scope.all_gpus or self.scope.uuids is not None:
+            return
+        before_ns, self._noted_ns = self._noted_ns, max(now_ns, self._noted_ns)
+        for gpu in self.sessions.engine_gpus():
+            whole = self._whole(gpu)
+            named_ns = self._named_ns.get(whole, before_ns)
+            if named_ns < before_ns and now_ns - named_ns > NAMED_NS:
+                self.begin_anew(whole)
+            self._named_ns[whole] = self._noted_ns
+
+    def _whole(self, uuid: str) -> str:
+        """The GPU that a MIG instance is, or while no sensor is open was, a part of."""
+        whole = self.sources.whole(uuid)
+        if whole != uuid:
+            return whole
+        return next((gpu for gpu, each in self._watched.items() if uuid in each.info.instances), uuid)
 
     def _in_scope(self, gpu: str, time_ns: int) -> bool:
         """With a GPU come all its instances: what one of them drew cannot be told without the others."""
@@ -201,7 +219,7 @@ class Pipeline:
         if named_ns is None:
             return False
         if time_ns - named_ns > NAMED_NS:
-            self._unwatch(whole)
+            self.begin_anew(whole)
             return False
         return True
 
@@ -231,14 +249,18 @@ class Pipeline:
             )  # fmt: skip
         return False
 
-    def _unwatch(self, gpu: str) -> None:
-        """Stops measuring; what comes later, if anything, starts with a fresh meter."""
+    def begin_anew(self, gpu: str) -> None:
+        """Stops measuring; what comes later, if anything, starts with a fresh meter.
+
+        The trace says so by the GPU's record, once more.
+        """
         self._named_ns.pop(gpu, None)
         watched = self._watched.get(gpu)
         if watched is not None:
             self._renew(watched)
             self._account(self._instances.restart(gpu))
             watched.reading = None
+            self._record([gpu_record(watched.info)])
 
     def _describe(self, watched: Watched, told: GpuInfo) -> None:
         """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter.
@@ -250,8 +272,10 @@ class Pipeline:
         self.accountant.gpu_found(info)
         if measures(before) != measures(info):
             self._renew(watched)
-        if (measures(before), cut(before)) != (measures(info), cut(info)):
+        watched.meter.set_limit(info.power_limit_watts)
+        if gpu_record(before) != gpu_record(info):
             self._record([gpu_record(info)])
+        if (measures(before), cut(before)) != (measures(info), cut(info)):
             self._account(self._instances.found(info))
 
     def _renew(self, watched: Watched) -> None:
@@ -270,6 +294,7 @@ class Pipeline:
 
     def settle(self, now_ns: int) -> None:
         """Accounts for what is known by now."""
+        self._note_named(now_ns)
         self.accountant.settle(now_ns)
 
     def finish(self, now_ns: int, reason: str = "closed") -> None:
