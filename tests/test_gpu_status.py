@@ -150,3 +150,17 @@ def test_a_replay_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
     assert gpu.measured_joules == pytest.approx(300.0 * (79 + 99), abs=600.0)
     again = replayed(path)
     assert (again.measured_joules, again.intervals) == (gpu.measured_joules, gpu.intervals)
+
+
+def test_a_limit_that_cannot_be_read_any_more_bounds_still() -> None:
+    """The description of a sensor that was opened anew lacks it: the last one that was known holds."""
+    pipeline = Pipeline(scope=Scope(all_gpus=True), wall=WallAnchor(0, 0))
+    for begin, limit_watts in ((0, 300.0), (5, None)):
+        pipeline.gpus_found([GpuInfo(GPU, power_limit_watts=limit_watts)])
+        for at in range(begin, begin + 5):
+            leap_joules = 5_000.0 if at >= 7 else 0.0
+            pipeline.read([GpuReading(GPU, at * SECOND, 100.0 * at + leap_joules)])
+    pipeline.finish(10 * SECOND)
+    gpu = only(pipeline.snapshot(10 * SECOND))
+    assert (gpu.measured_joules, gpu.rejected_intervals) == (800.0, 1)
+    assert gpu.info.power_limit_watts is None
