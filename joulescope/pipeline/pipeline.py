@@ -105,14 +105,21 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------ engines
 
-    def take(self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None) -> None:
-        """Records of one connection, in their order, which came at ``now_ns`` if that is known."""
+    def take(
+        self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None
+    ) -> Sequence[GpuReading]:
+        """Records of one connection, in their order, which came at ``now_ns`` if that is known.
+
+        Gives the readings of GPUs among them that were believed.
+        """
         if self.recorder is not None:
             for record in records:
                 record.session = session
             self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
         self.sessions.take(session, records)
-        self._read(self.sources.judge(session, records, now_ns))
+        believed = self.sources.judge(session, records, now_ns)
+        self._read(believed)
+        return believed
 
     def close_session(self, session: int, time_ns: int, reason: str) -> None:
         self._record([wire.Bye(session=session, time_ns=time_ns, reason=reason)])
@@ -272,7 +279,8 @@ class Pipeline:
         self.accountant.gpu_found(info)
         if measures(before) != measures(info):
             self._renew(watched)
-        watched.meter.set_limit(info.power_limit_watts)
+        if info.power_limit_watts is not None:  # else the last one goes on to bound what is believed
+            watched.meter.set_limit(info.power_limit_watts)
         if gpu_record(before) != gpu_record(info):
             self._record([gpu_record(info)])
         if (measures(before), cut(before)) != (measures(info), cut(info)):
