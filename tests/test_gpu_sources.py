@@ -285,3 +285,17 @@ def test_an_outage_under_a_connected_engine_is_bridged() -> None:
         made.read(readings(120 * SECOND, 120 * SECOND))
         made.finish(120 * SECOND)
         assert only(made, 120 * SECOND).measured_joules == pytest.approx(120 * WATTS)
+
+
+def test_another_measurement_begins_where_the_former_ended() -> None:
+    """The sidecar's sensor, which had a counter, is lost, and a sampler that integrates power steps in. What
+    it read before is late: an interval from there would overlap what is accounted, and be refused whole."""
+    made = pipeline(Scope(uuids={GPU}))
+    made.gpus_found([GpuInfo(GPU, sensor="nvml")])
+    made.take(SAMPLER, [wire.Gpu(gpu=GPU, energy_source="power")])
+    made.read(readings(0, SECOND))
+    made.sensor_down()
+    made.take(SAMPLER, samples(500 * MS, 2 * SECOND))
+    made.finish(2 * SECOND)
+    assert only(made, 2 * SECOND).measured_joules == pytest.approx(1.9 * WATTS)
+    assert "late_interval" not in made.snapshot(2 * SECOND).sidecar.rejected_records

@@ -291,7 +291,7 @@ class Pipeline:
         if last:
             self._account(self._instances.take(watched.info.gpu, last[-1].end_ns, last))
         watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
-        watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
+        watched.meter = Meter(watched.info, self._window_ns, watched.meter)
 
     def _calibrated(self, info: GpuInfo) -> GpuInfo:
         whole = info.parent or info.gpu
