@@ -299,3 +299,14 @@ def test_another_measurement_begins_where_the_former_ended() -> None:
     made.finish(2 * SECOND)
     assert only(made, 2 * SECOND).measured_joules == pytest.approx(1.9 * WATTS)
     assert "late_interval" not in made.snapshot(2 * SECOND).sidecar.rejected_records
+
+
+def test_who_read_a_gpu_is_forgotten_with_the_sensor() -> None:
+    """MIG instances get another name whenever they are made: what is kept of each must not fill memory."""
+    made = pipeline(Scope(all_gpus=True))
+    for number in range(100):
+        part = GpuInfo(f"MIG-{number}", energy_source="mig_gpm", parent=GPU, slices=1, slices_total=7)
+        made.sensor_down()
+        made.gpus_found([GpuInfo(GPU), part])
+        made.read([GpuReading(part.gpu, number * SECOND), *readings(number * SECOND, number * SECOND)])
+    assert len(made.sources._elected) == 2

@@ -93,6 +93,7 @@ class GpuSources:
         self.own_known = True
         self._own.clear()
         self._own_seen_ns.clear()
+        self._elected = {gpu: each for gpu, each in self._elected.items() if each.source != OWN}
 
     def own_reads(self, gpu: str, now_ns: int) -> bool:
         """Whether the own sensor reads this GPU, or may be about to, so that nobody else needs to.
@@ -189,8 +190,7 @@ class GpuSources:
             return False
         elected = self._elected.get(sample.gpu)
         if elected is not None and elected.source != session:
-            gone = elected.source == OWN and sample.gpu not in self._own
-            if not gone and sample.time_ns - elected.seen_ns <= self.stale_ns:
+            if sample.time_ns - elected.seen_ns <= self.stale_ns:
                 self.rejected["spare_sample"] += 1
                 return False
         self._elect(sample.gpu, session, sample.time_ns)
