@@ -189,10 +189,10 @@ class GpuSources:
             self.rejected["wrong_clock"] += 1
             return False
         elected = self._elected.get(sample.gpu)
-        if elected is not None and elected.source != session:
-            if sample.time_ns - elected.seen_ns <= self.stale_ns:
-                self.rejected["spare_sample"] += 1
-                return False
+        other = elected if elected is not None and elected.source != session else None
+        if other is not None and sample.time_ns - other.seen_ns <= self.stale_ns:
+            self.rejected["spare_sample"] += 1
+            return False
         self._elect(sample.gpu, session, sample.time_ns)
         return True
 

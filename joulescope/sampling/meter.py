@@ -41,7 +41,7 @@ class Meter:
             raise ValueError(f"window_ns must be above 0, got {window_ns}")
         self.info = info
         self._factor = info.calibration_factor
-        self.comparison = Comparison() if former is None else former.comparison
+        self.comparison: Comparison = Comparison() if former is None else former.comparison
         self._counters = MeterCounters()
         self._counter = CounterMeter(info.gpu, window_ns, self._counters)
         self.set_limit(info.power_limit_watts)
