@@ -219,7 +219,7 @@ class Daemon:
         if self._thread is None or not self._thread.is_alive():
             return False, "the accounting loop is not running"
         complaint = "" if self._engine_samplers is None else self._engine_samplers.complaint
-        return readiness(self._snapshot, self.sensor_error, complaint)
+        return readiness(self.settings, self._snapshot, self.sensor_error, complaint)
 
     # ----------------------------------------------------------------------------- the owning thread
 

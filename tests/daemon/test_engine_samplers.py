@@ -15,6 +15,7 @@ from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.daemon.engine_samplers import ASK_AGAIN_NS, MISSING_NS
+from joulescope.daemon.sensor_choice import readiness
 from joulescope.errors import SensorChanged, SensorError
 from joulescope.hook.link import Link
 from joulescope.hook.wire import (
@@ -329,3 +330,29 @@ def test_samplers_poll_power_as_often_as_the_own_sensor_would(make_bench: MakeBe
     """Both rates are said; which one a GPU needs only its reader knows."""
     bench = make_bench(sensor="engine", sample_hz=10.0, power_sample_hz=50.0)
     assert bench.engine(GPU).heard() == Wanted(gpus=[GPU], sample_hz=10.0, power_sample_hz=50.0)
+
+
+def test_the_ready_page_names_a_gpu_that_nobody_reads(make_bench: MakeBench) -> None:
+    """The sidecar's own sensor reads one of an engine's two GPUs, and no sampler can read the other: that
+    joules are measured is true, and not the whole truth."""
+    bench = make_bench(sensor="nvml")
+    bench.engine(GPU, OTHER, "MIG-7")
+    bench.own(opened(GPU))
+    bench.own(read(bench.clock.time_ns, GPU))
+    bench.sampler().say(Bye(time_ns=0, reason="no driver there"))
+    bench.daemon.publish()
+    ready, said = readiness(bench.settings, bench.daemon.snapshot(), "", "no GPU is read: no driver there")
+    assert ready
+    assert said == (
+        f"engines can report and GPUs are read: {GPU} by nvml; engines use and nobody reads {OTHER}; "
+        "no GPU is read: no driver there"
+    )
+
+
+def test_who_wants_no_joules_is_not_told_of_any(make_bench: MakeBench) -> None:
+    """With sensor none the sidecar is ready, and reads no GPU."""
+    bench = make_bench(sensor="none")
+    bench.engine(GPU)
+    ready, said = readiness(bench.settings, bench.daemon.snapshot(), bench.daemon.sensor_error, "")
+    assert ready
+    assert "no energy is measured" in said
