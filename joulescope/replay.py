@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.policy import Policy
@@ -11,7 +11,7 @@ from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading, gpu_status
 from joulescope.hook import wire
 from joulescope.host_records import host_domain, host_reading
-from joulescope.model import FinishedRequest, GpuStatus, Snapshot
+from joulescope.model import FinishedRequest, GpuInfo, GpuStatus, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.meter import WINDOW_NS
 from joulescope.units import NANOSECONDS_PER_SECOND
@@ -43,6 +43,7 @@ class Replay:
     open_requests: int = 0
     wall: WallAnchor | None = None
     _statuses: dict[str, GpuStatus] = field(default_factory=dict, init=False)
+    _infos: dict[str, GpuInfo] = field(default_factory=dict, init=False)
 
     def __iter__(self) -> Iterator[FinishedRequest]:
         iterator = iter(self.records)
@@ -84,10 +85,10 @@ class Replay:
             pipeline.read((gpu_reading(record, self._statuses.get(record.gpu)),))
             return record.time_ns
         if isinstance(record, wire.GpuStatus):
-            self._statuses[record.gpu] = gpu_status(record)
+            self._take_status(gpu_status(record))
             return 0
         if isinstance(record, wire.Gpu):
-            pipeline.gpus_found((gpu_info(record),))
+            self._found(pipeline, gpu_info(record))
             return 0
         if isinstance(record, wire.HostSample):
             pipeline.host.read(host_reading(record))
@@ -99,6 +100,20 @@ class Replay:
             return 0
         pipeline.take(record.session, (record,))
         return _time_of(record)
+
+    def _take_status(self, status: GpuStatus) -> None:
+        """What comes with the next sample; a changed limit belongs to what is known of the GPU."""
+        self._statuses[status.gpu] = status
+        info = self._infos.get(status.gpu)
+        if info is not None and status.power_limit_watts is not None:
+            self._infos[status.gpu] = replace(info, power_limit_watts=status.power_limit_watts)
+
+    def _found(self, pipeline: Pipeline, info: GpuInfo) -> None:
+        """A GPU is there, is another than before, or, told of once more, was not measured for a while."""
+        if self._infos.get(info.gpu) == info:
+            pipeline.begin_anew(info.gpu)
+        self._infos[info.gpu] = info
+        pipeline.gpus_found((info,))
 
 
 def _time_of(record: wire.AnyRecord) -> int:

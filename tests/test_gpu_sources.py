@@ -216,3 +216,97 @@ def test_nonsense_of_a_sampler_does_not_come_through() -> None:
     assert (reading.status.temperature_celsius, reading.status.sm_clock_hertz) == (None, 1e9)
     rejected = made.snapshot(1100 * MS).sidecar.rejected_records
     assert (rejected["before_gpu"], rejected["malformed_gpu"]) == (2, 1)
+
+
+def test_a_sampler_stays_until_the_own_sensor_reads() -> None:
+    """A sensor that was opened may still tell nothing: until it does, the sampler is needed."""
+    made = pipeline()
+    made.sensor_down()
+    made.take(SAMPLER, [wire.Gpu(gpu=GPU), *samples(0, SECOND)], SECOND)
+    made.gpus_found([GpuInfo(GPU, sensor="nvml")])
+    assert not made.sources.own_reads(GPU, SECOND)
+    made.read(readings(1100 * MS, 1100 * MS))
+    assert made.sources.own_reads(GPU, 1100 * MS)
+
+
+def test_a_sampler_cannot_describe_an_instance_nor_an_impossible_limit() -> None:
+    """It reads whole GPUs: what it says of parents and slices is dropped, texts are cut, and a power limit
+    that is none is not known, whether it comes with the description or with a status."""
+    made = pipeline()
+    told = wire.Gpu(
+        gpu=GPU,
+        energy_split="gpm",
+        parent=STRANGER,
+        slices=-3,
+        slices_total=1,
+        capabilities={"architecture": "x" * 10_000},
+    )
+    status = wire.GpuStatus(gpu=GPU, time_ns=0, power_limit_watts=-100.0, temperature_celsius=50.0)
+    made.take(SAMPLER, [told, status, *samples(0, SECOND)])
+    gpu = only(made, SECOND)
+    assert (gpu.info.parent, gpu.info.energy_split, gpu.info.slices) == ("", "", None)
+    assert gpu.info.power_limit_watts is None
+    assert len(gpu.info.capabilities.architecture) == 256
+    assert gpu.reading is not None
+    assert gpu.reading.status is not None
+    assert gpu.reading.status.temperature_celsius == 50.0
+
+
+def test_an_engine_that_returns_late_does_not_bring_a_stranger_s_joules() -> None:
+    """A sampler ends with its engine, so that nobody reads the GPU meanwhile. What it drew in more than a
+    minute without an engine is not ours, and a shorter restart is seen whole."""
+    for away_seconds, drawn_seconds in ((50, 52), (70, 2)):
+        made = pipeline()
+        made.take(SAMPLER, [wire.Gpu(gpu=GPU), *samples(0, SECOND)], SECOND)
+        made.settle(SECOND)
+        for session in (SAMPLER, ENGINE):
+            made.close_session(session, SECOND, "closed")
+        back_ns = (1 + away_seconds) * SECOND
+        made.settle(back_ns - SECOND)
+        made.take(8, [worlds.hello(gpus=[GPU])], back_ns)
+        made.take(9, [sampler_hello()], back_ns)
+        told = [wire.Gpu(gpu=GPU), *samples(back_ns, back_ns + SECOND)]
+        made.take(9, told, back_ns + SECOND)
+        made.finish(back_ns + SECOND)
+        assert only(made, back_ns + SECOND).measured_joules == pytest.approx(drawn_seconds * WATTS)
+
+
+def test_an_outage_under_a_connected_engine_is_bridged() -> None:
+    """While an engine names the GPU, also by an instance of it, the counter's rise over minutes without a
+    reading is ours."""
+    for named, info in ((GPU, GpuInfo(GPU)), ("MIG-1", GpuInfo(GPU, instances=("MIG-1",)))):
+        made = pipeline(gpus=[named])
+        made.gpus_found([info])
+        made.read(readings(0, 0))
+        made.sensor_down()
+        for second in range(120):
+            made.settle(second * SECOND)
+        made.gpus_found([info])
+        made.read(readings(120 * SECOND, 120 * SECOND))
+        made.finish(120 * SECOND)
+        assert only(made, 120 * SECOND).measured_joules == pytest.approx(120 * WATTS)
+
+
+def test_another_measurement_begins_where_the_former_ended() -> None:
+    """The sidecar's sensor, which had a counter, is lost, and a sampler that integrates power steps in. What
+    it read before is late: an interval from there would overlap what is accounted, and be refused whole."""
+    made = pipeline(Scope(uuids={GPU}))
+    made.gpus_found([GpuInfo(GPU, sensor="nvml")])
+    made.take(SAMPLER, [wire.Gpu(gpu=GPU, energy_source="power")])
+    made.read(readings(0, SECOND))
+    made.sensor_down()
+    made.take(SAMPLER, samples(500 * MS, 2 * SECOND))
+    made.finish(2 * SECOND)
+    assert only(made, 2 * SECOND).measured_joules == pytest.approx(1.9 * WATTS)
+    assert "late_interval" not in made.snapshot(2 * SECOND).sidecar.rejected_records
+
+
+def test_who_read_a_gpu_is_forgotten_with_the_sensor() -> None:
+    """MIG instances get another name whenever they are made: what is kept of each must not fill memory."""
+    made = pipeline(Scope(all_gpus=True))
+    for number in range(100):
+        part = GpuInfo(f"MIG-{number}", energy_source="mig_gpm", parent=GPU, slices=1, slices_total=7)
+        made.sensor_down()
+        made.gpus_found([GpuInfo(GPU), part])
+        made.read([GpuReading(part.gpu, number * SECOND), *readings(number * SECOND, number * SECOND)])
+    assert len(made.sources._elected) == 2

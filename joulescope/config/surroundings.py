@@ -209,6 +209,11 @@ def check_mig(mig: str, sensor: str, max_lag_seconds: float, origins: Mapping[st
             f"mig is gpm ({origins['mig']}) and sensor is amd ({origins['sensor']}): MIG instances are "
             "NVIDIA's; leave mig at refuse"
         )
+    if mig == "gpm" and sensor == "engine":
+        raise ConfigError(
+            f"mig is gpm ({origins['mig']}) and sensor is engine ({origins['sensor']}): samplers inside "
+            "engines read whole GPUs only; leave mig at refuse, or let the sidecar see the GPUs, with nvml"
+        )
     if mig == "gpm" and max_lag_seconds < LEAST_MIG_LAG_SECONDS:
         raise ConfigError(
             f"max_lag_seconds ({max_lag_seconds:g}, {origins['max_lag_seconds']}) is less than "

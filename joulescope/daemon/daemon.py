@@ -84,7 +84,9 @@ class Daemon:
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
         if asks_engines(settings):
-            self._engine_samplers = EngineSamplers(self._pipeline, settings.sample_hz)
+            self._engine_samplers = EngineSamplers(
+                self._pipeline, settings.sample_hz, settings.power_sample_hz
+            )
         self._host = None if host is None else HostWatch(host, self._pipeline.host)
         if open_sensor is None:
             self._pipeline.sensor_down()
@@ -217,7 +219,7 @@ class Daemon:
         if self._thread is None or not self._thread.is_alive():
             return False, "the accounting loop is not running"
         complaint = "" if self._engine_samplers is None else self._engine_samplers.complaint
-        return readiness(self._snapshot, self.sensor_error, complaint)
+        return readiness(self.settings, self._snapshot, self.sensor_error, complaint)
 
     # ----------------------------------------------------------------------------- the owning thread
 
@@ -271,7 +273,8 @@ class Daemon:
             for arrival in self._listener.poll(wait_seconds):
                 arrived = True
                 if arrival.records:
-                    self._pipeline.take(arrival.session, arrival.records, self._clock.now_ns())
+                    now_ns = self._clock.now_ns()
+                    self._gpus.heard(self._pipeline.take(arrival.session, arrival.records, now_ns))
                 if arrival.closed:
                     self._pipeline.close_session(arrival.session, self._clock.now_ns(), arrival.closed)
         return arrived

@@ -47,9 +47,10 @@ class _Said:
 class EngineSamplers:
     """The sidecar's end of the samplers inside engines. Used from the thread that owns the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, sample_hz: float) -> None:
+    def __init__(self, pipeline: Pipeline, sample_hz: float, power_sample_hz: float) -> None:
         self._pipeline = pipeline
         self._sample_hz = sample_hz
+        self._power_sample_hz = power_sample_hz
         self._encoder = msgspec.msgpack.Encoder()
         self._said: dict[int, _Said] = {}
         self._complained: dict[str, str] = {}
@@ -81,11 +82,13 @@ class EngineSamplers:
         self._forget({*engines, *found.values()})
 
     def _wishes(self, engines: Mapping[int, EngineInfo], now_ns: int) -> Iterator[tuple[Place, wire.Wanted]]:
-        """What each engine's sampler should read. A GPU that two engines name is asked of the first."""
+        """What each engine's sampler should read. A GPU that two engines name is asked of the first.
+
+        An engine that names no GPU may drive any of those that the operator lists and nobody names.
+        """
         listed = self._pipeline.scope.uuids
         asked: set[str] = set()
-        for info in engines.values():
-            # An engine that names no GPU may drive any of those that the operator lists.
+        for info in sorted(engines.values(), key=lambda info: not info.gpus):
             named = list(info.gpus) or sorted(listed or ())
             gpus = [
                 gpu
@@ -97,7 +100,10 @@ class EngineSamplers:
             ]
             asked.update(gpus)
             if gpus:
-                yield _place(info), wire.Wanted(gpus=gpus, sample_hz=self._sample_hz)
+                yield (
+                    _place(info),
+                    wire.Wanted(gpus=gpus, sample_hz=self._sample_hz, power_sample_hz=self._power_sample_hz),
+                )
 
     def _ask(self, listener: Listener, engine: int, wish: wire.Wanted | None, now_ns: int) -> None:
         """Asks an engine that has no sampler, and takes that back when it is no more wished."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from joulescope.errors import SensorChanged
+from joulescope.model import GpuReading
 from joulescope.pipeline import Pipeline
 from joulescope.sampling.sampler import Sampled, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.standstill import Standstill
@@ -49,6 +50,7 @@ class GpuWatch:
             self._read(event)
         elif isinstance(event, SensorOpened):
             self._opened = [gpu.gpu for gpu in event.gpus]
+            self._pipeline.sensor_down()  # of a sensor that has changed it was not said
             self._pipeline.gpus_found(event.gpus)
         else:
             self._down(event)
@@ -65,7 +67,11 @@ class GpuWatch:
             self._opened, self.error = None, ""
             self._said.clear()
         self._pipeline.read(event.readings, event.read_failures)
-        for reading in event.readings:
+        self.heard(event.readings)
+
+    def heard(self, readings: Iterable[GpuReading]) -> None:
+        """Says what is wrong with meters; of readings that the pipeline has taken, whoever read them."""
+        for reading in readings:
             self._standstill.add(reading)
             self._tell_breaks(reading.gpu, reading.time_ns)
 
@@ -87,12 +93,13 @@ class GpuWatch:
 
     def _down(self, event: SensorDown) -> None:
         self._opened = None
-        if isinstance(event.error, SensorChanged):
+        self.error = str(event.error)
+        if isinstance(event.error, SensorChanged):  # it is back in a moment: nobody is asked to step in
             _logger.info("%s; the sensor is opened anew", event.error)
-        elif str(event.error) not in self._said and len(self._said) < _MOST_SAID:
+            return
+        if str(event.error) not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(str(event.error))
             _logger.warning("%s (trying again in %.0f s)", event.error, event.retry_seconds)
-        self.error = str(event.error)
         self._pipeline.sensor_down()
 
     def _tell(self, gpus: Sequence[str]) -> None:

@@ -44,9 +44,29 @@ def first_error(settings: Settings, has_sensor: bool) -> str:
     return NOT_YET if has_sensor else ""
 
 
-def readiness(snapshot: Snapshot, sensor_error: str, complaint: str) -> tuple[bool, str]:
-    """Whether energy is measured, and a sentence that says by what or why not."""
+def readiness(settings: Settings, snapshot: Snapshot, sensor_error: str, complaint: str) -> tuple[bool, str]:
+    """Whether energy is measured, and a sentence that says by what or why not.
+
+    ``complaint`` is what a sampler said last; it counts while a GPU that it could read is not read.
+    """
     read = [f"{gpu.info.gpu} by {gpu.info.sensor or 'its sensor'}" for gpu in snapshot.gpus if gpu.up]
     if sensor_error and not any(gpu.up for gpu in snapshot.gpus):
         return False, "; ".join(filter(None, (f"no energy is measured: {sensor_error}", complaint)))
-    return True, ": ".join(filter(None, ("engines can report and GPUs are read", ", ".join(read))))
+    if settings.sensor == "none" and not read:
+        return True, "engines can report; no energy is measured, since sensor is none"
+    said = ": ".join(filter(None, ("engines can report and GPUs are read", ", ".join(read))))
+    unread = _unread(settings, snapshot)
+    if not unread:
+        return True, said
+    return True, "; ".join(
+        filter(None, (said, f"engines use and nobody reads {', '.join(unread)}", complaint))
+    )
+
+
+def _unread(settings: Settings, snapshot: Snapshot) -> list[str]:
+    """GPUs that connected engines name and that should be read, and are not. Of MIG instances there is no
+    meter."""
+    named = {gpu for engine in snapshot.engines if engine.up for gpu in engine.info.gpus}
+    wanted = named if settings.gpu_uuids is None else named & settings.gpu_uuids
+    up = {gpu.info.gpu for gpu in snapshot.gpus if gpu.up}
+    return sorted(gpu for gpu in wanted - up if not gpu.startswith("MIG-"))

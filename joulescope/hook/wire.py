@@ -291,6 +291,8 @@ class Wanted(Record, tag="wanted"):
 
     gpus: list[str] = []
     sample_hz: float = 20.0
+    power_sample_hz: float = 100.0
+    """In its place where a GPU is measured by power readings of windows so short that it takes as many."""
 
 
 AnyRecord = (

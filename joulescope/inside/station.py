@@ -15,6 +15,7 @@ from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook.link import Link
 from joulescope.hook.wire import AnyRecord, Bye, Hello, Wanted, encode_frame, wanted_in
 from joulescope.model import GpuReading, GpuStatus
+from joulescope.sampling.power import poll_hertz
 from joulescope.sampling.sampler import Sampled, Sampler, SamplerEvent, SensorDown, SensorOpened
 from joulescope.sampling.timer import DeadlineTimer
 from joulescope.sensors import Sensor
@@ -116,11 +117,17 @@ class Station:
             return
         self._stop()
         self._wanted, self._heard_ns = wanted, self._clock.now_ns()
-        gpus, hertz = tuple(wanted.gpus), wanted.sample_hz
-        hertz = min(max(hertz, SLOWEST_HZ), FASTEST_HZ) if math.isfinite(hertz) else USUAL_HZ
+        gpus, hertz = tuple(wanted.gpus), _possible_hertz(wanted.sample_hz)
+        power_hertz = _possible_hertz(wanted.power_sample_hz)
         timer = DeadlineTimer(self._clock, 1.0 / hertz, Random())
         events = self._events = deque(maxlen=_MAX_EVENTS)
-        self._sampler = Sampler(lambda: self._open_sensor(gpus), timer, self._clock, events.append)
+        self._sampler = Sampler(
+            lambda: self._open_sensor(gpus),
+            timer,
+            self._clock,
+            events.append,
+            period_of=lambda found: 1.0 / poll_hertz(found, hertz, power_hertz),
+        )
         self._sampler.start()
 
     def _stop(self) -> None:
@@ -165,3 +172,7 @@ class Station:
             self._link.send(encode_frame(records, self._encoder), len(records), now_ns)
         else:
             self._link.flush(now_ns)
+
+
+def _possible_hertz(hertz: float) -> float:
+    return min(max(hertz, SLOWEST_HZ), FASTEST_HZ) if math.isfinite(hertz) else USUAL_HZ

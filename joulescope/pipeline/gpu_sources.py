@@ -93,10 +93,16 @@ class GpuSources:
         self.own_known = True
         self._own.clear()
         self._own_seen_ns.clear()
+        self._elected = {gpu: each for gpu, each in self._elected.items() if each.source != OWN}
 
     def own_reads(self, gpu: str, now_ns: int) -> bool:
-        """Whether the own sensor reads this GPU, or may be about to, so that nobody else needs to."""
-        return gpu in self._own and now_ns - self._own_seen_ns.setdefault(gpu, now_ns) <= self.stale_ns
+        """Whether the own sensor reads this GPU, or may be about to, so that nobody else needs to.
+
+        A sampler that reads stays until it does: a sensor that was opened may still tell nothing.
+        """
+        if gpu not in self._own or not self.measured_by_own(gpu):
+            return False
+        return now_ns - self._own_seen_ns.setdefault(gpu, now_ns) <= self.stale_ns
 
     def admit_own(self, readings: Iterable[GpuReading]) -> list[GpuReading]:
         """All of them: the own sensor wins."""
@@ -133,7 +139,7 @@ class GpuSources:
             elif isinstance(record, wire.Gpu):
                 self._describe(session, record)
             elif isinstance(record, wire.GpuStatus):
-                self._statuses[session, record.gpu] = gpu_status(_finite(record))
+                self._statuses[session, record.gpu] = _sane_status(gpu_status(_finite(record)))
             elif self._admits(session, record, now_ns):
                 status = self._statuses.get((session, record.gpu))
                 admitted.append(gpu_reading(_sane(record), status))
@@ -157,14 +163,21 @@ class GpuSources:
             self.rejected["malformed_gpu"] += 1
             return
         record = _finite(record)
-        limit_watts = record.power_limit_watts
         plain = msgspec.structs.replace(
             record,
             name=record.name[:_MAX_TEXT],
             driver_version=record.driver_version[:_MAX_TEXT],
-            power_limit_watts=limit_watts if limit_watts and limit_watts > 0 else None,
+            power_limit_watts=_above_zero(record.power_limit_watts),
             calibration_factor=1.0,  # the settings decide
             instances=[],  # an engine on an instance is alone to be asked, and no sampler is asked for it
+            energy_split="",
+            parent="",
+            slices=None,
+            slices_total=None,
+            capabilities={
+                name: told[:_MAX_TEXT] if isinstance(told, str) else told
+                for name, told in record.capabilities.items()
+            },
         )
         self._told[session][record.gpu] = replace(gpu_info(plain), sensor=SENSOR)
 
@@ -176,11 +189,10 @@ class GpuSources:
             self.rejected["wrong_clock"] += 1
             return False
         elected = self._elected.get(sample.gpu)
-        if elected is not None and elected.source != session:
-            gone = elected.source == OWN and sample.gpu not in self._own
-            if not gone and sample.time_ns - elected.seen_ns <= self.stale_ns:
-                self.rejected["spare_sample"] += 1
-                return False
+        other = elected if elected is not None and elected.source != session else None
+        if other is not None and sample.time_ns - other.seen_ns <= self.stale_ns:
+            self.rejected["spare_sample"] += 1
+            return False
         self._elect(sample.gpu, session, sample.time_ns)
         return True
 
@@ -243,6 +255,15 @@ def _finite(record: R) -> R:
         name: None for name, value in found.items() if isinstance(value, float) and not math.isfinite(value)
     }
     return msgspec.structs.replace(record, **broken)
+
+
+def _above_zero(watts: float | None) -> float | None:
+    return watts if watts is not None and watts > 0 else None
+
+
+def _sane_status(status: GpuStatus) -> GpuStatus:
+    """The status without a power limit that cannot be one: joules are judged by it. The rest is shown."""
+    return replace(status, power_limit_watts=_above_zero(status.power_limit_watts))
 
 
 def _sane(sample: wire.Sample) -> wire.Sample:

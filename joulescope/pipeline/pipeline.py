@@ -98,20 +98,28 @@ class Pipeline:
         self.sources = GpuSources(self.sessions, self.scope.uuids)
         self._watched: dict[str, Watched] = {}
         self._named_ns: dict[str, int] = {}
+        self._noted_ns = 0
         self._read_failures: Mapping[str, int] = {}
         self._full: set[str] = set()
         self._start_wall_seconds = self.wall.wall_ns / 1e9
 
     # ------------------------------------------------------------------------------------------ engines
 
-    def take(self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None) -> None:
-        """Records of one connection, in their order, which came at ``now_ns`` if that is known."""
+    def take(
+        self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None
+    ) -> Sequence[GpuReading]:
+        """Records of one connection, in their order, which came at ``now_ns`` if that is known.
+
+        Gives the readings of GPUs among them that were believed.
+        """
         if self.recorder is not None:
             for record in records:
                 record.session = session
             self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
         self.sessions.take(session, records)
-        self._read(self.sources.judge(session, records, now_ns))
+        believed = self.sources.judge(session, records, now_ns)
+        self._read(believed)
+        return believed
 
     def close_session(self, session: int, time_ns: int, reason: str) -> None:
         self._record([wire.Bye(session=session, time_ns=time_ns, reason=reason)])
@@ -158,8 +166,8 @@ class Pipeline:
             watched.reading = reading
             intervals = watched.meter.add(reading)
             self._account(self._instances.take(reading.gpu, reading.time_ns, intervals))
-        if kept and self.recorder is not None:
-            self._record([sample_record(reading) for reading in kept])
+            if self.recorder is not None:  # at once: a status holds from its own sample on
+                self._record([sample_record(reading)])
 
     def _account(self, intervals: Iterable[EnergyInterval]) -> None:
         for interval in intervals:
@@ -185,10 +193,27 @@ class Pipeline:
             self.accountant.gpu_found(watched.info)
 
     def _note_named(self, now_ns: int) -> None:
-        """Remembers which GPUs connected engines and workers name, and when they last did."""
-        if not self.scope.all_gpus and self.scope.uuids is None:
-            for gpu in self.sessions.engine_gpus():
-                self._named_ns[self.sources.whole(gpu)] = now_ns
+        """Remembers which GPUs connected engines and workers name, and when they last did.
+
+        One that was not named for too long begins anew, though nobody read it meanwhile (a sampler ends with
+        its engine): the counter went on, perhaps for a stranger.
+        """
+        if self.scope.all_gpus or self.scope.uuids is not None:
+            return
+        before_ns, self._noted_ns = self._noted_ns, max(now_ns, self._noted_ns)
+        for gpu in self.sessions.engine_gpus():
+            whole = self._whole(gpu)
+            named_ns = self._named_ns.get(whole, before_ns)
+            if named_ns < before_ns and now_ns - named_ns > NAMED_NS:
+                self.begin_anew(whole)
+            self._named_ns[whole] = self._noted_ns
+
+    def _whole(self, uuid: str) -> str:
+        """The GPU that a MIG instance is, or while no sensor is open was, a part of."""
+        whole = self.sources.whole(uuid)
+        if whole != uuid:
+            return whole
+        return next((gpu for gpu, each in self._watched.items() if uuid in each.info.instances), uuid)
 
     def _in_scope(self, gpu: str, time_ns: int) -> bool:
         """With a GPU come all its instances: what one of them drew cannot be told without the others."""
@@ -201,7 +226,7 @@ class Pipeline:
         if named_ns is None:
             return False
         if time_ns - named_ns > NAMED_NS:
-            self._unwatch(whole)
+            self.begin_anew(whole)
             return False
         return True
 
@@ -231,14 +256,18 @@ class Pipeline:
             )  # fmt: skip
         return False
 
-    def _unwatch(self, gpu: str) -> None:
-        """Stops measuring; what comes later, if anything, starts with a fresh meter."""
+    def begin_anew(self, gpu: str) -> None:
+        """Stops measuring; what comes later, if anything, starts with a fresh meter.
+
+        The trace says so by the GPU's record, once more.
+        """
         self._named_ns.pop(gpu, None)
         watched = self._watched.get(gpu)
         if watched is not None:
             self._renew(watched)
             self._account(self._instances.restart(gpu))
             watched.reading = None
+            self._record([gpu_record(watched.info)])
 
     def _describe(self, watched: Watched, told: GpuInfo) -> None:
         """Brings up to date what is known of a GPU; one that now measures otherwise gets a new meter.
@@ -250,8 +279,11 @@ class Pipeline:
         self.accountant.gpu_found(info)
         if measures(before) != measures(info):
             self._renew(watched)
-        if (measures(before), cut(before)) != (measures(info), cut(info)):
+        if info.power_limit_watts is not None:  # else the last one goes on to bound what is believed
+            watched.meter.set_limit(info.power_limit_watts)
+        if gpu_record(before) != gpu_record(info):
             self._record([gpu_record(info)])
+        if (measures(before), cut(before)) != (measures(info), cut(info)):
             self._account(self._instances.found(info))
 
     def _renew(self, watched: Watched) -> None:
@@ -259,7 +291,7 @@ class Pipeline:
         if last:
             self._account(self._instances.take(watched.info.gpu, last[-1].end_ns, last))
         watched.past.update(resets=watched.meter.resets, rejected=watched.meter.rejected)
-        watched.meter = Meter(watched.info, self._window_ns, watched.meter.comparison)
+        watched.meter = Meter(watched.info, self._window_ns, watched.meter)
 
     def _calibrated(self, info: GpuInfo) -> GpuInfo:
         whole = info.parent or info.gpu
@@ -270,6 +302,7 @@ class Pipeline:
 
     def settle(self, now_ns: int) -> None:
         """Accounts for what is known by now."""
+        self._note_named(now_ns)
         self.accountant.settle(now_ns)
 
     def finish(self, now_ns: int, reason: str = "closed") -> None:

@@ -30,10 +30,9 @@ class Meter:
     use from one thread at a time.
     """
 
-    def __init__(
-        self, info: GpuInfo, window_ns: int = WINDOW_NS, comparison: Comparison | None = None
-    ) -> None:
-        """``comparison`` goes on with that of an earlier meter of the GPU.
+    def __init__(self, info: GpuInfo, window_ns: int = WINDOW_NS, former: Meter | None = None) -> None:
+        """``former`` is an earlier meter of the GPU: its comparison goes on, and what is older than its last
+        reading is late, since the intervals up to there are given.
 
         Raises:
             ValueError: if ``window_ns`` is not above 0.
@@ -42,7 +41,7 @@ class Meter:
             raise ValueError(f"window_ns must be above 0, got {window_ns}")
         self.info = info
         self._factor = info.calibration_factor
-        self.comparison = comparison or Comparison()
+        self.comparison: Comparison = Comparison() if former is None else former.comparison
         self._counters = MeterCounters()
         self._counter = CounterMeter(info.gpu, window_ns, self._counters)
         self.set_limit(info.power_limit_watts)
@@ -52,7 +51,7 @@ class Meter:
         said to have."""
         self._counted = False
         """Whether the counter has been seen; from then on power only serves to check it."""
-        self._time_ns: int | None = None
+        self._time_ns: int | None = None if former is None else former._time_ns
 
     @property
     def counters(self) -> MeterCounters:

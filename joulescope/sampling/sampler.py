@@ -199,7 +199,8 @@ class Sampler:
     def _close_sensor(self) -> None:
         sensor, self._sensor = self._sensor, None
         if sensor is not None:
-            self._closed_failures.update(sensor.read_failures())
+            failed = {gpu: count for gpu, count in sensor.read_failures().items() if count}
+            self._closed_failures.update(failed)  # MIG instances that are gone leave nothing behind
             self._closed_times = _joined(self._closed_times, sensor.call_times())
             sensor.close()
 

@@ -104,7 +104,8 @@ class _Session:
     """A connection whose process was looked up, once and for all."""
 
     engine: str
-    visible: bool
+    pid: int | None
+    """``None``: its process is not visible."""
     scanned: bool = False
     """Its descendants were looked for: any that turns up later was born since."""
 
@@ -125,6 +126,8 @@ class EngineProcesses:
         self._processes: dict[int, _Process] = {}
         self._sessions: dict[int, _Session] = {}
         self._engines: dict[str, _Engine] = {}
+        self._shared: frozenset[int] = frozenset()
+        """Processes that speak for several engines: whose their CPU time is cannot be told."""
         self._let_go: dict[int, object] = {}
         """Processes of connections that ended, by pid: not born since, should they be found again."""
         self._scan_due_ns = 0
@@ -136,6 +139,7 @@ class EngineProcesses:
         self._count()
         for engine, processes in engines.items():
             self._join(engine, processes)
+        self._tell_apart(engines)
         if now_ns >= self._scan_due_ns or self._unscanned():
             self._scan()
             took_ns = self._clock.now_ns() - now_ns
@@ -155,16 +159,25 @@ class EngineProcesses:
     def _has_seen(self, name: str, engine: _Engine) -> bool:
         """Whether its figure means something: 0 s of an engine that is invisible would be a lie."""
         return engine.seconds > 0 or any(
-            session.visible for session in self._sessions.values() if session.engine == name
+            self._knows(session) for session in self._sessions.values() if session.engine == name
         )
+
+    def _knows(self, session: _Session) -> bool:
+        """Whether what its process spends is its engine's."""
+        return session.pid is not None and session.pid not in self._shared
 
     def _leave(self, engines: Mapping[str, Collection[EngineProcess]], now_ns: int) -> None:
         """Lets go of connections that ended, counting for the last time what their processes spent."""
         open_sessions = {process.session for processes in engines.values() for process in processes}
         gone = self._sessions.keys() - open_sessions
+        heirs = {each.pid: number for number, each in self._sessions.items() if number not in gone}
         for pid, process in list(self._processes.items()):
             if process.session in gone:
                 self._see(pid, process)
+                heir = heirs.get(self._sessions[process.session].pid)
+                if heir is not None:
+                    process.session, process.engine = heir, self._sessions[heir].engine
+                    continue
                 del self._processes[pid]
                 self._let_go[pid] = process.identity
         for session in gone:
@@ -190,29 +203,42 @@ class EngineProcesses:
             return False
         spent_seconds = found[1] - process.seen_seconds
         if spent_seconds > 0:
-            self._engines[process.engine].seconds += spent_seconds
+            if self._knows(self._sessions[process.session]):
+                self._engines[process.engine].seconds += spent_seconds
             process.seen_seconds = found[1]
         return True
 
     def _join(self, engine: str, processes: Collection[EngineProcess]) -> None:
-        state = self._engines.setdefault(engine, _Engine())
+        self._engines.setdefault(engine, _Engine())
         for each in processes:
             known = self._sessions.get(each.session)
             if known is None:
                 self._sessions[each.session] = self._meet(engine, each)
             elif known.engine != engine:
                 self._move(each.session, engine)
-        state.unseen = not processes or any(
-            not self._sessions[process.session].visible for process in processes
+
+    def _tell_apart(self, engines: Mapping[str, Collection[EngineProcess]]) -> None:
+        """Finds the processes that several engines share, and the engines of which not all is seen."""
+        first: dict[int, str] = {}
+        self._shared = frozenset(
+            session.pid
+            for session in self._sessions.values()
+            if session.pid is not None and first.setdefault(session.pid, session.engine) != session.engine
         )
+        for engine, processes in engines.items():
+            self._engines[engine].unseen = not processes or not all(
+                self._knows(self._sessions[process.session]) for process in processes
+            )
 
     def _meet(self, engine: str, process: EngineProcess) -> _Session:
         """Looks a connection's process up. It is done once: a pid that was free then is never taken later."""
         found = None if process.pid is None else self._table.read(process.pid)
         if process.pid is None or found is None:
-            return _Session(engine, visible=False)
-        self._processes[process.pid] = _Process(engine, process.session, *found)
-        return _Session(engine, visible=True)
+            return _Session(engine, None)
+        known = self._processes.get(process.pid)
+        if known is None or known.identity != found[0] or self._sessions[known.session].pid != process.pid:
+            self._processes[process.pid] = _Process(engine, process.session, *found)
+        return _Session(engine, process.pid)
 
     def _move(self, session: int, engine: str) -> None:
         """A worker turned out to be another engine's: from now on its CPU time goes there."""
@@ -222,7 +248,7 @@ class EngineProcesses:
                 process.engine = engine
 
     def _unscanned(self) -> bool:
-        return any(session.visible and not session.scanned for session in self._sessions.values())
+        return any(session.pid is not None and not session.scanned for session in self._sessions.values())
 
     def _scan(self) -> None:
         """Finds descendants; each belongs to the nearest ancestor that belongs to an engine."""
@@ -244,7 +270,7 @@ class EngineProcesses:
         born_since = self._sessions[ancestor.session].scanned and self._let_go.get(pid) != identity
         process = _Process(ancestor.engine, ancestor.session, identity, seconds)
         self._processes[pid] = process
-        if born_since:
+        if born_since and self._knows(self._sessions[ancestor.session]):
             self._engines[process.engine].seconds += seconds
 
     def _ancestor(self, pid: int, parents: Mapping[int, int]) -> _Process | None:

@@ -305,6 +305,8 @@ def test_a_split_among_mig_instances_needs_nvidia() -> None:
         ConfigError, match=r"mig is gpm \(flag --mig\) and sensor is amd .*leave mig at refuse"
     ):
         load({"mig": "gpm", "sensor": "amd"}, {})
+    with pytest.raises(ConfigError, match=r"sensor is engine .*: samplers inside engines read whole GPUs"):
+        load({"mig": "gpm", "sensor": "engine"}, {})
     with pytest.raises(ConfigError, match=r"max_lag_seconds \(1, .*\) is less than 3 and mig is gpm"):
         load({"mig": "gpm", "max_lag_seconds": "1"}, {})
     assert load({"mig": "gpm", "sensor": "none"}, {})[0].mig == "gpm"

@@ -15,7 +15,8 @@ from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.daemon.engine_samplers import ASK_AGAIN_NS, MISSING_NS
-from joulescope.errors import SensorError
+from joulescope.daemon.sensor_choice import readiness
+from joulescope.errors import SensorChanged, SensorError
 from joulescope.hook.link import Link
 from joulescope.hook.wire import (
     SAMPLER,
@@ -270,3 +271,88 @@ def test_a_peer_that_does_not_listen_costs_nothing(make_bench: MakeBench) -> Non
     peer.close()
     bench.turn()
     assert bench.daemon._pipeline.sessions.open_count == 0
+
+
+def test_a_gpu_that_an_engine_names_is_asked_of_that_one(make_bench: MakeBench) -> None:
+    """An engine that cannot tell its GPUs came first and may be asked for any that is listed. It is not for
+    one that another engine is known to have, since it may not see it."""
+    bench = make_bench(sensor="engine", gpus=f"{GPU},{OTHER}")
+    unsure = bench.engine(instance="a")
+    assert unsure.heard() == Wanted(gpus=[GPU, OTHER])
+    assert bench.engine(GPU, instance="b").heard() == Wanted(gpus=[GPU])
+    assert unsure.heard() == Wanted(gpus=[OTHER])
+
+
+def test_a_sensor_that_is_opened_anew_asks_nobody_meanwhile(make_bench: MakeBench) -> None:
+    """MIG instances changed: the sensor will be back before an engine could start a process. Should it not
+    be, a sampler is asked for."""
+    bench = make_bench(sensor="nvml")
+    engine = bench.engine(GPU)
+    bench.own(opened(GPU))
+    bench.own(read(bench.clock.time_ns, GPU))
+    bench.own(SensorDown(0, SensorChanged("instances have changed"), 0.0))
+    assert engine.heard() is None
+    bench.own(opened(GPU))
+    assert engine.heard() is None
+    bench.own(SensorDown(0, SensorChanged("instances have changed"), 0.0))
+    bench.turn(2100 * MS)
+    assert engine.heard() == Wanted(gpus=[GPU])
+
+
+def test_a_gpu_that_is_gone_when_the_sensor_is_opened_anew_is_asked_for(make_bench: MakeBench) -> None:
+    """What was known before does not stay known."""
+    bench = make_bench(sensor="nvml")
+    engine = bench.engine(GPU, OTHER)
+    bench.own(opened(GPU, OTHER))
+    bench.own(SensorDown(0, SensorChanged("shows 1 GPU(s)"), 0.0))
+    bench.own(opened(GPU))
+    assert engine.heard() == Wanted(gpus=[OTHER])
+
+
+def test_what_is_wrong_with_a_meter_is_said_whoever_reads_it(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sampler itself has no log: a counter that stands still, and one that falls, are the sidecar's to
+    tell."""
+    bench = make_bench(sensor="engine")
+    bench.engine(GPU)
+    sampler = bench.sampler()
+    sampler.say(Gpu(gpu=GPU))
+    for joules in (*[50.0] * 12, 0.0):
+        bench.clock.time_ns += SECOND
+        sampler.say(Sample(gpu=GPU, time_ns=bench.clock.time_ns, energy_joules=joules, power_watts=300.0))
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert ["has stood still for 10 s" in warnings[0], "fell, as after" in warnings[1]] == [True, True]
+    assert len(warnings) == 2
+
+
+def test_samplers_poll_power_as_often_as_the_own_sensor_would(make_bench: MakeBench) -> None:
+    """Both rates are said; which one a GPU needs only its reader knows."""
+    bench = make_bench(sensor="engine", sample_hz=10.0, power_sample_hz=50.0)
+    assert bench.engine(GPU).heard() == Wanted(gpus=[GPU], sample_hz=10.0, power_sample_hz=50.0)
+
+
+def test_the_ready_page_names_a_gpu_that_nobody_reads(make_bench: MakeBench) -> None:
+    """The sidecar's own sensor reads one of an engine's two GPUs, and no sampler can read the other: that
+    joules are measured is true, and not the whole truth."""
+    bench = make_bench(sensor="nvml")
+    bench.engine(GPU, OTHER, "MIG-7")
+    bench.own(opened(GPU))
+    bench.own(read(bench.clock.time_ns, GPU))
+    bench.sampler().say(Bye(time_ns=0, reason="no driver there"))
+    bench.daemon.publish()
+    ready, said = readiness(bench.settings, bench.daemon.snapshot(), "", "no GPU is read: no driver there")
+    assert ready
+    assert said == (
+        f"engines can report and GPUs are read: {GPU} by nvml; engines use and nobody reads {OTHER}; "
+        "no GPU is read: no driver there"
+    )
+
+
+def test_who_wants_no_joules_is_not_told_of_any(make_bench: MakeBench) -> None:
+    """With sensor none the sidecar is ready, and reads no GPU."""
+    bench = make_bench(sensor="none")
+    bench.engine(GPU)
+    ready, said = readiness(bench.settings, bench.daemon.snapshot(), bench.daemon.sensor_error, "")
+    assert ready
+    assert "no energy is measured" in said

@@ -14,7 +14,7 @@ from joulescope.errors import SensorError, SensorLost
 from joulescope.hook.wire import SAMPLER, AnyRecord, Bye, Gpu, GpuStatus, Hello, Sample, Wanted, encode_frame
 from joulescope.inside.process import orphaned
 from joulescope.inside.station import SILENCE_NS, GivenUpError, Station, link_to
-from joulescope.model import CallTime, GpuInfo, GpuReading
+from joulescope.model import CallTime, GpuCapabilities, GpuInfo, GpuReading
 from joulescope.model import GpuStatus as Status
 from joulescope.sensors import Sensor
 from tests.hook.listener import PatientListener
@@ -117,6 +117,25 @@ def test_a_new_wish_replaces_the_old_one(bench: Bench) -> None:
     bench.turns_until(lambda: bench.of(Sample))
     bench.want(GPU, OTHER)
     bench.turns_until(lambda: any(each.gpu == OTHER for each in bench.of(Sample)))  # type: ignore[attr-defined]
+
+
+def test_short_power_readings_are_polled_as_often_as_they_need(tmp_path: Path) -> None:
+    """A GPU without a counter whose power is the mean of 10 ms: at one poll in ten seconds, which is wanted
+    of other GPUs, thirty samples would take minutes."""
+
+    class Old(Card):
+        def gpus(self) -> Sequence[GpuInfo]:
+            told = GpuCapabilities(power=True, architecture="pascal")
+            return [
+                GpuInfo(gpu, energy_source="power", sensor="nvml", capabilities=told) for gpu in self._gpus
+            ]
+
+    bench = Bench(tmp_path / "s", Old)
+    try:
+        bench.want(GPU, hertz=0.1)
+        bench.turns_until(lambda: len(bench.of(Sample)) >= 30)
+    finally:
+        bench.close()
 
 
 @pytest.mark.parametrize("hertz", [math.nan, math.inf, -1.0, 0.0, 1e12])

@@ -178,7 +178,7 @@ def test_a_power_that_cannot_be_is_not_held() -> None:
 def test_a_comparison_goes_on_in_the_next_meter() -> None:
     """A meter that is given up hands its sums on, so that they never fall."""
     first = fed(steady(30, watts=100, shown_watts=100))
-    second = Meter(INFO, comparison=first.comparison)
+    second = Meter(INFO, former=first)
     before = first.comparison.totals()
     for reading in steady(30, watts=100, shown_watts=100, start=100.0):
         second.add(reading)

@@ -287,3 +287,35 @@ def test_without_the_hosts_own_time_there_is_no_share() -> None:
     world = World()
     world.table.host = None
     assert world.processes.read({}) is None
+
+
+def test_engines_that_share_a_process_are_not_told_apart() -> None:
+    """Two engines of the SDK in one program: neither gets the other's time, and no figure is better than 0 s.
+    When one of them leaves, what the process spends from then on is the other's."""
+    world = World()
+    both: dict[str, list[tuple[int, int | None]]] = {"a": [(1, 10)], "b": [(2, 10)]}
+    world.table.rows = {10: ("x", 1.0, 1)}
+    world.read(**both)
+    world.table.rows = {10: ("x", 3.0, 1), 11: ("child", 5.0, 10)}
+    told = world.read(**both)
+    assert (told.engine_seconds, told.unseen_engines) == ({}, ("a", "b"))
+    for remaining in ("a", "b"):
+        world = World()
+        world.table.rows = {10: ("x", 1.0, 1)}
+        world.read(**both)
+        world.table.rows = {10: ("x", 3.0, 1)}
+        world.read(**{remaining: both[remaining]})
+        world.table.rows = {10: ("x", 4.5, 1)}
+        told = world.read(**{remaining: both[remaining]})
+        assert (told.engine_seconds[remaining], told.unseen_engines) == (1.5, ())
+
+
+def test_a_process_stays_its_engines_while_one_connection_is_left() -> None:
+    """Engine and worker may be one process with two connections, of which the later may end first."""
+    world = World()
+    world.table.rows = {10: ("x", 1.0, 1)}
+    world.read(a=[(1, 10), (2, 10)])
+    world.table.rows = {10: ("x", 3.0, 1)}
+    world.read(a=[(1, 10)])
+    world.table.rows = {10: ("x", 4.0, 1)}
+    assert world.read(a=[(1, 10)]).engine_seconds == {"a": 3.0}
