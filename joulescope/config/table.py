@@ -97,7 +97,7 @@ class Settings:
     )
     sample_hz: float = _setting(
         20.0,
-        Number(0.1, 1000.0, "polls a second"),
+        Number(1.0, 1000.0, "polls a second"),
         "Polls of every GPU a second. The driver's energy counter ticks about ten times a second.",
     )
     power_sample_hz: float = _setting(
