@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat
-    rows = [measure(batch, window, repeat) for window in WINDOWS_SECONDS for batch in BATCHES]
+    rows = [measure(batch, window, repeat) for batch in BATCHES for window in WINDOWS_SECONDS]
     report = {"machine": machine("joulescope-inference", "numpy"), "repeat": repeat, "rows": rows}
     save("attribution_speed", report, text_of(report))
 

@@ -93,8 +93,8 @@ def test_every_block_is_used_or_its_reason_is_told(done: Done) -> None:
 def test_the_meter_was_looked_at_before_and_under_load(done: Done) -> None:
     """The sensor's page has both states, and what the GPU's clocks did meanwhile."""
     sensor = done.report("gpu_sensor")
-    assert sensor["idle"]["call_us"]["energy"]["count"] > 10
-    assert sensor["load"]["call_us"]["energy"]["count"] > 10
+    assert sensor["idle"]["call_us"]["energy"]["count"] > 5
+    assert sensor["load"]["call_us"]["energy"]["count"] > 5
     assert sensor["during"]["states"] > 5
     assert sensor["gpu"]["cannot_tell"] == []
 
