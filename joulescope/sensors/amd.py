@@ -31,12 +31,6 @@ _logger = logging.getLogger(__name__)
 SLOW_PERIOD_NS = NANOSECONDS_PER_SECOND
 """How often memory and load are read; in between, the last answer is handed out again."""
 
-RETRY_FIRST_NS = NANOSECONDS_PER_SECOND // 4
-RETRY_LAST_NS = 30 * NANOSECONDS_PER_SECOND
-"""A GPU that failed is left alone for this long; the pause doubles from the first to the last."""
-
-_FAILURES_UNTIL_LOST = 3
-
 
 class _NonsenseError(Exception):
     """A call succeeded with a value that cannot be true."""
@@ -114,21 +108,21 @@ class AmdSensor:
         """
         readings: list[GpuReading] = []
         for gpu in self._gpus:
-            if gpu.failures_in_a_row and self._now_ns() < gpu.retry_ns:
+            if gpu.health.rests(self._now_ns):
                 continue
             try:
                 readings.append(self._read_gpu(gpu))
             except (self._api.AmdSmiException, _NonsenseError) as error:
-                self._fail(gpu, code_of(error), meaning_of(error))
+                gpu.health.failed(self._now_ns(), code_of(error), meaning_of(error))
             else:
-                gpu.failures_in_a_row = 0
+                gpu.health.answered()
         if not readings:
             self._raise_if_lost()
         return readings
 
     def read_failures(self) -> dict[str, int]:
         """Calls that failed or told nonsense, by GPU; calls left out while a GPU rests do not count."""
-        return {gpu.info.gpu: gpu.failures for gpu in self._gpus}
+        return {gpu.info.gpu: gpu.health.failures for gpu in self._gpus}
 
     def call_times(self) -> Mapping[str, CallTime]:
         return self._times.told()
@@ -168,7 +162,7 @@ class AmdSensor:
         """Power of a GPU that has a counter: welcome, but not needed."""
         told = self._times.timed("power", answer, self._api, self._api.amdsmi_get_power_info, gpu.handle)
         watts = None if told is None else power_watts(told)
-        gpu.failures += watts is None
+        gpu.health.failures += watts is None
         return watts
 
     def _check_course(self, gpu: AmdGpu, joules: float | None) -> None:
@@ -189,21 +183,13 @@ class AmdSensor:
         gpu.memory_used_bytes = memory_bytes(self._api, self._api.amdsmi_get_gpu_memory_usage, gpu.handle)
         activity = answer(self._api, self._api.amdsmi_get_gpu_activity, gpu.handle)
         gpu.busy_ratio = None if activity is None else busy_ratio(activity)
-        gpu.failures += (gpu.memory_used_bytes is None) + (activity is None)
-
-    def _fail(self, gpu: AmdGpu, code: int, meaning: str) -> None:
-        gpu.failures += 1
-        gpu.failures_in_a_row += 1
-        gpu.error = (code, meaning)
-        pause_ns = min(RETRY_FIRST_NS << min(gpu.failures_in_a_row - 1, 10), RETRY_LAST_NS)
-        gpu.retry_ns = self._now_ns() + pause_ns
+        gpu.health.failures += (gpu.memory_used_bytes is None) + (activity is None)
 
     def _raise_if_lost(self) -> None:
         """Raises unless some GPU may still come back by itself."""
-        for gpu in self._gpus:
-            if gpu.error[0] not in GONE and gpu.failures_in_a_row < _FAILURES_UNTIL_LOST:
-                return
-        code, meaning = self._gpus[0].error
+        if not all(gpu.health.is_lost(GONE) for gpu in self._gpus):
+            return
+        code, meaning = self._gpus[0].health.error
         raise SensorLost(str(fault("no GPU answers any more", code, meaning)))
 
 

@@ -17,6 +17,7 @@ from joulescope.model import GpuCapabilities, GpuInfo
 from joulescope.sensors.amd_faults import ABSENT, code_of, fault, meaning_of
 from joulescope.sensors.amd_values import cap_watts, energy_joules, number, power_watts
 from joulescope.sensors.amd_values import uuid as uuid_of
+from joulescope.sensors.health import Health
 
 _NO_METER = (
     "it has neither an energy counter nor a power reading (the second die of an MI250, whose joules are in"
@@ -45,11 +46,7 @@ class AmdGpu:
     busy_ratio: float | None = None
     slow_due_ns: int = 0
     """When memory and load are read again."""
-    failures: int = 0
-    failures_in_a_row: int = 0
-    retry_ns: int = 0
-    error: tuple[int, str] = (0, "")
-    """AMD SMI's code and words of the last failure."""
+    health: Health = field(default_factory=Health)
 
 
 @dataclass(slots=True)

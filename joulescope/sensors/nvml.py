@@ -36,12 +36,6 @@ SLOW_PERIOD_NS = NANOSECONDS_PER_SECOND
 SLOW_SHARE = 10
 """They are read less often where the driver is slow: a tenth of the time at most goes into them."""
 
-RETRY_FIRST_NS = NANOSECONDS_PER_SECOND // 4
-RETRY_LAST_NS = 30 * NANOSECONDS_PER_SECOND
-"""A GPU that failed is left alone for this long; the pause doubles from the first to the last."""
-
-_FAILURES_UNTIL_LOST = 3
-
 
 class _NonsenseError(Exception):
     """A call succeeded with a value that cannot be true."""
@@ -142,15 +136,15 @@ class NvmlSensor:
         readings: list[GpuReading] = []
         failed: list[NvmlGpu] = []
         for gpu in self._gpus:
-            if gpu.failures_in_a_row and self._now_ns() < gpu.retry_ns:
+            if gpu.health.rests(self._now_ns):
                 continue
             try:
                 readings.append(self._read_gpu(gpu))
             except (self._error, _NonsenseError) as error:
-                self._fail(gpu, error.value, str(error))
+                gpu.health.failed(self._now_ns(), error.value, str(error))
                 failed.append(gpu)
             else:
-                gpu.failures_in_a_row = 0
+                gpu.health.answered()
                 self._troubles.answered(f"GPU {gpu.info.gpu}")
                 if gpu.parts is not None:
                     readings += self._read_instances(gpu, gpu.parts)
@@ -158,13 +152,13 @@ class NvmlSensor:
             self._raise_if_lost()
             return readings
         for gpu in failed:  # where none answers the sensor will say so, for all of them
-            self._troubles.failed(f"GPU {gpu.info.gpu}", said(*gpu.error))
+            self._troubles.failed(f"GPU {gpu.info.gpu}", said(*gpu.health.error))
         self._look_around(readings[-1].time_ns)
         return readings
 
     def read_failures(self) -> dict[str, int]:
         """Calls that failed or told nonsense, by GPU; calls left out while a GPU rests do not count."""
-        failures = {gpu.info.gpu: gpu.failures for gpu in self._gpus}
+        failures = {gpu.info.gpu: gpu.health.failures for gpu in self._gpus}
         for gpu in self._gpus:
             failures.update({} if gpu.parts is None else gpu.parts.failures)
         return failures
@@ -184,7 +178,7 @@ class NvmlSensor:
         _shut_down(self._api)
 
     def _read_gpu(self, gpu: NvmlGpu) -> GpuReading:
-        if gpu.failures_in_a_row:
+        if gpu.health.failures_in_a_row:
             gpu.handle = self._api.nvmlDeviceGetHandleByUUID(gpu.info.gpu)
         counted = gpu.info.energy_source == "counter"
         power_mw = self._instant_mw if gpu.by_instant else self._power_mw
@@ -259,21 +253,12 @@ class NvmlSensor:
             raise SensorChanged(changed)
         return parts.read(gpu.handle, now_ns)
 
-    def _fail(self, gpu: NvmlGpu, code: int, meaning: str) -> None:
-        gpu.failures += 1
-        gpu.failures_in_a_row += 1
-        gpu.error = (code, meaning)
-        pause_ns = min(RETRY_FIRST_NS << min(gpu.failures_in_a_row - 1, 10), RETRY_LAST_NS)
-        gpu.retry_ns = self._now_ns() + pause_ns
-
     def _raise_if_lost(self) -> None:
         """Raises unless some GPU may still come back by itself."""
-        for gpu in self._gpus:
-            if gpu.error[0] not in GONE and gpu.failures_in_a_row < _FAILURES_UNTIL_LOST:
-                return
-        code, meaning = self._gpus[0].error
-        reason = fault("no GPU answers any more", code, meaning)
-        raise SensorLost(str(reason))
+        if not all(gpu.health.is_lost(GONE) for gpu in self._gpus):
+            return
+        code, meaning = self._gpus[0].health.error
+        raise SensorLost(str(fault("no GPU answers any more", code, meaning)))
 
 
 def opener(clock: Clock, gpus: Sequence[str] | None, mig: str = "refuse") -> Callable[[], NvmlSensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from joulescope.errors import SensorError
 from joulescope.model import GpuCapabilities, GpuInfo, GpuStatus
+from joulescope.sensors.health import Health
 from joulescope.sensors.nvml_capabilities import answer, capabilities_of, reasons_call
 from joulescope.sensors.nvml_faults import ABSENT, fault
 from joulescope.sensors.nvml_gpm import Gpm
@@ -52,11 +53,7 @@ class NvmlGpu:
     sm_utilization_ratio: float | None = None
     slow_due_ns: int = 0
     """When memory, utilisation and status are read again."""
-    failures: int = 0
-    failures_in_a_row: int = 0
-    retry_ns: int = 0
-    error: tuple[int, str] = (0, "")
-    """NVML's code and words of the last failure."""
+    health: Health = field(default_factory=Health)
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ class StatusReader:
 
     def refuse(self, gpu: NvmlGpu, name: str, why: str) -> None:
         """Counts, and says once, that a call has told nothing that can be used."""
-        gpu.failures += 1
+        gpu.health.failures += 1
         self._troubles.failed(_part(gpu, name), f"{why}. Its joules are measured all the same.")
 
     def _hertz(self, gpu: NvmlGpu, name: str, clock: int) -> float | None:
