@@ -149,7 +149,7 @@ def _probe_gpu(api: ModuleType, uuid: str, index: int, handle: Any, driver_versi
         gpu=uuid,
         name=_text(api, api.nvmlDeviceGetName, handle),
         index=index,
-        power_limit_watts=_power_limit_watts(api, handle),
+        power_limit_watts=watts(answer(api, api.nvmlDeviceGetEnforcedPowerLimit, handle)) or None,
         memory_total_bytes=int(memory.total) or None if memory is not None else None,
         driver_version=driver_version,
         energy_source="counter" if counts else "power",
@@ -188,19 +188,19 @@ def _tells(
 ) -> bool:
     """False if the GPU cannot answer, or answers nonsense; a passing trouble counts as True."""
     try:
-        answer = call(handle)
+        told = call(handle)
     except api.NVMLError as error:
         return error.value not in ABSENT
-    return not isinstance(answer, int) or answer < impossible
+    return not isinstance(told, int) or told < impossible
 
 
 def _text(api: ModuleType, call: Callable[..., Any], *arguments: Any) -> str:
     return answer(api, call, *arguments) or ""
 
 
-def _power_limit_watts(api: ModuleType, handle: Any) -> float | None:
-    limit_mw = answer(api, api.nvmlDeviceGetEnforcedPowerLimit, handle)
-    return limit_mw / MILLI if limit_mw is not None and 0 < limit_mw < MAX_MILLIWATTS else None
+def watts(milliwatts: int | None) -> float | None:
+    """Power from NVML's milliwatts, ``None`` where they are missing or nonsense."""
+    return milliwatts / MILLI if milliwatts is not None and milliwatts < MAX_MILLIWATTS else None
 
 
 def _nothing_found(handles: Mapping[str, object], skipped: Mapping[str, str]) -> SensorError:

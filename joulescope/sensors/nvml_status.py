@@ -14,7 +14,7 @@ from joulescope.model import GpuStatus
 from joulescope.sensors.call_times import CallTimes
 from joulescope.sensors.nvml_capabilities import SCOPE_GPU, SCOPE_MEMORY, SCOPE_MODULE, reasons_call
 from joulescope.sensors.nvml_faults import said
-from joulescope.sensors.nvml_probe import MAX_MILLIWATTS, MILLI, NvmlGpu
+from joulescope.sensors.nvml_probe import NvmlGpu, watts
 from joulescope.sensors.troubles import Troubles
 
 _MEGA = 1e6
@@ -59,7 +59,7 @@ class StatusReader:
         gpu.status = GpuStatus(
             gpu.info.gpu,
             now_ns,
-            power_limit_watts=_watts(limit_mw) or None,
+            power_limit_watts=watts(limit_mw) or None,
             power_instant_watts=powers.get(SCOPE_GPU),
             module_power_watts=powers.get(SCOPE_MODULE),
             memory_power_watts=powers.get(SCOPE_MEMORY),
@@ -106,9 +106,9 @@ class StatusReader:
         answers = self.ask(gpu, "fields", self._api.nvmlDeviceGetFieldValues, fields)
         found: dict[int, float] = {}
         for scope, field in zip(scopes, answers or (), strict=False):
-            watts = _watts(field.value.uiVal) if field.nvmlReturn == 0 else None
-            if watts is not None:
-                found[scope] = watts
+            power_watts = watts(field.value.uiVal) if field.nvmlReturn == 0 else None
+            if power_watts is not None:
+                found[scope] = power_watts
         return found
 
     def _gpm(self, gpu: NvmlGpu, now_ns: int) -> dict[str, float]:
@@ -124,7 +124,3 @@ def _part(gpu: NvmlGpu, name: str) -> str:
 def throttle_reasons(bits: int) -> frozenset[str]:
     """What the bits of NVML's answer say; bits that are not known are left out."""
     return frozenset(reason for bit, reason in _REASONS.items() if bits & bit)
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    return milliwatts / MILLI if milliwatts is not None and milliwatts < MAX_MILLIWATTS else None
