@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from joulescope.export.metric import Point, Read, clean, per_label
@@ -62,11 +63,14 @@ def of_status(value: Callable[[GpuStatus], Number]) -> Read:
 
 def traffic(link: str) -> Read:
     """Bytes a second over a link (``pcie``, ``nvlink``), by GPU and direction as the GPU sees it."""
+    directions = {
+        direction: of_status(operator.attrgetter(f"{link}_{direction}_bytes_per_second"))
+        for direction in ("received", "sent")
+    }
 
     def read(snapshot: Snapshot) -> Iterator[Point]:
-        for direction in ("received", "sent"):
-            name = f"{link}_{direction}_bytes_per_second"
-            for point in of_status(lambda status, name=name: getattr(status, name))(snapshot):  # type: ignore[misc]
+        for direction, of_direction in directions.items():
+            for point in of_direction(snapshot):
                 yield Point((*point.labels, direction), point.value)
 
     return read
