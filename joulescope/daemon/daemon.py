@@ -25,6 +25,7 @@ from joulescope.export.http_server import HttpServer
 from joulescope.export.otlp import create_resource, metrics_enabled, traces_enabled
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
+from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
@@ -92,8 +93,11 @@ class Daemon:
             self._pipeline.sensor_down()
         self._sampler = open_sensor and _sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
+        self._history = History()
         self._http = HttpServer(
-            settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
+            settings.listen_host,
+            settings.listen_port,
+            create_app(self.snapshot, self.ready, history=self._history),
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
@@ -334,6 +338,7 @@ class Daemon:
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         self._snapshot = self._surroundings.beside(snapshot)
+        self._history.note(self._snapshot)
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

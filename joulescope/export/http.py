@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
+from joulescope.export.page import page_routes
+from joulescope.export.page.history import History
 from joulescope.export.prometheus import Exposition
 from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.model import Snapshot
@@ -31,12 +32,14 @@ def create_app(
     *,
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
+    history: History | None = None,
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``.
+    """``/metrics``, ``/api/snapshot``, the live page at ``/``, ``/-/healthy`` and ``/-/ready``.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
-    the making, the answer is 503; health and readiness are always answered.
+    the making, the answer is 503; health and readiness are always answered. ``history`` is what the live page can look
+    back on.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
     slots = threading.BoundedSemaphore(max_concurrent_scrapes)
@@ -49,10 +52,6 @@ def create_app(
     def snapshot(request: Request) -> Response:
         return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
 
-    def landing(request: Request) -> Response:
-        policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        return HTMLResponse(render_landing(get_snapshot()), headers={**NO_STORE, **policy})
-
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("joulescope is healthy\n")
 
@@ -62,7 +61,7 @@ def create_app(
 
     return Starlette(
         routes=[
-            Route("/", _bounded(landing, slots)),
+            *page_routes(get_snapshot, history or History(), lambda make: _bounded(make, slots)),
             Route("/metrics", _bounded(metrics, slots)),
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/-/healthy", healthy),

@@ -1,0 +1,142 @@
+// From snapshots and points to the figures that are shown. Pure functions; a figure that is a difference says
+// over which time. null means: not known.
+
+/** @typedef {import("./types.d.ts").Point} Point */
+/** @typedef {import("./types.d.ts").Snapshot} Snapshot */
+/** @typedef {import("./types.d.ts").Engine} Engine */
+/** @typedef {import("./types.d.ts").ByReason} ByReason */
+
+export const PARTS = ["prefill", "decode", "idle", "overhead", "unattributed"];
+export const KEPT_SECONDS = 600;
+export const NOW_SECONDS = 10;
+export const TREND_SECONDS = 30;
+
+/** @param {Iterable<number>} values */
+export const sum = (values) => Array.from(values).reduce((total, each) => total + each, 0);
+
+/** @param {ByReason | undefined} byReason */
+export const total = (byReason) => sum(Object.values(byReason ?? {}));
+
+/** The points of the last so many seconds before an instant.
+ * @param {Point[]} points @param {number} seconds @param {number} until */
+export const within = (points, seconds, until) => points.filter((point) => point.t > until - seconds && point.t <= until);
+
+/** Joins points that came later to those at hand; the newest ten minutes of them.
+ * @param {Point[]} old @param {Point[]} more @param {number} keptSeconds @returns {Point[]} */
+export function joined(old, more, keptSeconds = KEPT_SECONDS) {
+  if (!more.length) return old;
+  const first = more[0].t;
+  const all = old.filter((point) => point.t < first).concat(more);
+  const until = all[all.length - 1].t;
+  return all.filter((point) => point.t > until - keptSeconds);
+}
+
+/** Mean watts by part over some points; null where nothing was accounted. @param {Point[]} points */
+export function meanWatts(points) {
+  const told = points.filter((point) => point.w);
+  const seconds = sum(told.map((point) => point.s));
+  if (!(seconds > 0)) return null;
+  return PARTS.map((_, part) => sum(told.map((point) => (point.w?.[part] ?? 0) * point.s)) / seconds);
+}
+
+/** Joules, output and accounted seconds of one engine, or of all. @param {Point[]} points @param {string} [engine] */
+export function taken(points, engine) {
+  const found = { joules: 0, output: 0, seconds: 0 };
+  for (const point of points) {
+    const rows = engine === undefined ? Object.values(point.e) : engine in point.e ? [point.e[engine]] : [];
+    for (const row of rows) {
+      found.joules += row[0] ?? 0;
+      found.output += row[1] ?? 0;
+    }
+    if (rows.length) found.seconds += point.s;
+  }
+  return found;
+}
+
+/** @param {Point[]} points @param {string} [engine] */
+export function perOutput(points, engine) {
+  const { joules, output } = taken(points, engine);
+  return output > 0 ? joules / output : null;
+}
+
+/** Joules per output over time: at each point the ratio of the points of the last half minute.
+ * @param {Point[]} points @param {string} [engine] @returns {{t: number, y: number | null}[]} */
+export function trend(points, engine) {
+  let from = 0;
+  let joules = 0;
+  let output = 0;
+  /** @param {Point} point @param {1 | -1} sign */
+  const add = (point, sign) => {
+    const one = taken([point], engine);
+    joules += sign * one.joules;
+    output += sign * one.output;
+  };
+  return points.map((point) => {
+    add(point, 1);
+    while (points[from].t <= point.t - TREND_SECONDS) add(points[from++], -1);
+    return { t: point.t, y: output > 0 ? Math.max(joules, 0) / output : null };
+  });
+}
+
+/** Sum over engines and GPUs by phase. @param {Engine[]} engines */
+export function byPhase(engines) {
+  /** @type {ByReason} */
+  const found = { prefill: 0, decode: 0 };
+  for (const engine of engines)
+    for (const phases of Object.values(engine.attributed_joules))
+      for (const [phase, joules] of Object.entries(phases)) found[phase] = (found[phase] ?? 0) + joules;
+  return found;
+}
+
+/** The whole account since the sidecar started, in the order of PARTS. @param {Snapshot} snapshot */
+export function balance(snapshot) {
+  const phases = byPhase(snapshot.engines);
+  const parts = [
+    phases.prefill,
+    phases.decode,
+    sum(snapshot.gpus.map((gpu) => gpu.idle_joules)),
+    sum(snapshot.gpus.map((gpu) => total(gpu.overhead_joules))),
+    sum(snapshot.gpus.map((gpu) => total(gpu.unattributed_joules))),
+  ];
+  return { parts, measured: sum(snapshot.gpus.map((gpu) => gpu.measured_joules)) };
+}
+
+/** Sums of many records by reason. @param {(ByReason | undefined)[]} many @returns {ByReason} */
+export function merged(many) {
+  /** @type {ByReason} */
+  const found = {};
+  for (const each of many) for (const [reason, value] of Object.entries(each ?? {})) found[reason] = (found[reason] ?? 0) + value;
+  return found;
+}
+
+/** Joules that went to nobody or came to nothing, by kind and reason, greatest first.
+ * @param {Snapshot} snapshot */
+export function losses(snapshot) {
+  const { gpus, engines } = snapshot;
+  const kinds = /** @type {[string, ByReason][]} */ ([
+    ["idle", { idle: sum(gpus.map((gpu) => gpu.idle_joules)) }],
+    ["overhead", merged(gpus.map((gpu) => gpu.overhead_joules))],
+    ["unattributed", merged(gpus.map((gpu) => gpu.unattributed_joules))],
+    ["wasted", merged(engines.map((engine) => engine.wasted_joules))],
+  ]);
+  return kinds
+    .flatMap(([kind, reasons]) => Object.entries(reasons).map(([reason, joules]) => ({ kind, reason, joules })))
+    .sort((a, b) => b.joules - a.joules);
+}
+
+/** What cache hits saved. @param {Engine[]} engines */
+export const avoided = (engines) =>
+  sum(engines.map((engine) => (typeof engine.avoided_joules === "number" ? engine.avoided_joules : total(engine.avoided_joules))));
+
+/** Sum of what GPUs may draw; null unless each tells its limit. @param {Snapshot} snapshot */
+export function limitWatts(snapshot) {
+  const limits = snapshot.gpus.filter((gpu) => !gpu.info.parent).map((gpu) => gpu.reading?.status?.power_limit_watts ?? gpu.info.power_limit_watts);
+  return limits.length && limits.every((limit) => typeof limit === "number") ? sum(/** @type {number[]} */ (limits)) : null;
+}
+
+/** The oldest snapshot that is at most so many seconds older than the last. @param {Snapshot[]} past
+ * @param {Snapshot} now @param {number} seconds */
+export const before = (past, now, seconds) => past.find((each) => now.time_ns - each.time_ns <= seconds * 1e9 && each.time_ns < now.time_ns);
+
+/** Whether two snapshots are of one run of the sidecar. @param {Snapshot} a @param {Snapshot} b */
+export const sameRun = (a, b) => a.sidecar.start_wall_seconds === b.sidecar.start_wall_seconds && a.time_ns <= b.time_ns;
