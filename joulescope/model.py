@@ -250,6 +250,35 @@ class FinishedRequest:
     method_version: str = METHOD_VERSION
 
 
+OPEN_PHASES = ("waiting", "prefill", "decode", "ended")
+"""Where an open request is: in the queue (again, if it was preempted); computing its prompt (or recomputing);
+generating; ended, while the joules of its last steps are not divided yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What a request whose account is not closed has used so far. Joules lag by half a second or so."""
+
+    request_id: str
+    external_id: str
+    engine: str
+    model: str
+    lora: str
+    kind: str
+    start_ns: int
+    first_token_ns: int | None
+    phase: str
+    """Of :data:`OPEN_PHASES`."""
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    preemptions: int
+    attributed_joules: float | None
+    """``None`` before anything of it was measured."""
+    prefill_joules: float | None
+    marginal_joules: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class HistogramState:
     """Cumulative histogram with the last exemplar of each bucket.
