@@ -89,7 +89,11 @@ class Daemon:
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._http = HttpServer(
-            settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
+            settings.listen_host,
+            settings.listen_port,
+            create_app(
+                self.snapshot, self.ready, get_requests=lambda: (self.open_requests(), self.recent_requests())
+            ),
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
