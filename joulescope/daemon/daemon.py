@@ -93,7 +93,12 @@ class Daemon:
         self._http = HttpServer(
             settings.listen_host,
             settings.listen_port,
-            create_app(self.snapshot, self.ready, history=self._history),
+            create_app(
+                self.snapshot,
+                self.ready,
+                get_requests=lambda: (self.open_requests(), self.recent_requests()),
+                history=self._history,
+            ),
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)

@@ -172,7 +172,8 @@ def render_landing(snapshot: Snapshot, folder: str, modules: Sequence[str]) -> s
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS}"></noscript>'
-        f'<link rel="icon" href="{folder}/icon.svg"><link rel="stylesheet" href="{folder}/page.css">{preloads}'
+        f'<link rel="icon" href="{folder}/icon.svg">{preloads}'
+        f'<link rel="stylesheet" href="{folder}/page.css">'
         f'<script type="module" blocking="render" src="{folder}/main.js"></script></head><body>'
         f'<div id="drawn">{_drawn(snapshot)}</div><div id="live" hidden></div>'
         f'<script type="application/json" id="first">{_embedded(snapshot)}</script></body></html>'
@@ -190,7 +191,8 @@ def _drawn(snapshot: Snapshot) -> str:
     links = "".join(f'<a href="{path}">{text}</a>' for path, text in LINKS)
     return (
         f"<header><h1>joulescope {escape(__version__)}</h1>"
-        f"<p>Energy divided by {escape(METHOD)} version {escape(METHOD_VERSION)}.</p><nav>{links}</nav></header>"
+        f"<p>Energy divided by {escape(METHOD)} version {escape(METHOD_VERSION)}.</p>"
+        f"<nav>{links}</nav></header>"
         f"<h2>Energy balance</h2>{_balance(snapshot.gpus)}<h2>GPUs</h2>{gpus}<h2>Engines</h2>{engines}"
         f"{_host(snapshot.host.domains)}"
     )

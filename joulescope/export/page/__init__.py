@@ -50,7 +50,9 @@ def page_routes(
             body = history.encode(float(since))
         except ValueError:
             return PlainTextResponse(
-                "since: not a number; give the time of the last point that you have, in seconds\n", 400, NO_STORE
+                "since: not a number; give the time of the last point that you have, in seconds\n",
+                400,
+                NO_STORE,
             )
         return compressed(request, body, "application/json", NO_STORE)
 
