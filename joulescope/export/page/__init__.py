@@ -1,8 +1,8 @@
 """The live page of the sidecar: its routes, its files, and the minutes that it can look back on.
 
 ``/`` is drawn by the server (:mod:`joulescope.export.landing`) and taken over by the modules in ``static``
-where a browser runs scripts. They ask for ``api/snapshot``, ``api/history``, ``api/requests`` and ``-/ready``,
-all relative, and for nothing else.
+where a browser runs scripts. They ask for ``api/snapshot``, ``api/history``, ``api/requests`` and
+``-/ready``, all relative, and for nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The last minutes as points, so that a page that is opened now has a past.
 
-A point holds differences between two snapshots. Watts are joules over the time that was *accounted*, not over
-the time between the looks: energy is settled in pieces of half a second, and a look finds three or five of them.
+A point holds differences between two snapshots. Watts are joules over the time that was *accounted*, not
+over the time between the looks: energy is settled in pieces of half a second, and a look finds three or five.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class _GpuMark:
 class _EngineMark:
     joules: float
     output: int
+    actual_joules: float | None
+    expected_joules: float | None
 
 
 class History:
@@ -67,8 +69,9 @@ class History:
     def encode(self, since_wall_seconds: float = 0.0) -> bytes:
         """JSON of the points after an instant: ``{"start", "step_seconds", "parts", "points"}``.
 
-        A point is ``{"t", "s", "gpus", "w", "e"}``: wall time; seconds accounted; GPUs whose joules are in it;
-        watts by part, ``null`` where no GPU was accounted; by engine ``[joules, output, running, waiting]``.
+        A point is ``{"t", "s", "gpus", "w", "e"}``: wall time; seconds accounted; GPUs whose joules are in
+        it; watts by part, ``null`` where no GPU was accounted; by engine joules and output, and where there is a
+        baseline actual and expected joules of the work that was compared.
         """
         with self._lock:
             points = [encoded for time, encoded in self._points if time > since_wall_seconds]
@@ -115,16 +118,16 @@ class History:
         figures: dict[str, list[float | None]] = {}
         marks: dict[str, _EngineMark] = {}
         for totals in engines[:MAX_ENGINES]:
-            now = _EngineMark(sum(totals.attributed_joules.values()), totals.tokens.get("generated", 0))
-            before = self._engines.get(totals.info.engine, _EngineMark(0.0, 0))
+            now = _engine_mark(totals)
+            before = self._engines.get(totals.info.engine, _EngineMark(0.0, 0, None, None))
             marks[totals.info.engine] = now
             if now.joules < before.joules or now.output < before.output:
                 continue
             figures[_text(totals.info.engine)] = [
                 round(now.joules - before.joules, 6),
                 now.output - before.output,
-                totals.running if totals.up else None,
-                totals.waiting if totals.up else None,
+                _risen(now.actual_joules, before.actual_joules),
+                _risen(now.expected_joules, before.expected_joules),
             ]
         self._engines = marks
         return figures
@@ -147,6 +150,21 @@ def _phases_by_gpu(engines: tuple[EngineTotals, ...]) -> dict[str, dict[str, flo
             phases = found.setdefault(gpu, {})
             phases[phase] = phases.get(phase, 0.0) + joules
     return found
+
+
+def _engine_mark(totals: EngineTotals) -> _EngineMark:
+    baseline = getattr(totals, "baseline", None)
+    return _EngineMark(
+        sum(totals.attributed_joules.values()),
+        totals.tokens.get("generated", 0),
+        None if baseline is None else baseline.actual_joules,
+        None if baseline is None else baseline.expected_joules,
+    )
+
+
+def _risen(now: float | None, before: float | None) -> float | None:
+    """``None`` unless both are known and the counter did not fall."""
+    return None if now is None or before is None or now < before else round(now - before, 6)
 
 
 def _text(name: str) -> str:

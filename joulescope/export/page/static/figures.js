@@ -10,6 +10,8 @@ export const PARTS = ["prefill", "decode", "idle", "overhead", "unattributed"];
 export const KEPT_SECONDS = 600;
 export const NOW_SECONDS = 10;
 export const TREND_SECONDS = 30;
+const SPANS = [60, 120, 300, KEPT_SECONDS];
+const FIRST_SECONDS = 6;
 
 /** @param {Iterable<number>} values */
 export const sum = (values) => Array.from(values).reduce((total, each) => total + each, 0);
@@ -60,22 +62,44 @@ export function perOutput(points, engine) {
 }
 
 /** Joules per output over time: at each point the ratio of the points of the last half minute.
- * @param {Point[]} points @param {string} [engine] @returns {{t: number, y: number | null}[]} */
+ * @param {Point[]} points @param {string} [engine] @returns {{t: number, y: number | null, expected: number | null}[]} */
 export function trend(points, engine) {
   let from = 0;
-  let joules = 0;
-  let output = 0;
+  let [joules, output] = [0, 0];
   /** @param {Point} point @param {1 | -1} sign */
   const add = (point, sign) => {
     const one = taken([point], engine);
     joules += sign * one.joules;
     output += sign * one.output;
   };
-  return points.map((point) => {
+  return points.map((point, at) => {
     add(point, 1);
     while (points[from].t <= point.t - TREND_SECONDS) add(points[from++], -1);
-    return { t: point.t, y: output > 0 ? Math.max(joules, 0) / output : null };
+    // The first seconds are prompts that have no output yet.
+    const told = output > 0 && point.t - points[0].t >= FIRST_SECONDS;
+    const y = told ? Math.max(joules, 0) / output : null;
+    const ratio = y === null ? null : index(points.slice(from, at + 1), engine);
+    return { t: point.t, y, expected: y === null || ratio === null ? null : y / ratio };
   });
+}
+
+/** What the work cost over what the same work should cost by the baseline; null where that is not known.
+ * @param {Point[]} points @param {string} [engine] */
+export function index(points, engine) {
+  let [actual, expected] = [0, 0];
+  for (const point of points)
+    for (const [name, row] of Object.entries(point.e)) {
+      if ((engine !== undefined && name !== engine) || row[2] === null || row[3] === null) continue;
+      actual += row[2] ?? 0;
+      expected += row[3] ?? 0;
+    }
+  return expected > 0 ? actual / expected : null;
+}
+
+/** How much of the past a chart shows: a young sidecar has little. @param {Point[]} points @param {number} until */
+export function span(points, until) {
+  const there = points.length ? until - points[0].t : 0;
+  return SPANS.find((seconds) => seconds >= there) ?? KEPT_SECONDS;
 }
 
 /** Sum over engines and GPUs by phase. @param {Engine[]} engines */

@@ -4,12 +4,15 @@
 import { h, render } from "./vendor/preact.module.js";
 import { joined, sameRun } from "./figures.js";
 import { Poller, Refusal, ask } from "./poll.js";
-import { page } from "./view.js";
+import { page, title } from "./view.js";
 
 /** @typedef {import("./types.d.ts").State} State */
 
 const PERIOD_MS = 1000;
 const READY_EVERY = 5;
+const FINISHED_EVERY = 3;
+const MOST_REQUESTS = 256;
+const FEW_REQUESTS = 16;
 const PAST_SECONDS = 65;
 const PAST_STEP_NS = 2e9;
 const CUT_AFTER_FAILURES = 2;
@@ -37,6 +40,7 @@ let historyStart = 0;
 const live = /** @type {HTMLElement} */ (document.getElementById("live"));
 
 function draw() {
+  document.title = title(state);
   render(h(page, { s: state, acts, now: performance.now() }), live);
 }
 
@@ -67,9 +71,15 @@ async function takeHistory() {
 }
 
 async function takeRequests() {
-  const answer = await ask("api/requests", [404]);
+  // All that are told only where they can be seen, and the finished ones not each time.
+  const { sort, all } = state;
+  const open = all.open || sort.open.column !== "joules" || !sort.open.down ? MOST_REQUESTS : FEW_REQUESTS;
+  const finished = turns % FINISHED_EVERY === 0 ? MOST_REQUESTS : 0;
+  const answer = await ask(`api/requests?open=${open}&finished=${finished}`, [404]);
   state.requestsTold = answer.status !== 404;
+  const old = state.requests?.finished ?? [];
   state.requests = state.requestsTold ? JSON.parse(answer.text) : null;
+  if (state.requests && !finished) state.requests.finished = old;
 }
 
 async function takeReadiness() {
@@ -81,7 +91,8 @@ async function turn() {
   take(JSON.parse((await ask("api/snapshot")).text));
   await takeHistory();
   await takeRequests();
-  if (turns++ % READY_EVERY === 0) await takeReadiness();
+  if (turns % READY_EVERY === 0) await takeReadiness();
+  turns += 1;
   if (state.link.state !== "paused") state.link = { state: "live", why: "", sinceMs: performance.now() };
   draw();
 }

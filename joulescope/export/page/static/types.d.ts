@@ -43,6 +43,11 @@ export interface Engine {
   attributed_joules: Record<string, Record<string, number>>;
   wasted_joules: ByReason;
   avoided_joules: number | ByReason;
+  batch_tokens?: Maybe;
+  next_token_joules?: Maybe;
+  baseline?: {
+    learned_ratio: number; source: string; version: string; actual_joules: Maybe; expected_joules: Maybe; error_ratio: Maybe;
+  } | null;
   tokens: Record<string, number>;
   requests_started: number;
   requests_finished: Record<string, number>;
@@ -94,7 +99,7 @@ export interface Snapshot {
 
 export interface Envelope { joulescope_version: string; method: string; method_version: string; snapshot: Snapshot }
 
-/** Wall time, seconds accounted, GPUs in it, watts by part, and by engine [joules, output, running, waiting]. */
+/** Wall time, seconds accounted, GPUs in it, watts by part, and by engine [joules, output, actual, expected]. */
 export interface Point { t: number; s: number; gpus: number; w: number[] | null; e: Record<string, Maybe[]> }
 export interface History { start: number; step_seconds: number; parts: string[]; points: Point[] }
 

@@ -16,6 +16,7 @@ import { requestTables } from "./requests.js";
 
 const { PARTS } = figures;
 const STALE_MS = 6000;
+const INDEX_SECONDS = 120;
 const HOUR = 3600;
 
 /** @param {{s: State, acts: Acts, now: number}} about */
@@ -33,9 +34,13 @@ export function page({ s, acts, now: nowMs }) {
       { id: "main" },
       trouble(s),
       h("div", { class: "figures" }, tiles(s, snapshot)),
-      h("div", { class: "two" }, powerPanel(s, snapshot, acts), trendPanel(s, snapshot)),
-      section("Engines", "engines", h("div", { class: "cards" }, snapshot.engines.map((engine) => engineCard(s, engine))), snapshot.engines.length === 0 && "No engine has connected yet."),
-      section("GPUs", "gpus", h("div", { class: "cards" }, snapshot.gpus.map(gpuCard)), snapshot.gpus.length === 0 && "No GPU is being measured."),
+      h("div", { class: "two" }, powerPanel(s, snapshot, acts), trendPanel(s, snapshot, acts)),
+      h(
+        "div",
+        { class: "halves" },
+        section("Engines", "engines", h("div", { class: "cards" }, snapshot.engines.map((engine) => engineCard(s, engine))), snapshot.engines.length === 0 && "No engine has connected yet."),
+        section("GPUs", "gpus", h("div", { class: "cards" }, snapshot.gpus.map(gpuCard)), snapshot.gpus.length === 0 && "No GPU is being measured."),
+      ),
       requestTables(s, acts),
       lossPanel(s, snapshot),
       snapshot.host.domains.length > 0 && hostPanel(snapshot),
@@ -43,6 +48,16 @@ export function page({ s, acts, now: nowMs }) {
     ),
     foot(s, snapshot),
   );
+}
+
+/** The two figures that a tab in the background tells. @param {State} s */
+export function title(s) {
+  if (!s.envelope || s.link.state === "down") return "joulescope: disconnected";
+  const until = s.envelope.snapshot.wall_seconds;
+  const parts = figures.meanWatts(figures.within(s.points, figures.NOW_SECONDS + s.stepSeconds, until));
+  const ratio = figures.perOutput(figures.within(s.points, figures.TREND_SECONDS, until));
+  const told = [parts && watts(figures.sum(parts)), ratio !== null && `${figure(ratio)} J/${unitOf(s.envelope.snapshot.engines)}`];
+  return [...told.filter(Boolean), "joulescope"].join(" · ");
 }
 
 /** @param {string} title @param {string} id @param {any} content @param {any} [empty] */
@@ -56,7 +71,7 @@ function head(s, acts, nowMs, stale) {
   return h(
     "header",
     { class: "top" },
-    h("h1", null, "joulescope"),
+    h("h1", null, h("svg", { viewBox: "0 0 32 32", width: 22, height: 22, "aria-hidden": "true" }, h("rect", { width: 32, height: 32, rx: 7, class: "mark-back" }), h("path", { class: "mark-decode", d: "M5 24V17l6-4 6 5 5-8 5 3v11z" }), h("path", { class: "mark-prefill", d: "M5 24v-3l6-2 6 2 5-3 5 1v5z" })), "joulescope"),
     h("p", { class: `link ${link.kind}`, role: "status" }, h("i", { class: "lamp", "aria-hidden": "true" }), h("span", null, link.text)),
     // The seconds go on outside the status, or a screen reader would read each of them.
     h("span", { class: "since soft", "aria-hidden": "true" }, link.since),
@@ -111,7 +126,6 @@ function tiles(s, snapshot) {
   const limit = figures.limitWatts(snapshot);
   const unit = unitOf(snapshot.engines);
   const nowRatio = figures.perOutput(figures.within(s.points, figures.TREND_SECONDS, until));
-  const longRatio = figures.perOutput(s.points);
   const made = figures.taken(lately);
   const rate = made.seconds > 0 ? made.output / made.seconds : null;
   const running = told(snapshot.engines.map((engine) => engine.running));
@@ -120,10 +134,11 @@ function tiles(s, snapshot) {
   const span = `mean of ${figures.NOW_SECONDS} s`;
   return [
     tile("Power", split(watts(now)), [span, limit && known(now) ? `${percent(now / limit)} of the limit` : null].filter(Boolean).join(" · ")),
-    tile(`Joules per ${unit === "token" ? "output token" : unit}`, split(`${figure(nowRatio)} J`), ratioText(nowRatio, longRatio), "main"),
+    tile(`Joules per ${unit === "token" ? "output token" : unit}`, split(`${figure(nowRatio)} J`), ratioText(s, nowRatio, until), "main"),
     tile(unit === "token" ? "Output" : "Made", split(`${figure(rate)} ${unit === "token" ? "tok" : unit}/s`), span),
     tile("Requests", [count(running), h("small", null, " running")], waiting === null ? "queue not known" : `${count(waiting)} waiting`),
     tile("Goes to requests", split(percent(useful)), parts && now ? `idle ${percent(parts[2] / now)} · overhead ${percent(parts[3] / now)} · nobody ${percent(parts[4] / now)}` : "no energy accounted lately"),
+    wasteTile(snapshot),
     priceTile(snapshot, now),
   ];
 }
@@ -131,12 +146,30 @@ function tiles(s, snapshot) {
 /** @param {(number | null)[]} values */
 const told = (values) => (values.some(known) ? figures.sum(values.filter(known)) : null);
 
-/** @param {number | null} now @param {number | null} long */
-function ratioText(now, long) {
-  if (now === null || long === null) return `mean of ${figures.TREND_SECONDS} s`;
-  const change = now / long - 1;
-  const word = Math.abs(change) < 0.02 ? "as over" : `${percent(Math.abs(change))} ${change > 0 ? "above" : "below"}`;
-  return `mean of ${figures.TREND_SECONDS} s, ${word} the last 10 min`;
+/** Against what the same work should cost where a baseline tells, else against the minutes before.
+ * @param {State} s @param {number | null} now @param {number} until */
+function ratioText(s, now, until) {
+  const mean = `mean of ${figures.TREND_SECONDS} s`;
+  const index = figures.index(figures.within(s.points, INDEX_SECONDS, until));
+  if (index !== null) return `${mean} · ${versus(index, "what the same work should cost")}`;
+  const long = figures.perOutput(s.points);
+  if (now === null || long === null || until - s.points[0].t < 2 * figures.TREND_SECONDS) return mean;
+  return `${mean} · ${versus(now / long, `the last ${Math.round((until - s.points[0].t) / 60)} min`)}`;
+}
+
+/** @param {number} ratio @param {string} what */
+function versus(ratio, what) {
+  if (Math.abs(ratio - 1) < 0.02) return `as ${what}`;
+  return `${percent(Math.abs(ratio - 1))} ${ratio > 1 ? "above" : "below"} ${what}`;
+}
+
+/** @param {Snapshot} snapshot */
+function wasteTile(snapshot) {
+  const wasted = figures.losses(snapshot).filter((each) => each.kind === "wasted" && each.joules > 0);
+  const joulesWasted = figures.sum(wasted.map((each) => each.joules));
+  const attributed = figures.sum(snapshot.gpus.map((gpu) => gpu.attributed_joules));
+  const most = wasted.length ? `${joules(joulesWasted)} since the start, most by ${shown(wasted[0].reason).replaceAll("_", " ")}` : "since the start";
+  return tile("Wasted", split(percent(attributed > 0 ? joulesWasted / attributed : null)), most);
 }
 
 /** @param {Snapshot} snapshot @param {number | null} now */
@@ -153,7 +186,7 @@ function priceTile(snapshot, now) {
 function powerPanel(s, snapshot, acts) {
   const until = snapshot.wall_seconds;
   const parts = figures.meanWatts(figures.within(s.points, figures.NOW_SECONDS + s.stepSeconds, until));
-  const about = { points: s.points, until, step: s.stepSeconds, limit: figures.limitWatts(snapshot), cursor: s.cursor, move: acts.setCursor, height: 260 };
+  const about = { points: s.points, until, step: s.stepSeconds, span: figures.span(s.points, until), limit: figures.limitWatts(snapshot), cursor: s.cursor, move: acts.setCursor, height: 260 };
   return h(
     "section",
     { class: "panel wide", "aria-labelledby": "power-title" },
@@ -168,17 +201,20 @@ function legend(parts) {
   return h("ul", { class: "key" }, PARTS.map((part, number) => h("li", null, h("i", { class: `swatch ${part}` }), part, " ", h("b", null, parts ? watts(parts[number]) : DASH))));
 }
 
-/** @param {State} s @param {Snapshot} snapshot */
-function trendPanel(s, snapshot) {
+/** @param {State} s @param {Snapshot} snapshot @param {Acts} acts */
+function trendPanel(s, snapshot, acts) {
   const unit = unitOf(snapshot.engines);
   const name = `Joules per ${unit === "token" ? "output token" : unit}`;
-  const about = { line: figures.trend(s.points), until: snapshot.wall_seconds, step: s.stepSeconds, name, height: 150 };
+  const until = snapshot.wall_seconds;
+  const line = figures.trend(s.points);
+  const expected = line.some((spot) => spot.expected !== null);
+  const about = { line, until, span: figures.span(s.points, until), step: s.stepSeconds, name, cursor: s.cursor, move: acts.setCursor, height: 150 };
   const { parts, measured } = figures.balance(snapshot);
   return h(
     "section",
     { class: "panel", "aria-labelledby": "trend-title" },
     h("h2", { id: "trend-title" }, name),
-    h("p", { class: "soft" }, `each point the mean of ${figures.TREND_SECONDS} s`),
+    h("p", { class: "soft" }, `each point the mean of ${figures.TREND_SECONDS} s`, expected && "; dashed: what the same work should cost by the baseline"),
     h(Measured, { height: 150, draw: (/** @type {number} */ width) => lines({ ...about, width }) }),
     h("h3", { class: "balance-title" }, `Since the start: ${joules(measured)} measured`),
     measured > 0 ? [stack(parts, measured), h("ul", { class: "key two-columns" }, PARTS.map((part, number) => h("li", null, h("i", { class: `swatch ${part}` }), part, " ", h("b", null, joules(parts[number])), " ", h("span", { class: "soft" }, percent(parts[number] / measured)))))] : h("p", { class: "soft" }, "No energy measured yet."),
@@ -222,7 +258,7 @@ function engineCard(s, engine) {
     "article",
     { class: `card ${engine.up ? "" : "off"}`, key: info.engine },
     h("header", null, h("div", null, h("h3", null, shown(info.engine, 60)), h("p", { class: "soft name", title: model }, model)), chip(engine.up, "connected", "gone")),
-    h("div", { class: "lead" }, h("p", { class: "big" }, figure(ratio), h("small", null, ` J per ${unit}`)), spark(figures.trend(s.points, info.engine), until, s.stepSeconds)),
+    h("div", { class: "lead" }, h("p", { class: "big" }, figure(ratio), h("small", null, ` J per ${unit}`)), spark(figures.trend(s.points, info.engine), until, figures.span(s.points, until), s.stepSeconds)),
     h(
       "dl",
       null,
@@ -232,11 +268,27 @@ function engineCard(s, engine) {
       pair("to requests", made.seconds > 0 ? watts(made.joules / made.seconds) : DASH),
       pair("finished", count(figures.total(engine.requests_finished))),
       pair("cache hits", prompts > 0 ? percent(hits / prompts) : DASH),
+      known(engine.batch_tokens) && pair("batch", `${count(engine.batch_tokens)} tokens`),
+      known(engine.next_token_joules) && pair(`next ${unit}`, joules(engine.next_token_joules)),
     ),
+    engine.baseline && baselineLine(s, engine, until),
     meter("KV cache", engine.kv_usage_ratio, percent(engine.kv_usage_ratio), (engine.kv_usage_ratio ?? 0) > 0.95 ? "high" : ""),
     attributed > 0 && h("div", { class: "gauge" }, h("span", { class: "soft" }, "prefill"), stack([phases.prefill, phases.decode, 0, 0, 0], attributed), h("span", { class: "num" }, percent(phases.prefill / attributed))),
     h("p", { class: "soft small" }, `${shown(`${info.software} ${info.vllm_version}`.trim() || "software not known", 60)}, ${joules(attributed)} since it was met`),
   );
+}
+
+/** @param {State} s @param {Engine} engine @param {number} until */
+function baselineLine(s, engine, until) {
+  const { baseline } = engine;
+  if (!baseline) return null;
+  const index = figures.index(figures.within(s.points, INDEX_SECONDS, until), engine.info.engine);
+  if (index === null) {
+    const learned = baseline.learned_ratio < 1 ? `its baseline is learned to ${percent(baseline.learned_ratio)}` : "nothing to compare with its baseline";
+    return h("p", { class: "soft small" }, learned);
+  }
+  const high = index > 1.05;
+  return h("p", { class: "small" }, h("span", { class: `chip ${high ? "warn" : "good"}` }, `index ${index.toFixed(2)}`), ` ${versus(index, "what the same work should cost")} (${shown(baseline.source)} baseline)`);
 }
 
 /** @param {Gpu} gpu */
