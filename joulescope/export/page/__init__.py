@@ -50,7 +50,7 @@ def page_routes(
             body = history.encode(float(since))
         except ValueError:
             return PlainTextResponse(
-                "since: not a number; give the time of the last point that you have, in seconds\n",
+                "since: not a number; give the time of your last point\n",
                 400,
                 NO_STORE,
             )

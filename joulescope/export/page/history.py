@@ -70,8 +70,8 @@ class History:
         """JSON of the points after an instant: ``{"start", "step_seconds", "parts", "points"}``.
 
         A point is ``{"t", "s", "gpus", "w", "e"}``: wall time; seconds accounted; GPUs whose joules are in
-        it; watts by part, ``null`` where no GPU was accounted; by engine joules and output, and where there is a
-        baseline actual and expected joules of the work that was compared.
+        it; watts by part, ``null`` where no GPU was accounted; by engine joules and output, and where there
+        is a baseline actual and expected joules of the work that was compared.
         """
         with self._lock:
             points = [encoded for time, encoded in self._points if time > since_wall_seconds]
@@ -80,10 +80,10 @@ class History:
 
     def _point(self, snapshot: Snapshot) -> dict[str, Any]:
         watts, seconds = self._watts(snapshot)
-        lasted = (snapshot.time_ns - (self._noted_ns or snapshot.time_ns)) / 1e9
+        noted_ns = snapshot.time_ns if self._noted_ns is None else self._noted_ns
         return {
             "t": round(snapshot.wall_seconds, 3),
-            "s": round(sum(seconds) / len(seconds) if seconds else lasted, 3),
+            "s": round(sum(seconds) / len(seconds) if seconds else (snapshot.time_ns - noted_ns) / 1e9, 3),
             "gpus": len(seconds),
             "w": [round(each, 3) for each in watts] if seconds else None,
             "e": self._engine_figures(snapshot.engines),

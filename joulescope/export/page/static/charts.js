@@ -11,7 +11,6 @@ const LEFT = 46;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 22;
-const MARKS = 5;
 
 /** A box that knows its width, and draws again when that changes. */
 export class Measured extends Component {
@@ -89,7 +88,7 @@ const px = (value) => value.toFixed(1);
  * @param {ReturnType<typeof scales>} scale @param {number} until @param {number} span @param {(y: number) => string} text */
 function axes(width, height, round, scale, until, span, text) {
   const rows = Array.from({ length: Math.round(round.top / round.step) + 1 }, (_, number) => number * round.step);
-  const marks = width > 480 ? MARKS : 2;
+  const marks = width <= 480 ? 2 : span % 50 ? 4 : 5;
   const times = Array.from({ length: marks + 1 }, (_, number) => (number * span) / marks);
   return [
     ...rows.map((y) => h("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: px(scale.y(y)), y2: px(scale.y(y)) })),

@@ -7,7 +7,7 @@ const LONGEST_UNIT = 8;
 /** @type {[number, string][]} */
 const JOULES = [[1e9, "GJ"], [1e6, "MJ"], [1e3, "kJ"], [1, "J"], [1e-3, "mJ"]];
 /** @type {[number, string][]} */
-const WATTS = [[1e6, "MW"], [1e4, "kW"], [1, "W"]];
+const WATTS = [[1e6, "MW"], [1e3, "kW"], [1, "W"]];
 /** @type {[number, string][]} */
 const BYTES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]];
 
@@ -18,7 +18,7 @@ export function known(value) {
 
 /** Three digits that matter, thousands apart. @param {number} value */
 function three(value) {
-  const size = Math.abs(value);
+  const size = Math.abs(Number(value.toPrecision(3)));
   const digits = size === 0 || size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
   return grouped(value.toFixed(digits));
 }

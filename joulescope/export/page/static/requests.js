@@ -9,6 +9,7 @@ import { DASH, count, duration, figure, joules, known, percent, shown } from "./
  *             text?: (row: Row, about: Requests) => any, left?: boolean, rank?: number}} Column */
 
 const FEW = 10;
+const MOST = 256;
 const NS = 1e9;
 
 /** @param {Row} row */
@@ -65,15 +66,16 @@ export function requestTables(s, acts) {
     return h("section", { id: "requests", "aria-labelledby": "requests-title" }, h("h2", { id: "requests-title" }, "Requests"), h("p", { class: "soft" }, s.requestsTold ? "Asking for them." : "This sidecar does not tell of single requests."));
   const open = about.open_total ?? about.open.length;
   return [
-    block(s, acts, "open", `Running now: ${count(open)}`, OPEN, about.open, about, open ? "" : "No request is open."),
-    block(s, acts, "finished", "Most expensive lately", FINISHED, about.finished, about, "No request has ended yet.", `of the last ${count(about.finished.length)} that ended`),
+    block(s, acts, { table: "open", title: `Running now: ${count(open)}`, columns: OPEN, rows: about.open, total: open, empty: "No request is open." }),
+    block(s, acts, { table: "finished", title: "Most expensive lately", columns: FINISHED, rows: about.finished, total: about.finished.length, empty: "No request has ended yet.", under: `of the last ${count(about.finished.length)} that ended` }),
   ];
 }
 
-/** @param {import("./types.d.ts").State} s @param {import("./view.js").Acts} acts @param {"open" | "finished"} table
- * @param {string} title @param {Column[]} columns @param {Row[]} rows @param {Requests} about @param {string} empty
- * @param {string} [under] */
-function block(s, acts, table, title, columns, rows, about, empty, under = "") {
+/** @param {import("./types.d.ts").State} s @param {import("./view.js").Acts} acts
+ * @param {{table: "open" | "finished", title: string, columns: Column[], rows: Row[], total: number, empty: string, under?: string}} one */
+function block(s, acts, { table, title, columns, rows, total, empty, under = "" }) {
+  const about = /** @type {Requests} */ (s.requests);
+  const most = Math.min(total, MOST);
   const sort = s.sort[table];
   const column = columns.find((each) => each.id === sort.column) ?? columns[0];
   const order = sorted(rows, column, sort.down, about);
@@ -94,7 +96,7 @@ function block(s, acts, table, title, columns, rows, about, empty, under = "") {
     { key: table, "aria-labelledby": id },
     h("div", { class: "line" }, h("h2", { id }, title), under && rows.length > 0 && h("span", { class: "soft" }, under)),
     rows.length ? body : h("p", { class: "soft" }, empty),
-    rows.length > FEW && h("button", { type: "button", class: "more", "aria-expanded": String(s.all[table]), onClick: () => acts.all(table) }, s.all[table] ? `Show ${FEW}` : `Show all ${rows.length}`),
+    most > FEW && h("button", { type: "button", class: "more", "aria-expanded": String(s.all[table]), onClick: () => acts.all(table) }, s.all[table] ? `Show ${FEW}` : `Show all ${count(most)}`),
   );
 }
 

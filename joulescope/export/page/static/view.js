@@ -133,7 +133,7 @@ function tiles(s, snapshot) {
   const useful = parts && now ? (parts[0] + parts[1]) / now : null;
   const span = `mean of ${figures.NOW_SECONDS} s`;
   return [
-    tile("Power", split(watts(now)), [span, limit && known(now) ? `${percent(now / limit)} of the limit` : null].filter(Boolean).join(" · ")),
+    tile("Power", split(watts(now)), [span, limit && known(now) ? `${percent(now / limit)} of limit` : null].filter(Boolean).join(" · ")),
     tile(`Joules per ${unit === "token" ? "output token" : unit}`, split(`${figure(nowRatio)} J`), ratioText(s, nowRatio, until), "main"),
     tile(unit === "token" ? "Output" : "Made", split(`${figure(rate)} ${unit === "token" ? "tok" : unit}/s`), span),
     tile("Requests", [count(running), h("small", null, " running")], waiting === null ? "queue not known" : `${count(waiting)} waiting`),
@@ -153,7 +153,7 @@ function ratioText(s, now, until) {
   const index = figures.index(figures.within(s.points, INDEX_SECONDS, until));
   if (index !== null) return `${mean} · ${versus(index, "what the same work should cost")}`;
   const long = figures.perOutput(s.points);
-  if (now === null || long === null || until - s.points[0].t < 2 * figures.TREND_SECONDS) return mean;
+  if (now === null || long === null || until - s.points[0].t < 4 * figures.TREND_SECONDS) return mean;
   return `${mean} · ${versus(now / long, `the last ${Math.round((until - s.points[0].t) / 60)} min`)}`;
 }
 
@@ -301,6 +301,7 @@ function gpuCard(gpu) {
   const all = gpu.info.memory_total_bytes;
   const busy = reading?.sm_utilization_ratio ?? status?.sm_active_ratio ?? null;
   const parts = [gpu.attributed_joules, gpu.idle_joules, figures.total(gpu.overhead_joules), figures.total(gpu.unattributed_joules)];
+  const clocked = known(status?.sm_clock_hertz) || known(status?.temperature_celsius) || known(status?.dram_active_ratio);
   const held = (status?.throttle_reasons ?? []).map((reason) => h("span", { class: "chip warn", key: reason }, THROTTLE[reason] ?? shown(reason)));
   return h(
     "article",
@@ -309,7 +310,7 @@ function gpuCard(gpu) {
     meter("power", known(power) && limit ? power / limit : null, known(power) ? `${watts(power)}${limit ? ` of ${watts(limit)}` : ""}` : DASH, "power"),
     meter("busy", busy, percent(busy)),
     meter("memory", known(used) && all ? used / all : null, known(used) ? `${bytes(used)}${all ? ` of ${bytes(all)}` : ""}` : DASH),
-    h("dl", null, pair("SM clock", megahertz(status?.sm_clock_hertz)), pair("temperature", known(status?.temperature_celsius) ? `${count(status?.temperature_celsius)} °C` : DASH), pair("DRAM", percent(status?.dram_active_ratio))),
+    clocked && h("dl", null, pair("SM clock", megahertz(status?.sm_clock_hertz)), pair("temperature", known(status?.temperature_celsius) ? `${count(status?.temperature_celsius)} °C` : DASH), pair("DRAM", percent(status?.dram_active_ratio))),
     held.length > 0 && h("p", { class: "chips" }, h("span", { class: "soft" }, "clocks held by "), held),
     gpu.measured_joules > 0 && h("div", { class: "gauge" }, h("span", { class: "soft" }, "went to"), stack([0, parts[0], parts[1], parts[2], parts[3]], gpu.measured_joules), h("span", { class: "num" }, `${percent(parts[0] / gpu.measured_joules)} requests`)),
     h("p", { class: "soft small" }, `${joules(gpu.measured_joules)} measured, residual ${joules(gpu.residual_joules)}, by ${shown({ counter: "energy counter", power: "integrated power", mig_gpm: "a split of its GPU" }[gpu.info.energy_source] ?? gpu.info.energy_source)} (${shown(gpu.info.sensor)})`),
@@ -333,7 +334,7 @@ function lossPanel(s, snapshot) {
       h("thead", null, h("tr", null, ["what", "why", "since the start", "of all", seconds ? `last ${duration(seconds)}` : "lately"].map((title, number) => h("th", { scope: "col", class: number > 1 ? "num" : "" }, title)))),
       h("tbody", null, rows.map((each) => {
         const lately = seconds > 1 ? (each.joules - (olds.get(`${each.kind} ${each.reason}`) ?? 0)) / seconds : null;
-        return h("tr", { key: each.kind + each.reason }, h("th", { scope: "row" }, h("i", { class: `swatch ${each.kind}` }), each.kind), h("td", null, meaning(each.reason)), h("td", { class: "num" }, joules(each.joules)), h("td", { class: "num" }, measured > 0 ? percent(each.joules / measured) : DASH), h("td", { class: "num" }, lately === null ? DASH : watts(lately)));
+        return h("tr", { key: each.kind + each.reason }, h("th", { scope: "row" }, h("i", { class: `swatch ${each.kind}` }), each.kind), h("td", { class: "why" }, meaning(each.reason)), h("td", { class: "num" }, joules(each.joules)), h("td", { class: "num" }, measured > 0 ? percent(each.joules / measured) : DASH), h("td", { class: "num" }, lately === null ? DASH : watts(lately)));
       })),
     ),
   );
