@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model surroundings_model units errors clock"
+VALUES = "model host_model label_model surroundings_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -45,8 +45,9 @@ ROOMS: dict[str, Room] = {
     "clock": _room("units"),
     "gpu_model": _room(),
     "host_model": _room(),
+    "label_model": _room(),
     "surroundings_model": _room(),
-    "model": _room("gpu_model host_model surroundings_model", packages="numpy"),
+    "model": _room("gpu_model host_model label_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),

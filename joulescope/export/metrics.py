@@ -18,6 +18,7 @@ from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
@@ -103,6 +104,7 @@ METRICS: tuple[Metric, ...] = (
     *STATUS,
     *HOST,
     *ENGINE,
+    *LABELS,
     *SERVERS,
     *MULTIPLIERS,
     *SIDECAR,

@@ -15,6 +15,7 @@ from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
@@ -25,6 +26,7 @@ SECTIONS = (
     ("GPUs beside their energy", STATUS),
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
+    ("Adapters and tenants", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
