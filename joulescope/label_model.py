@@ -14,6 +14,9 @@ NO_TENANT = "none"
 OTHER = "other"
 """Label of all values that got no series of their own."""
 
+TENANT_GROUP = "tenant"
+"""Group of the operator's pattern that is the tenant."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelTotals:

@@ -56,7 +56,7 @@ ROOMS: dict[str, Room] = {
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
-    "config": _room("errors factors.intensity", packages="yaml"),
+    "config": _room("errors label_model factors.intensity", packages="yaml"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "inside": _room(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from joulescope.label_model import NO_TENANT
+from joulescope.label_model import NO_TENANT, TENANT_GROUP
 from joulescope.model import RequestStarted
 
 MAX_TENANT_CHARACTERS = 63
-MAX_SEARCHED_CHARACTERS = 128
+MAX_SEARCHED_CHARACTERS = 96
 """The pattern sees so much of an id and no more: clients choose how long it is."""
-
-TENANT_GROUP = "tenant"
 
 _ROUTE = re.compile(
     r"(?:chatcmpl|cmpl|embd|pooling|classify|score|rerank|generative-scoring|generate-tokens|decision"

@@ -17,6 +17,7 @@ from joulescope.config import Settings
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
+from joulescope.daemon.label_rules import label_rules
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
@@ -361,6 +362,7 @@ def _pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWri
             lost_to=settings.lost_to,
             max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
             max_open_requests=settings.max_open_requests,
+            labels=label_rules(settings),
         ),
         Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
         window_ns=ns_from_seconds(settings.window_seconds),
