@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
+from joulescope.engine_model import OpenRequest as OpenRequest
 from joulescope.gpu_model import MIG_GPM as MIG_GPM
 from joulescope.gpu_model import MIG_REST as MIG_REST
 from joulescope.gpu_model import THROTTLE_REASONS as THROTTLE_REASONS

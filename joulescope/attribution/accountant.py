@@ -9,6 +9,7 @@ from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
@@ -291,6 +292,12 @@ class Accountant:
     @property
     def tallies(self) -> dict[str, EngineTally]:
         return self._tallies
+
+    def open_requests(self) -> OpenRequests:
+        """Requests whose accounts are open, as of now; later changes do not reach what is returned."""
+        for engine in self._engines:
+            engine.steps.flush()
+        return OpenRequests(self._engines)
 
     def open_uj(self, label: str) -> int:
         """Microjoules attributed to requests of this engine label that are not finished yet."""

@@ -97,7 +97,7 @@ class Breakdown:
         return {
             name: LabelTotals(dict(zip(PHASES, map(joules_from_uj, spent), strict=True)), tokens, done)
             for name, (spent, tokens, done) in zip(self._codes, columns, strict=True)
-            if name != OTHER or self._refused or any(spent) or done
+            if name != OTHER or self._refused or any(spent) or tokens or done
         }
 
 
