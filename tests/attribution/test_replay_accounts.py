@@ -72,7 +72,7 @@ def test_own_bytes_are_paid_by_their_owner() -> None:
 
 
 def test_what_caches_spared_is_told_by_where_the_tokens_were() -> None:
-    """The first tokens of a prompt were in the engine's own cache, the next came from elsewhere; each of the two
+    """The first tokens of a prompt were in the engine's own cache, the next came from elsewhere; each of two
     requests is told of both, and the counters of both by reason."""
     steps = [
         step(0, 0, 20 * MS, [1], context=[1500], cached=[(1, 1000, 500)]),
