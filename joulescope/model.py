@@ -347,6 +347,14 @@ class EngineTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class PageTotals:
+    """What it took to make pages of metrics."""
+
+    made: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarTotals:
     """How the sidecar itself fares."""
 
@@ -362,6 +370,8 @@ class SidecarTotals:
     """``None`` where no sensor is read."""
     exported: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Requests handed to an exporter, by (exporter, outcome)."""
+    pages: PageTotals | None = None
+    """Of the metrics, made so far; ``None`` where none are served."""
 
 
 @dataclass(frozen=True, slots=True)

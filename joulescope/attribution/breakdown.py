@@ -54,6 +54,9 @@ class Breakdown:
         if not name:
             return _BASE
         code = self._codes.get(name)
+        if code is None:  # what no label can carry is written as it will be read
+            name = name.encode("utf-8", "replace").decode("utf-8")
+            code = self._codes.get(name)
         if code is not None:
             return code
         if len(self._codes) >= self._most:

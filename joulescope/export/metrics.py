@@ -78,7 +78,32 @@ SIDECAR = (
         "records",
         ("reason",),
         "Frames and records that were refused.",
-        readers.of_sidecar_by(lambda sidecar: sidecar.rejected_records, ()),
+        readers.of_sidecar_by(readers.rejected_records, ()),
+    ),
+    Metric(
+        "joulescope_collection_failures_total",
+        Kind.COUNTER,
+        "failures",
+        ("reason",),
+        "Failures of the sidecar's own parts: internal_error (a turn of the accounting loop; a bug), "
+        "sampler_stopped (GPUs are not read any more), record_stopped (the trace is not written any more).",
+        readers.collection_failures,
+    ),
+    Metric(
+        "joulescope_metrics_pages_total",
+        Kind.COUNTER,
+        "pages",
+        (),
+        "Pages of metrics made: one of each snapshot and format that was asked for, however often it was.",
+        readers.of_pages(lambda pages: pages.made),
+    ),
+    Metric(
+        "joulescope_metrics_page_seconds_total",
+        Kind.COUNTER,
+        "seconds",
+        (),
+        "Time that making these pages took.",
+        readers.of_pages(lambda pages: pages.seconds),
     ),
     Metric(
         "joulescope_attribution_lag_seconds",

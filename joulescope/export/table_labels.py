@@ -19,9 +19,9 @@ def _energy(label: str) -> Read:
     def read(snapshot: Snapshot) -> Iterator[Point]:
         for engine in snapshot.engines:
             name = clean(engine.info.engine)
-            for value, told in _merged(_by(label, engine)).items():
+            for value, told in _by(label, engine).items():
                 for phase in PHASES:
-                    yield Point((name, value, phase), told.joules.get(phase, 0.0))
+                    yield Point((name, clean(value), phase), told.joules.get(phase, 0.0))
 
     return read
 
@@ -30,27 +30,10 @@ def _count(label: str, field: str) -> Read:
     def read(snapshot: Snapshot) -> Iterator[Point]:
         for engine in snapshot.engines:
             name = clean(engine.info.engine)
-            for value, told in _merged(_by(label, engine)).items():
-                yield Point((name, value), getattr(told, field))
+            for value, told in _by(label, engine).items():
+                yield Point((name, clean(value)), getattr(told, field))
 
     return read
-
-
-def _merged(told: Mapping[str, LabelTotals]) -> Mapping[str, LabelTotals]:
-    """By label as it is written: values that differ in nothing that can be written are one."""
-    written: dict[str, LabelTotals] = {}
-    for value, one in told.items():
-        key = clean(value)
-        written[key] = _sum(written[key], one) if key in written else one
-    return written
-
-
-def _sum(left: LabelTotals, right: LabelTotals) -> LabelTotals:
-    return LabelTotals(
-        {phase: left.joules.get(phase, 0.0) + right.joules.get(phase, 0.0) for phase in PHASES},
-        left.generated_tokens + right.generated_tokens,
-        left.requests_finished + right.requests_finished,
-    )
 
 
 def _refused(snapshot: Snapshot) -> Iterator[Point]:

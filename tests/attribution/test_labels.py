@@ -126,6 +126,13 @@ def test_no_room_at_all_is_room_for_the_listed() -> None:
     assert [breakdown.code(each) for each in ("x", "listed")] == [1, 2]
 
 
+def test_names_that_look_alike_when_written_are_one() -> None:
+    """A lone surrogate cannot be written; two names that differ in nothing else share a series."""
+    breakdown = Breakdown("adapter", "base", (), most=2)
+    assert [breakdown.code(each) for each in ("a\ud800", "a\ud801", "a?")] == [2, 2, 2]
+    assert list(breakdown.totals({"prefill": 0, "decode": 0}, 0)) == ["base", "a?"]
+
+
 def test_refused_names_do_not_fill_the_memory() -> None:
     """Names without number are counted up to a bound and then no further."""
     breakdown = Breakdown("tenant", "none", (), most=0)
