@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulescope.export.page.history import MAX_ENGINES, PARTS, History
-from joulescope.model import EngineTotals, GpuTotals, Snapshot
+from joulescope.model import BaselineTotals, EngineTotals, GpuTotals, Snapshot
 from tests.export.samples import GPU_A, GPU_B, engine_a, gpu_a, rich_snapshot
 
 SECOND = 1_000_000_000
@@ -38,7 +38,11 @@ def _engine(scale: float, gpus: tuple[str, ...] = (GPU_A,), name: str = "e") -> 
     }
     tokens = {"generated": round(2000 * scale)}
     return replace(
-        engine_a(), info=replace(engine_a().info, engine=name), attributed_joules=joules, tokens=tokens
+        engine_a(),
+        info=replace(engine_a().info, engine=name),
+        attributed_joules=joules,
+        tokens=tokens,
+        baseline=None,
     )
 
 
@@ -125,27 +129,17 @@ def test_counters_that_fall_are_left_out() -> None:
 
 
 def test_a_baseline_is_followed() -> None:
-    """Actual and expected joules rise together; before there is a baseline both are unknown."""
+    """Actual and expected joules rise; before there is a baseline and where it is another both are unknown."""
 
-    @dataclass(frozen=True)
-    class Baseline:
-        actual_joules: float | None
-        expected_joules: float | None
-
-    @dataclass(frozen=True)
-    class Compared:
-        inner: EngineTotals
-        baseline: Baseline | None
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
+    def compared(actual_joules: float | None, expected_joules: float | None) -> BaselineTotals:
+        return BaselineTotals(1.0, "b", "learned", "0.32.0", 1.0, actual_joules, expected_joules, 0.01)
 
     history = History()
-    baselines = (None, Baseline(None, None), Baseline(10.0, 8.0), Baseline(16.0, 13.0))
+    baselines = (None, compared(None, None), compared(10.0, 8.0), compared(16.0, 13.0), compared(1.0, 1.0))
     for number, baseline in enumerate(baselines):
-        engine: Any = Compared(_engine(1.0), baseline)
-        history.note(_at(2.0 * number, (), (engine,)))
-    assert [point["e"]["e"][2:] for point in _points(history)] == [[None, None], [None, None], [6.0, 5.0]]
+        history.note(_at(2.0 * number, (), (replace(_engine(1.0), baseline=baseline),)))
+    found = [point["e"]["e"][2:] for point in _points(history)]
+    assert found == [[None, None], [None, None], [6.0, 5.0], [None, None]]
 
 
 def test_looks_between_the_steps_make_no_point() -> None:

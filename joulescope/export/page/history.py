@@ -153,7 +153,7 @@ def _phases_by_gpu(engines: tuple[EngineTotals, ...]) -> dict[str, dict[str, flo
 
 
 def _engine_mark(totals: EngineTotals) -> _EngineMark:
-    baseline = getattr(totals, "baseline", None)
+    baseline = totals.baseline
     return _EngineMark(
         sum(totals.attributed_joules.values()),
         totals.tokens.get("generated", 0),

@@ -7,7 +7,7 @@ import { PARTS } from "./figures.js";
 /** @typedef {import("./types.d.ts").Point} Point */
 /** @typedef {{t: number, y: number | null, expected: number | null}} Spot */
 
-const LEFT = 46;
+const LEFT = 54;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 22;

@@ -150,7 +150,24 @@ export function losses(snapshot) {
 
 /** What cache hits saved. @param {Engine[]} engines */
 export const avoided = (engines) =>
-  sum(engines.map((engine) => (typeof engine.avoided_joules === "number" ? engine.avoided_joules : total(engine.avoided_joules))));
+  sum(engines.map((engine) => total(engine.avoided_joules)));
+
+/** Joules by adapter or tenant, summed over engines, greatest first; nothing where only one is known.
+ * @param {Engine[]} engines @param {"adapters" | "tenants"} which @param {string} nobody */
+export function shares(engines, which, nobody) {
+  /** @type {Map<string, {name: string, joules: number, tokens: number, requests: number}>} */
+  const found = new Map();
+  for (const engine of engines)
+    for (const [name, totals] of Object.entries(engine[which] ?? {})) {
+      const one = found.get(name) ?? { name, joules: 0, tokens: 0, requests: 0 };
+      one.joules += total(totals.joules);
+      one.tokens += totals.generated_tokens;
+      one.requests += totals.requests_finished;
+      found.set(name, one);
+    }
+  const rows = [...found.values()].filter((each) => each.joules > 0 || each.requests > 0);
+  return rows.some((each) => each.name !== nobody) ? rows.sort((a, b) => b.joules - a.joules) : [];
+}
 
 /** Sum of what GPUs may draw; null unless each tells its limit. @param {Snapshot} snapshot */
 export function limitWatts(snapshot) {

@@ -10,7 +10,7 @@ import { page, title } from "./view.js";
 
 const PERIOD_MS = 1000;
 const READY_EVERY = 5;
-const FINISHED_EVERY = 3;
+const FINISHED_EVERY = 5;
 const MOST_REQUESTS = 256;
 const FEW_REQUESTS = 16;
 const PAST_SECONDS = 65;

@@ -1,7 +1,7 @@
 // What is wrong right now, in words. Pure: from the state to a list, worst first.
 
 import { count, duration, joules, percent, shown } from "./format.js";
-import { before, losses, sum, total } from "./figures.js";
+import { before, index, losses, sum, total, within } from "./figures.js";
 
 /** @typedef {import("./types.d.ts").Problem} Problem */
 /** @typedef {import("./types.d.ts").Snapshot} Snapshot */
@@ -10,6 +10,8 @@ const LATE_SECONDS = 15;
 const RECENT_SECONDS = 60;
 const METERS_AGREE = 0.05;
 const MUCH_UNATTRIBUTED = 0.02;
+const MUCH_DEARER = 0.1;
+const INDEX_SECONDS = 120;
 const LEVELS = ["bad", "warn", "note"];
 
 /** What a reason means, in plain words. @type {Record<string, string>} */
@@ -51,7 +53,7 @@ export function problems(state) {
   if (!state.envelope) return [];
   const now = state.envelope.snapshot;
   const then = before(state.past, now, RECENT_SECONDS);
-  const found = [...readiness(state), ...ofGpus(now), ...ofEngines(now, then), ...ofAccount(now, then), ...ofSidecar(now, then)];
+  const found = [...readiness(state), ...ofGpus(now), ...ofEngines(now, then), ...dear(state, now), ...ofAccount(now, then), ...ofSidecar(now, then)];
   return found.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
 }
 
@@ -101,6 +103,18 @@ function ofEngines(now, then) {
   for (const server of now.servers)
     if (!server.up) found.push({ level: "warn", text: `Server ${shown(server.server)}: its page cannot be had.` });
   return found;
+}
+
+/** Engines whose work costs more than the same work should. @param {import("./types.d.ts").State} state @param {Snapshot} now
+ * @returns {Problem[]} */
+function dear(state, now) {
+  const points = within(state.points, INDEX_SECONDS, now.wall_seconds);
+  return now.engines.flatMap((engine) => {
+    const ratio = index(points, engine.info.engine);
+    const sure = MUCH_DEARER + 2 * (engine.baseline?.error_ratio ?? 0);
+    if (ratio === null || ratio - 1 < sure) return [];
+    return [{ level: "warn", text: `Engine ${shown(engine.info.engine, 60)}: costs ${percent(ratio - 1)} more than the same work should (last two minutes).` }];
+  });
 }
 
 /** Losses that grow are a warning, old ones a note. @param {string} who @param {number} ever

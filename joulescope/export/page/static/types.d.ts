@@ -42,7 +42,9 @@ export interface Engine {
   up: boolean;
   attributed_joules: Record<string, Record<string, number>>;
   wasted_joules: ByReason;
-  avoided_joules: number | ByReason;
+  avoided_joules: ByReason;
+  adapters: Record<string, LabelTotals>;
+  tenants: Record<string, LabelTotals>;
   batch_tokens?: Maybe;
   next_token_joules?: Maybe;
   baseline?: {
@@ -60,6 +62,9 @@ export interface Engine {
   records_dropped: number;
   gaps: number;
 }
+
+/** Of one LoRA adapter or tenant: joules by phase. */
+export interface LabelTotals { joules: ByReason; generated_tokens: number; requests_finished: number }
 
 export interface HostDomain {
   info: { domain: string };

@@ -43,6 +43,8 @@ export function page({ s, acts, now: nowMs }) {
       ),
       requestTables(s, acts),
       lossPanel(s, snapshot),
+      sharesPanel(snapshot, "adapters", "By adapter", "base"),
+      sharesPanel(snapshot, "tenants", "By tenant", "none"),
       snapshot.host.domains.length > 0 && hostPanel(snapshot),
       snapshot.servers.length > 0 && serverPanel(snapshot),
     ),
@@ -351,6 +353,15 @@ function lossPanel(s, snapshot) {
 /** @param {string[]} titles @param {any[][]} rows @param {string} label */
 function plainTable(titles, rows, label) {
   return h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": label }, h("table", null, h("thead", null, h("tr", null, titles.map((title, number) => h("th", { scope: "col", class: number ? "num" : "" }, title)))), h("tbody", null, rows.map((row) => h("tr", { key: row[0] }, row.map((cell, number) => (number ? h("td", { class: "num" }, cell) : h("th", { scope: "row" }, cell))))))));
+}
+
+/** @param {Snapshot} snapshot @param {"adapters" | "tenants"} which @param {string} title @param {string} nobody */
+function sharesPanel(snapshot, which, title, nobody) {
+  const rows = figures.shares(snapshot.engines, which, nobody);
+  if (!rows.length) return null;
+  const all = figures.sum(rows.map((each) => each.joules));
+  const cells = rows.map((each) => [shown(each.name, 60), joules(each.joules), all > 0 ? percent(each.joules / all) : DASH, figure(each.tokens > 0 ? each.joules / each.tokens : null), count(each.requests)]);
+  return section(title, which, plainTable([which === "adapters" ? "adapter" : "tenant", "joules", "of all", "J per output", "finished"], cells, title));
 }
 
 /** @param {Snapshot} snapshot */
