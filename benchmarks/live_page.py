@@ -127,74 +127,6 @@ def note_cost_us(sidecar: Sidecar) -> float:
     return (time.perf_counter() - begin) / len(looks) * 1e6
 
 
-def run(self) -> None:
-        since = 0.0
-        while not self.stopping.wait(1.0):
-            self.ask("api/snapshot")
-            history = json.loads(self.ask(f"api/history?since={since}"))
-            since = history["points"][-1]["t"] if history["points"] else since
-            self.ask(f"api/requests?open=16&finished={256 if self.turns % 5 == 0 else 0}")
-            if self.turns % 5 == 0:
-                self.ask("-/ready")
-            self.turns += 1
-        self._connection.close()
-
-    def ask(self, path: str) -> bytes:
-        self._connection.request(
-            "GET",
-            f"/{path}",
-        )
-        body = self._connection.getresponse().read()
-        self.received_bytes += len(body)
-        return body
-
-
-def cores(process: psutil.Process, seconds: float) -> float:
-    before, begin = process.cpu_times(), time.monotonic()
-    time.sleep(seconds)
-    after, wall = process.cpu_times(), time.monotonic() - begin
-    return float((after.user + after.system - before.user - before.system) / wall)
-
-
-def measure(sidecar: Sidecar, pages: int, seconds: float) -> tuple[float, float]:
-    """Cores that the sidecar's process took, and bytes a second that one page was sent."""
-    assert sidecar.process is not None
-    opened = [Page(sidecar.port) for _ in range(pages)]
-    for page in opened:
-        page.start()
-        time.sleep(1.0 / max(pages, 1))  # not all in the same moment
-    before = sum(page.received_bytes for page in opened)
-    taken = cores(psutil.Process(sidecar.process.pid), seconds)
-    received = sum(page.received_bytes for page in opened) - before
-    for page in opened:
-        page.stopping.set()
-        page.join()
-    return taken, received / seconds / pages if pages else 0.0
-
-
-def answers(port: int) -> dict[str, dict[str, float]]:
-    """Milliseconds and bytes of each kind of answer, the median of fifty."""
-    page = Page(port)
-    found = {}
-    for route in ("", *ROUTES):
-        times = []
-        for _ in range(50):
-            begin = time.perf_counter()
-            body = page.ask(route)
-            times.append((time.perf_counter() - begin) * 1e3)
-        found[f"/{route}"] = {"ms": statistics.median(times), "bytes": len(body)}
-    return found
-
-
-def note_cost_us(sidecar: Sidecar) -> float:
-    """What a point of the history costs the accounting thread, once in two seconds."""
-    page = sidecar.get("/api/snapshot")
-    assert page is not None
-    snapshot = decode_snapshot(page)
-    history = History(step_seconds=1e-9)
-    return min(timeit.repeat(lambda: history.note(snapshot), number=200, repeat=5)) / 200 * 1e6
-
-
 def run(seconds: float, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -268,8 +200,8 @@ One page is sent {report["bytes_per_second"] / 1e3:.0f} kB a second.
 {rows}
 
 A point of the history costs the accounting thread {report["note_us"]:.0f} µs, once in two seconds.
-Opening the page loads {report["sizes"]["files"]} files once for each version: {report["sizes"]["plain"] / 1e3:.0f} kB,
-{report["sizes"]["gzip"] / 1e3:.0f} kB as sent.
+Opening the page loads {report["sizes"]["files"]} files once for each version:
+{report["sizes"]["plain"] / 1e3:.0f} kB, {report["sizes"]["gzip"] / 1e3:.0f} kB as sent.
 """
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.real.browser import browser, tab
-from tests.real.vllm_env import free_port
+from tests.real.browser import browser, tab  # noqa: E402
+from tests.real.vllm_env import free_port  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 MAX_BYTES = 300_000

@@ -129,7 +129,7 @@ def test_counters_that_fall_are_left_out() -> None:
 
 
 def test_a_baseline_is_followed() -> None:
-    """Actual and expected joules rise; before there is a baseline and where it is another both are unknown."""
+    """Actual and expected joules rise; without a baseline, or with another, both are unknown."""
 
     def compared(actual_joules: float | None, expected_joules: float | None) -> BaselineTotals:
         return BaselineTotals(1.0, "b", "learned", "0.32.0", 1.0, actual_joules, expected_joules, 0.01)
