@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -105,13 +106,22 @@ def opened(chromium: Any, url: str, **options: Any) -> Iterator[Tab]:
 
 
 @contextmanager
-def served(snapshot: Snapshot, requests: Any = lambda: ((), ()), ready: str = "") -> Iterator[str]:
-    """A sidecar that has always the same to say, behind a proxy's path; ``ready`` is why it is not."""
+def served(
+    snapshot: Snapshot, requests: Any = lambda: ((), ()), ready: str = "", stands_still: bool = False
+) -> Iterator[str]:
+    """A sidecar that has always the same to say, behind a proxy's path; ``ready`` is why it is not.
+
+    Its time goes on by a microsecond with each look, unless it stands still.
+    """
+    looks = itertools.count(0, 0 if stands_still else 1000)
     history = History()
     for back in (4.0, 2.0, 0.0):
         history.note(_earlier(snapshot, back))
     app = create_app(
-        lambda: snapshot, lambda: (not ready, ready or "ready"), get_requests=requests, history=history
+        lambda: replace(snapshot, time_ns=snapshot.time_ns + next(looks)),
+        lambda: (not ready, ready or "ready"),
+        get_requests=requests,
+        history=history,
     )
     server = HttpServer("127.0.0.1", 0, Starlette(routes=[Mount("/some/path", app)]))
     host, port = server.start()
@@ -470,8 +480,9 @@ def test_what_is_wrong_is_said_in_words(chromium: Any) -> None:
 
 def test_figures_that_stand_still_are_not_fresh(chromium: Any) -> None:
     """A sidecar that answers the same snapshot again and again is greyed out, too."""
-    with served(rich_snapshot()) as url, opened(chromium, url) as page:
+    with served(rich_snapshot(), stands_still=True) as url, opened(chromium, url) as page:
         page.wait("document.querySelector('.link').innerText.includes('stand still')")
+        assert "Not known" in page.text("#trouble")
         assert page.value("document.querySelector('.page').classList.contains('cut')")
 
 
@@ -566,7 +577,8 @@ def test_nonsense_in_place_of_figures_is_borne(chromium: Any) -> None:
         ("f.joules(null)", "–"),
         ("f.joules(NaN)", "–"),
         ("f.joules(-3)", "-3.00 J"),
-        ("f.watts(0)", "0.0 W"),
+        ("f.watts(0)", "0 W"),
+        ("f.watts(4.25)", "4.3 W"),
         ("f.watts(612.4)", "612 W"),
         ("f.watts(123456)", "123 kW"),
         ("f.percent(0)", "0 %"),

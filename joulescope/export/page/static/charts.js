@@ -19,7 +19,9 @@ export class Measured extends Component {
     this.state = { width: 0 };
     /** @type {HTMLElement | null} */
     this.box = null;
-    this.observer = new ResizeObserver(([entry]) => this.setState({ width: Math.floor(entry.contentRect.width) }));
+    this.observer = new ResizeObserver(([entry]) =>
+      this.setState({ width: Math.floor(entry.contentRect.width) }),
+    );
   }
 
   componentDidMount() {
@@ -35,7 +37,11 @@ export class Measured extends Component {
   render() {
     const { height, draw } = /** @type {any} */ (this.props);
     const width = this.state.width;
-    return h("div", { class: "measured", style: { height: `${height}px` }, ref: (box) => (this.box = box) }, width > 40 && draw(width));
+    return h(
+      "div",
+      { class: "measured", style: { height: `${height}px` }, ref: (element) => (this.box = element) },
+      width > 40 && draw(width),
+    );
   }
 }
 
@@ -87,16 +93,28 @@ const px = (value) => value.toFixed(1);
 /** Grid, marks and their text. @param {number} width @param {number} height @param {{top: number, step: number}} round
  * @param {ReturnType<typeof scales>} scale @param {number} until @param {number} span @param {(y: number) => string} text */
 function axes(width, height, round, scale, until, span, text) {
-  const rows = Array.from({ length: Math.round(round.top / round.step) + 1 }, (_, number) => number * round.step);
-  const marks = width <= 480 ? 2 : span % 50 ? 4 : 5;
+  const rows = Array.from(
+    { length: Math.round(round.top / round.step) + 1 },
+    (_, number) => number * round.step,
+  );
+  const marks = span === 180 ? 3 : width <= 480 ? 2 : span % 50 ? 4 : 5;
   const times = Array.from({ length: marks + 1 }, (_, number) => (number * span) / marks);
   return [
-    ...rows.map((y) => h("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: px(scale.y(y)), y2: px(scale.y(y)) })),
-    ...rows.map((y) => h("text", { class: "mark", x: LEFT - 6, y: px(scale.y(y) + 4), "text-anchor": "end" }, text(y))),
+    ...rows.map((y) =>
+      h("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: px(scale.y(y)), y2: px(scale.y(y)) }),
+    ),
+    ...rows.map((y) =>
+      h("text", { class: "mark", x: LEFT - 6, y: px(scale.y(y) + 4), "text-anchor": "end" }, text(y)),
+    ),
     ...times.map((ago) =>
       h(
         "text",
-        { class: "mark", x: px(scale.x(until - ago)), y: height - 5, "text-anchor": ago === 0 ? "end" : ago === span ? "start" : "middle" },
+        {
+          class: "mark",
+          x: px(scale.x(until - ago)),
+          y: height - 5,
+          "text-anchor": ago === 0 ? "end" : ago === span ? "start" : "middle",
+        },
         ago === 0 ? "now" : `−${span > 120 ? `${ago / 60} min` : `${ago} s`}`,
       ),
     ),
@@ -106,7 +124,8 @@ function axes(width, height, round, scale, until, span, text) {
 /** Pointer, touch and arrow keys move a mark along the time. @param {ReturnType<typeof scales>} scale @param {{t: number}[]} points
  * @param {number | null} cursor @param {(t: number | null) => void} move */
 function handles(scale, points, cursor, move) {
-  const nearest = (/** @type {number} */ t) => points.reduce((best, point) => (Math.abs(point.t - t) < Math.abs(best.t - t) ? point : best)).t;
+  const nearest = (/** @type {number} */ t) =>
+    points.reduce((best, point) => (Math.abs(point.t - t) < Math.abs(best.t - t) ? point : best)).t;
   const step = (/** @type {number} */ by) => {
     const at = points.findIndex((point) => point.t === cursor);
     const next = at < 0 ? points.length - 1 : Math.min(Math.max(at + by, 0), points.length - 1);
@@ -115,8 +134,8 @@ function handles(scale, points, cursor, move) {
   return {
     tabIndex: 0,
     onPointerMove: (/** @type {PointerEvent} */ event) => {
-      const box = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
-      if (points.length) move(nearest(scale.t(event.clientX - box.left)));
+      const place = /** @type {Element} */ (event.currentTarget).getBoundingClientRect();
+      if (points.length) move(nearest(scale.t(event.clientX - place.left)));
     },
     onPointerLeave: () => move(null),
     onBlur: () => move(null),
@@ -137,7 +156,8 @@ function handles(scale, points, cursor, move) {
 export function areas({ points, until, span, step, limit, cursor, move, width, height }) {
   const drawn = points.filter((point) => point.t > until - span);
   const told = drawn.filter((point) => point.w);
-  const heap = (/** @type {Point} */ point, /** @type {number} */ parts) => (point.w ?? []).slice(0, parts).reduce((all, each) => all + each, 0);
+  const heap = (/** @type {Point} */ point, /** @type {number} */ parts) =>
+    (point.w ?? []).slice(0, parts).reduce((all, each) => all + each, 0);
   const most = Math.max(0, ...told.map((point) => heap(point, PARTS.length)));
   const round = roundUp(limit && limit < most * 2 ? Math.max(limit, most) : most * 1.05);
   const scale = scales(width, height, round.top, until, span);
@@ -145,7 +165,9 @@ export function areas({ points, until, span, step, limit, cursor, move, width, h
   const shapes = PARTS.map((part, number) => {
     const paths = whole.map((stretch) => {
       const up = stretch.map((point) => `${px(scale.x(point.t))},${px(scale.y(heap(point, number + 1)))}`);
-      const down = stretch.map((point) => `${px(scale.x(point.t))},${px(scale.y(heap(point, number)))}`).reverse();
+      const down = stretch
+        .map((point) => `${px(scale.x(point.t))},${px(scale.y(heap(point, number)))}`)
+        .reverse();
       return `M${up.join("L")}L${down.join("L")}Z`;
     });
     return h("path", { class: `area ${part}`, d: paths.join("") });
@@ -159,9 +181,30 @@ export function areas({ points, until, span, step, limit, cursor, move, width, h
       { width, height, role: "img", "aria-label": summary(told), ...handles(scale, told, cursor, move) },
       axes(width, height, round, scale, until, span, (y) => (y === 0 ? "0" : watts(y))),
       shapes,
-      limit && limit <= round.top && h("line", { class: "limit", x1: LEFT, x2: width - RIGHT, y1: px(scale.y(limit)), y2: px(scale.y(limit)) }),
-      limit && limit <= round.top && h("text", { class: "mark limit-text", x: width - RIGHT - 4, y: px(scale.y(limit) - 5), "text-anchor": "end" }, `limit ${watts(limit)}`),
-      at && h("line", { class: "cursor", x1: px(scale.x(at.t)), x2: px(scale.x(at.t)), y1: TOP, y2: height - BOTTOM }),
+      limit &&
+        limit <= round.top &&
+        h("line", {
+          class: "limit",
+          x1: LEFT,
+          x2: width - RIGHT,
+          y1: px(scale.y(limit)),
+          y2: px(scale.y(limit)),
+        }),
+      limit &&
+        limit <= round.top &&
+        h(
+          "text",
+          { class: "mark limit-text", x: width - RIGHT - 4, y: px(scale.y(limit) - 5), "text-anchor": "end" },
+          `limit ${watts(limit)}`,
+        ),
+      at &&
+        h("line", {
+          class: "cursor",
+          x1: px(scale.x(at.t)),
+          x2: px(scale.x(at.t)),
+          y1: TOP,
+          y2: height - BOTTOM,
+        }),
     ),
     at && readout(at, scale.x(at.t), width),
     !told.length && h("p", { class: "empty" }, "No energy accounted yet."),
@@ -181,9 +224,18 @@ function readout(at, x, width) {
   const whole = (at.w ?? []).reduce((all, each) => all + each, 0);
   return box(x, width, [
     h("b", null, `${clock(at.t)}  ${watts(whole)}`),
-    [...PARTS.keys()].reverse().map((number) =>
-      h("div", null, h("i", { class: `swatch ${PARTS[number]}` }), h("span", null, PARTS[number]), h("span", { class: "num" }, watts(at.w?.[number])), h("span", { class: "num soft" }, whole ? percent((at.w?.[number] ?? 0) / whole) : DASH)),
-    ),
+    [...PARTS.keys()]
+      .reverse()
+      .map((number) =>
+        h(
+          "div",
+          null,
+          h("i", { class: `swatch ${PARTS[number]}` }),
+          h("span", null, PARTS[number]),
+          h("span", { class: "num" }, watts(at.w?.[number])),
+          h("span", { class: "num soft" }, whole ? percent((at.w?.[number] ?? 0) / whole) : DASH),
+        ),
+      ),
   ]);
 }
 
@@ -204,7 +256,9 @@ export function lines({ line, until, span, step, name, cursor, move, width, heig
   const scale = scales(width, height, round.top, until, span);
   const top = (/** @type {number | null} */ y) => px(scale.y(Math.min(y ?? 0, round.top)));
   const last = drawn.findLast((spot) => spot.y !== null);
-  const label = last ? `${name}; the latest: ${figure(last.y)} joules. Arrow keys read other times.` : `${name}: none yet.`;
+  const label = last
+    ? `${name}; the latest: ${figure(last.y)} joules. Arrow keys read other times.`
+    : `${name}: none yet.`;
   const told = drawn.filter((spot) => spot.y !== null);
   const at = told.find((spot) => spot.t === cursor);
   return h(
@@ -213,13 +267,26 @@ export function lines({ line, until, span, step, name, cursor, move, width, heig
     h(
       "svg",
       { width, height, role: "img", "aria-label": label, ...handles(scale, told, cursor, move) },
-      axes(width, height, round, scale, until, span, (y) => (y === 0 ? "0" : String(Number(y.toPrecision(3))))),
+      axes(width, height, round, scale, until, span, (y) =>
+        y === 0 ? "0" : String(Number(y.toPrecision(3))),
+      ),
       h("path", { class: "line expected", d: way(drawn, "expected", scale, round.top, step) }),
       h("path", { class: "line", d: way(drawn, "y", scale, round.top, step) }),
       last && h("circle", { class: "dot", cx: px(scale.x(last.t)), cy: top(last.y), r: 3.5 }),
-      at && h("line", { class: "cursor", x1: px(scale.x(at.t)), x2: px(scale.x(at.t)), y1: TOP, y2: height - BOTTOM }),
+      at &&
+        h("line", {
+          class: "cursor",
+          x1: px(scale.x(at.t)),
+          x2: px(scale.x(at.t)),
+          y1: TOP,
+          y2: height - BOTTOM,
+        }),
     ),
-    at && box(scale.x(at.t), width, [h("b", null, `${clock(at.t)}  ${figure(at.y)} J`), at.expected !== null && h("p", { class: "soft" }, `expected ${figure(at.expected)} J`)]),
+    at &&
+      box(scale.x(at.t), width, [
+        h("b", null, `${clock(at.t)}  ${figure(at.y)} J`),
+        at.expected !== null && h("p", { class: "soft" }, `expected ${figure(at.expected)} J`),
+      ]),
     !told.length && h("p", { class: "empty" }, "Nothing came out yet."),
   );
 }
@@ -234,7 +301,10 @@ function quantile(values, part) {
  * @param {number} top @param {number} step */
 function way(line, which, scale, top, step) {
   return stretches(line, 3 * step, (spot) => spot[which] !== null)
-    .map((stretch) => `M${stretch.map((spot) => `${px(scale.x(spot.t))},${px(scale.y(Math.min(spot[which] ?? 0, top)))}`).join("L")}`)
+    .map(
+      (stretch) =>
+        `M${stretch.map((spot) => `${px(scale.x(spot.t))},${px(scale.y(Math.min(spot[which] ?? 0, top)))}`).join("L")}`,
+    )
     .join("");
 }
 
@@ -242,10 +312,16 @@ function way(line, which, scale, top, step) {
  * @param {number} width @param {number} height */
 export function spark(line, until, span, step, width = 120, height = 30) {
   const drawn = line.filter((spot) => spot.t > until - span);
-  const most = quantile(/** @type {number[]} */ (drawn.map((spot) => spot.y).filter((y) => y !== null)), 0.98) * 1.15 || 1;
+  const most =
+    quantile(/** @type {number[]} */ (drawn.map((spot) => spot.y).filter((y) => y !== null)), 0.98) * 1.15 ||
+    1;
   const scale = {
     x: (/** @type {number} */ t) => width * (1 - (until - t) / span),
     y: (/** @type {number} */ y) => height - 1.5 - (height - 3) * (y / most),
   };
-  return h("svg", { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, h("path", { class: "line", d: way(drawn, "y", scale, most, step) }));
+  return h(
+    "svg",
+    { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    h("path", { class: "line", d: way(drawn, "y", scale, most, step) }),
+  );
 }

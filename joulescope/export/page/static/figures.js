@@ -10,7 +10,8 @@ export const PARTS = ["prefill", "decode", "idle", "overhead", "unattributed"];
 export const KEPT_SECONDS = 600;
 export const NOW_SECONDS = 10;
 export const TREND_SECONDS = 30;
-const SPANS = [60, 120, 300, KEPT_SECONDS];
+export const INDEX_SECONDS = 120;
+const SPANS = [60, 120, 180, 240, 300, 450, KEPT_SECONDS];
 const FIRST_SECONDS = 6;
 
 /** @param {Iterable<number>} values */
@@ -21,7 +22,8 @@ export const total = (byReason) => sum(Object.values(byReason ?? {}));
 
 /** The points of the last so many seconds before an instant.
  * @param {Point[]} points @param {number} seconds @param {number} until */
-export const within = (points, seconds, until) => points.filter((point) => point.t > until - seconds && point.t <= until);
+export const within = (points, seconds, until) =>
+  points.filter((point) => point.t > until - seconds && point.t <= until);
 
 /** Joins points that came later to those at hand; the newest ten minutes of them.
  * @param {Point[]} old @param {Point[]} more @param {number} keptSeconds @returns {Point[]} */
@@ -129,7 +131,8 @@ export function balance(snapshot) {
 export function merged(many) {
   /** @type {ByReason} */
   const found = {};
-  for (const each of many) for (const [reason, value] of Object.entries(each ?? {})) found[reason] = (found[reason] ?? 0) + value;
+  for (const each of many)
+    for (const [reason, value] of Object.entries(each ?? {})) found[reason] = (found[reason] ?? 0) + value;
   return found;
 }
 
@@ -144,13 +147,14 @@ export function losses(snapshot) {
     ["wasted", merged(engines.map((engine) => engine.wasted_joules))],
   ]);
   return kinds
-    .flatMap(([kind, reasons]) => Object.entries(reasons).map(([reason, joules]) => ({ kind, reason, joules })))
+    .flatMap(([kind, reasons]) =>
+      Object.entries(reasons).map(([reason, joules]) => ({ kind, reason, joules })),
+    )
     .sort((a, b) => b.joules - a.joules);
 }
 
 /** What cache hits saved. @param {Engine[]} engines */
-export const avoided = (engines) =>
-  sum(engines.map((engine) => total(engine.avoided_joules)));
+export const avoided = (engines) => sum(engines.map((engine) => total(engine.avoided_joules)));
 
 /** Joules by adapter or tenant, summed over engines, greatest first; nothing where only one is known.
  * @param {Engine[]} engines @param {"adapters" | "tenants"} which @param {string} nobody */
@@ -171,13 +175,19 @@ export function shares(engines, which, nobody) {
 
 /** Sum of what GPUs may draw; null unless each tells its limit. @param {Snapshot} snapshot */
 export function limitWatts(snapshot) {
-  const limits = snapshot.gpus.filter((gpu) => !gpu.info.parent).map((gpu) => gpu.reading?.status?.power_limit_watts ?? gpu.info.power_limit_watts);
-  return limits.length && limits.every((limit) => typeof limit === "number") ? sum(/** @type {number[]} */ (limits)) : null;
+  const limits = snapshot.gpus
+    .filter((gpu) => !gpu.info.parent)
+    .map((gpu) => gpu.reading?.status?.power_limit_watts ?? gpu.info.power_limit_watts);
+  return limits.length && limits.every((limit) => typeof limit === "number")
+    ? sum(/** @type {number[]} */ (limits))
+    : null;
 }
 
 /** The oldest snapshot that is at most so many seconds older than the last. @param {Snapshot[]} past
  * @param {Snapshot} now @param {number} seconds */
-export const before = (past, now, seconds) => past.find((each) => now.time_ns - each.time_ns <= seconds * 1e9 && each.time_ns < now.time_ns);
+export const before = (past, now, seconds) =>
+  past.find((each) => now.time_ns - each.time_ns <= seconds * 1e9 && each.time_ns < now.time_ns);
 
 /** Whether two snapshots are of one run of the sidecar. @param {Snapshot} a @param {Snapshot} b */
-export const sameRun = (a, b) => a.sidecar.start_wall_seconds === b.sidecar.start_wall_seconds && a.time_ns <= b.time_ns;
+export const sameRun = (a, b) =>
+  a.sidecar.start_wall_seconds === b.sidecar.start_wall_seconds && a.time_ns <= b.time_ns;

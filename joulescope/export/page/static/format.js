@@ -5,11 +5,27 @@ const NARROW_SPACE = "\u202f";
 const LONGEST_UNIT = 8;
 
 /** @type {[number, string][]} */
-const JOULES = [[1e9, "GJ"], [1e6, "MJ"], [1e3, "kJ"], [1, "J"], [1e-3, "mJ"]];
+const JOULES = [
+  [1e9, "GJ"],
+  [1e6, "MJ"],
+  [1e3, "kJ"],
+  [1, "J"],
+  [1e-3, "mJ"],
+];
 /** @type {[number, string][]} */
-const WATTS = [[1e6, "MW"], [1e3, "kW"], [1, "W"]];
+const WATTS = [
+  [1e6, "MW"],
+  [1e3, "kW"],
+  [1, "W"],
+];
 /** @type {[number, string][]} */
-const BYTES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]];
+const BYTES = [
+  [2 ** 40, "TiB"],
+  [2 ** 30, "GiB"],
+  [2 ** 20, "MiB"],
+  [2 ** 10, "KiB"],
+  [1, "B"],
+];
 
 /** @param {unknown} value @returns {value is number} */
 export function known(value) {
@@ -34,14 +50,16 @@ function grouped(digits) {
 function scaled(value, units) {
   if (!known(value)) return DASH;
   const fitting = units.find(([size]) => Math.abs(value) >= size * 0.9995);
-  const [size, unit] = fitting ?? (value === 0 ? units.find(([each]) => each === 1) : units[units.length - 1]) ?? [1, ""];
+  const [size, unit] = fitting ??
+    (value === 0 ? units.find(([each]) => each === 1) : units[units.length - 1]) ?? [1, ""];
   return `${three(value / size)} ${unit}`;
 }
 
 /** @param {number | null | undefined} value */
 export const joules = (value) => scaled(value, JOULES);
 /** @param {number | null | undefined} value */
-export const watts = (value) => (known(value) && value < 1e4 ? `${grouped(value.toFixed(value < 10 ? 1 : 0))} W` : scaled(value, WATTS));
+export const watts = (value) =>
+  known(value) && value < 1e4 ? `${grouped(value.toFixed(value !== 0 && value < 10 ? 1 : 0))} W` : scaled(value, WATTS);
 /** @param {number | null | undefined} value */
 export const bytes = (value) => scaled(value, BYTES);
 /** @param {number | null | undefined} value */

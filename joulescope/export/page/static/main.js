@@ -55,7 +55,8 @@ function take(envelope) {
     state.past = state.past.filter((each) => now.time_ns - each.time_ns <= PAST_SECONDS * 1e9);
   }
   if (!old || old.time_ns !== now.time_ns) state.movedMs = performance.now();
-  if (state.envelope && state.envelope.joulescope_version !== envelope.joulescope_version) state.newVersion = true;
+  if (state.envelope && state.envelope.joulescope_version !== envelope.joulescope_version)
+    state.newVersion = true;
   state.envelope = envelope;
   state.heardMs = performance.now();
 }
@@ -101,15 +102,17 @@ async function turn() {
 function failed(error) {
   if (state.link.state === "paused") return;
   const status = error instanceof Refusal ? error.status : 0;
-  const kind = status === 401 || status === 403 ? "denied" : status === 503 || status === 429 ? "busy" : "down";
-  if (kind === "down" && poller.failures < CUT_AFTER_FAILURES && status === 0 && state.link.state === "live") return;
+  const kind =
+    status === 401 || status === 403 ? "denied" : status === 503 || status === 429 ? "busy" : "down";
+  if (kind === "down" && poller.failures < CUT_AFTER_FAILURES && status === 0 && state.link.state === "live")
+    return;
   state.link = { state: kind, why: String(error), sinceMs: performance.now() };
   draw();
 }
 
 const poller = new Poller(turn, failed, PERIOD_MS);
 
-/** @type {import("./view.js").Acts} */
+/** @type {import("./types.d.ts").Acts} */
 const acts = {
   setCursor(t) {
     if (state.cursor === t) return;

@@ -20,7 +20,11 @@ export async function ask(path, also = []) {
   const ending = new AbortController();
   const timer = setTimeout(() => ending.abort(), ANSWER_WITHIN_MS);
   try {
-    const response = await fetch(path, { signal: ending.signal, cache: "no-store", credentials: "same-origin" });
+    const response = await fetch(path, {
+      signal: ending.signal,
+      cache: "no-store",
+      credentials: "same-origin",
+    });
     if (!response.ok && !also.includes(response.status))
       throw new Refusal(path, response.status, 1000 * Number(response.headers.get("Retry-After") ?? 0));
     return { status: response.status, text: await response.text() };
@@ -69,7 +73,8 @@ export class Poller {
       pauseMs -= performance.now() - begun;
     } catch (error) {
       this.failures += 1;
-      pauseMs = Math.min(this.periodMs * 2 ** (this.failures - 1), LONGEST_PAUSE_MS) * (0.75 + 0.5 * Math.random());
+      pauseMs =
+        Math.min(this.periodMs * 2 ** (this.failures - 1), LONGEST_PAUSE_MS) * (0.75 + 0.5 * Math.random());
       if (error instanceof Refusal) pauseMs = Math.max(pauseMs, Math.min(error.retryMs, LONGEST_PAUSE_MS));
       this.failed(error, pauseMs);
     } finally {

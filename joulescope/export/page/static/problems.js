@@ -1,7 +1,7 @@
 // What is wrong right now, in words. Pure: from the state to a list, worst first.
 
 import { count, duration, joules, percent, shown } from "./format.js";
-import { before, index, losses, sum, total, within } from "./figures.js";
+import { INDEX_SECONDS, before, index, losses, sum, total, within } from "./figures.js";
 
 /** @typedef {import("./types.d.ts").Problem} Problem */
 /** @typedef {import("./types.d.ts").Snapshot} Snapshot */
@@ -11,7 +11,6 @@ const RECENT_SECONDS = 60;
 const METERS_AGREE = 0.05;
 const MUCH_UNATTRIBUTED = 0.02;
 const MUCH_DEARER = 0.1;
-const INDEX_SECONDS = 120;
 const LEVELS = ["bad", "warn", "note"];
 
 /** What a reason means, in plain words. @type {Record<string, string>} */
@@ -53,13 +52,22 @@ export function problems(state) {
   if (!state.envelope) return [];
   const now = state.envelope.snapshot;
   const then = before(state.past, now, RECENT_SECONDS);
-  const found = [...readiness(state), ...ofGpus(now), ...ofEngines(now, then), ...dear(state, now), ...ofAccount(now, then), ...ofSidecar(now, then)];
+  const found = [
+    ...readiness(state),
+    ...ofGpus(now),
+    ...ofEngines(now, then),
+    ...dear(state, now),
+    ...ofAccount(now, then),
+    ...ofSidecar(now, then),
+  ];
   return found.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
 }
 
 /** @param {import("./types.d.ts").State} state @returns {Problem[]} */
 function readiness(state) {
-  return state.ready && !state.ready.ok ? [{ level: "bad", text: `Not ready: ${shown(state.ready.text, 300)}` }] : [];
+  return state.ready && !state.ready.ok
+    ? [{ level: "bad", text: `Not ready: ${shown(state.ready.text, 300)}` }]
+    : [];
 }
 
 /** @param {Snapshot} now @returns {Problem[]} */
@@ -68,13 +76,20 @@ function ofGpus(now) {
   const found = [];
   for (const gpu of now.gpus) {
     const name = gpuName(gpu);
-    if (!gpu.up) found.push({ level: "bad", text: `${name}: its sensor does not answer; its joules are not measured.` });
+    if (!gpu.up)
+      found.push({ level: "bad", text: `${name}: its sensor does not answer; its joules are not measured.` });
     else if (!gpu.reading) found.push({ level: "warn", text: `${name}: no fresh reading.` });
     if (gpu.residual_joules !== 0)
-      found.push({ level: "bad", text: `${name}: the account does not add up, ${joules(gpu.residual_joules)} are left over. Please report it.` });
+      found.push({
+        level: "bad",
+        text: `${name}: the account does not add up, ${joules(gpu.residual_joules)} are left over. Please report it.`,
+      });
     const ratio = gpu.comparison?.ratio;
     if (typeof ratio === "number" && Math.abs(ratio - 1) > METERS_AGREE)
-      found.push({ level: "warn", text: `${name}: counter and power readings differ, ratio ${ratio.toFixed(2)}.` });
+      found.push({
+        level: "warn",
+        text: `${name}: counter and power readings differ, ratio ${ratio.toFixed(2)}.`,
+      });
     const reasons = (gpu.up && gpu.reading?.status?.throttle_reasons) || [];
     if (reasons.length) {
       const why = reasons.map((reason) => THROTTLE[reason] ?? shown(reason)).join(", ");
@@ -82,7 +97,11 @@ function ofGpus(now) {
     }
   }
   for (const domain of now.host.domains)
-    if (!domain.up) found.push({ level: "warn", text: `Host domain ${shown(domain.info.domain)}: its sensor does not answer.` });
+    if (!domain.up)
+      found.push({
+        level: "warn",
+        text: `Host domain ${shown(domain.info.domain)}: its sensor does not answer.`,
+      });
   return found;
 }
 
@@ -90,18 +109,26 @@ function ofGpus(now) {
 function ofEngines(now, then) {
   /** @type {Problem[]} */
   const found = [];
-  if (!now.engines.length && !now.servers.length) found.push({ level: "note", text: "No engine has connected yet." });
+  if (!now.engines.length && !now.servers.length)
+    found.push({ level: "note", text: "No engine has connected yet." });
   for (const engine of now.engines) {
     const name = `Engine ${shown(engine.info.engine, 60)}`;
     const old = then?.engines.find((each) => each.info.engine === engine.info.engine);
     if (!engine.up) found.push({ level: "warn", text: `${name} is not connected.` });
-    if (engine.records_dropped) found.push(dropped(`${name}: its hook dropped`, engine.records_dropped, old?.records_dropped));
-    if (engine.gaps > (old?.gaps ?? engine.gaps)) found.push({ level: "warn", text: `${name}: records are missing; that energy is unattributed.` });
+    if (engine.records_dropped)
+      found.push(dropped(`${name}: its hook dropped`, engine.records_dropped, old?.records_dropped));
+    if (engine.gaps > (old?.gaps ?? engine.gaps))
+      found.push({ level: "warn", text: `${name}: records are missing; that energy is unattributed.` });
     const preempted = old ? engine.preemptions - old.preemptions : 0;
-    if (preempted > 0) found.push({ level: "warn", text: `${name}: ${count(preempted)} preemptions in the last minute; the KV cache is short.` });
+    if (preempted > 0)
+      found.push({
+        level: "warn",
+        text: `${name}: ${count(preempted)} preemptions in the last minute; the KV cache is short.`,
+      });
   }
   for (const server of now.servers)
-    if (!server.up) found.push({ level: "warn", text: `Server ${shown(server.server)}: its page cannot be had.` });
+    if (!server.up)
+      found.push({ level: "warn", text: `Server ${shown(server.server)}: its page cannot be had.` });
   return found;
 }
 
@@ -113,7 +140,12 @@ function dear(state, now) {
     const ratio = index(points, engine.info.engine);
     const sure = MUCH_DEARER + 2 * (engine.baseline?.error_ratio ?? 0);
     if (ratio === null || ratio - 1 < sure) return [];
-    return [{ level: "warn", text: `Engine ${shown(engine.info.engine, 60)}: costs ${percent(ratio - 1)} more than the same work should (last two minutes).` }];
+    return [
+      {
+        level: "warn",
+        text: `Engine ${shown(engine.info.engine, 60)}: costs ${percent(ratio - 1)} more than the same work should (last two minutes).`,
+      },
+    ];
   });
 }
 
@@ -129,7 +161,8 @@ function dropped(who, ever, old) {
 /** @param {Snapshot} now @param {Snapshot | undefined} then @returns {Problem[]} */
 function ofAccount(now, then) {
   if (!then) return [];
-  const measured = sum(now.gpus.map((gpu) => gpu.measured_joules)) - sum(then.gpus.map((gpu) => gpu.measured_joules));
+  const measured =
+    sum(now.gpus.map((gpu) => gpu.measured_joules)) - sum(then.gpus.map((gpu) => gpu.measured_joules));
   const [lost, old] = [now, then].map((each) => sum(each.gpus.map((gpu) => total(gpu.unattributed_joules))));
   const part = measured > 0 ? (lost - old) / measured : 0;
   if (!(part > MUCH_UNATTRIBUTED)) return [];
@@ -138,7 +171,12 @@ function ofAccount(now, then) {
     .filter((each) => each.kind === "unattributed")
     .map((each) => ({ reason: each.reason, grown: each.joules - (olds.get(each.kind + each.reason) ?? 0) }))
     .sort((a, b) => b.grown - a.grown);
-  return [{ level: "warn", text: `${percent(part)} of the last minute's joules are unattributed: ${meaning(main?.reason ?? "")}.` }];
+  return [
+    {
+      level: "warn",
+      text: `${percent(part)} of the last minute's joules are unattributed: ${meaning(main?.reason ?? "")}.`,
+    },
+  ];
 }
 
 /** @param {Snapshot} now @param {Snapshot | undefined} then @returns {Problem[]} */
@@ -146,17 +184,29 @@ function ofSidecar(now, then) {
   /** @type {Problem[]} */
   const found = [];
   const { attribution_lag_seconds: lag, rejected_records: rejected, exported } = now.sidecar;
-  if (typeof lag === "number" && lag > LATE_SECONDS) found.push({ level: "warn", text: `The account is ${duration(lag)} behind.` });
+  if (typeof lag === "number" && lag > LATE_SECONDS)
+    found.push({ level: "warn", text: `The account is ${duration(lag)} behind.` });
   for (const [reason, records] of Object.entries(rejected)) {
-    if (records) found.push(dropped(`The sidecar refused (${shown(reason).replaceAll("_", " ")})`, records, then && (then.sidecar.rejected_records[reason] ?? 0)));
+    if (records)
+      found.push(
+        dropped(
+          `The sidecar refused (${shown(reason).replaceAll("_", " ")})`,
+          records,
+          then && (then.sidecar.rejected_records[reason] ?? 0),
+        ),
+      );
   }
   for (const [exporter, outcomes] of Object.entries(exported))
     for (const [outcome, requests] of Object.entries(outcomes)) {
       const fresh = requests - (then?.sidecar.exported[exporter]?.[outcome] ?? requests);
       if (fresh > 0 && !["exported", "written"].includes(outcome))
-        found.push({ level: "warn", text: `Exporter ${shown(exporter)}: ${count(fresh)} requests ${shown(outcome)} in the last minute.` });
+        found.push({
+          level: "warn",
+          text: `Exporter ${shown(exporter)}: ${count(fresh)} requests ${shown(outcome)} in the last minute.`,
+        });
     }
   const { carbon_failures: failures, carbon_grams_per_joule: grams } = now.multipliers;
-  if (failures && total(failures) > 0 && grams === null) found.push({ level: "warn", text: "The carbon intensity cannot be had." });
+  if (failures && total(failures) > 0 && grams === null)
+    found.push({ level: "warn", text: "The carbon intensity cannot be had." });
   return found;
 }

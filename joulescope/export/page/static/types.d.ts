@@ -16,8 +16,15 @@ export interface GpuStatus {
 
 export interface Gpu {
   info: {
-    gpu: string; name: string; index: Maybe; power_limit_watts: Maybe; memory_total_bytes: Maybe;
-    energy_source: string; sensor: string; parent: string; calibration_factor: number;
+    gpu: string;
+    name: string;
+    index: Maybe;
+    power_limit_watts: Maybe;
+    memory_total_bytes: Maybe;
+    energy_source: string;
+    sensor: string;
+    parent: string;
+    calibration_factor: number;
   };
   measured_joules: number;
   attributed_joules: number;
@@ -26,7 +33,12 @@ export interface Gpu {
   unattributed_joules: ByReason;
   residual_joules: number;
   up: boolean;
-  reading: { power_watts: Maybe; memory_used_bytes: Maybe; sm_utilization_ratio: Maybe; status: GpuStatus | null } | null;
+  reading: {
+    power_watts: Maybe;
+    memory_used_bytes: Maybe;
+    sm_utilization_ratio: Maybe;
+    status: GpuStatus | null;
+  } | null;
   accounted_until_ns: Maybe;
   counter_resets: number;
   rejected_intervals: number;
@@ -36,8 +48,16 @@ export interface Gpu {
 
 export interface Engine {
   info: {
-    engine: string; model: string; served_model: string; software: string; vllm_version: string; unit: string;
-    tensor_parallel: number; gpus: string[]; max_num_seqs: Maybe; kv_cache_tokens: Maybe;
+    engine: string;
+    model: string;
+    served_model: string;
+    software: string;
+    vllm_version: string;
+    unit: string;
+    tensor_parallel: number;
+    gpus: string[];
+    max_num_seqs: Maybe;
+    kv_cache_tokens: Maybe;
   };
   up: boolean;
   attributed_joules: Record<string, Record<string, number>>;
@@ -48,7 +68,12 @@ export interface Engine {
   batch_tokens?: Maybe;
   next_token_joules?: Maybe;
   baseline?: {
-    learned_ratio: number; source: string; version: string; actual_joules: Maybe; expected_joules: Maybe; error_ratio: Maybe;
+    learned_ratio: number;
+    source: string;
+    version: string;
+    actual_joules: Maybe;
+    expected_joules: Maybe;
+    error_ratio: Maybe;
   } | null;
   tokens: Record<string, number>;
   requests_started: number;
@@ -64,7 +89,11 @@ export interface Engine {
 }
 
 /** Of one LoRA adapter or tenant: joules by phase. */
-export interface LabelTotals { joules: ByReason; generated_tokens: number; requests_finished: number }
+export interface LabelTotals {
+  joules: ByReason;
+  generated_tokens: number;
+  requests_finished: number;
+}
 
 export interface HostDomain {
   info: { domain: string };
@@ -78,7 +107,12 @@ export interface HostDomain {
 }
 
 export interface Server {
-  server: string; kind: string; up: boolean; running: Maybe; waiting: Maybe; kv_usage_ratio: Maybe;
+  server: string;
+  kind: string;
+  up: boolean;
+  running: Maybe;
+  waiting: Maybe;
+  kv_usage_ratio: Maybe;
   generated_tokens: Maybe;
 }
 
@@ -96,34 +130,84 @@ export interface Snapshot {
   };
   host: { domains: HostDomain[] };
   multipliers: {
-    pue_ratio: Maybe; carbon_grams_per_joule: Maybe; carbon_age_seconds: Maybe; carbon_failures: ByReason | null;
-    price_per_joule: Maybe; currency: string;
+    pue_ratio: Maybe;
+    carbon_grams_per_joule: Maybe;
+    carbon_age_seconds: Maybe;
+    carbon_failures: ByReason | null;
+    price_per_joule: Maybe;
+    currency: string;
   };
   servers: Server[];
 }
 
-export interface Envelope { joulescope_version: string; method: string; method_version: string; snapshot: Snapshot }
+export interface Envelope {
+  joulescope_version: string;
+  method: string;
+  method_version: string;
+  snapshot: Snapshot;
+}
 
 /** Wall time, seconds accounted, GPUs in it, watts by part, and by engine [joules, output, actual, expected]. */
-export interface Point { t: number; s: number; gpus: number; w: number[] | null; e: Record<string, Maybe[]> }
-export interface History { start: number; step_seconds: number; parts: string[]; points: Point[] }
+export interface Point {
+  t: number;
+  s: number;
+  gpus: number;
+  w: number[] | null;
+  e: Record<string, Maybe[]>;
+}
+export interface History {
+  start: number;
+  step_seconds: number;
+  parts: string[];
+  points: Point[];
+}
 
 export interface RequestRow {
-  request_id: string; external_id: string; engine: string; model: string; lora: string; kind: string;
-  start_ns: number; end_ns?: number; first_token_ns: Maybe; phase?: string; finish_reason?: string;
-  prompt_tokens: number; cached_tokens: number; output_tokens: number; preemptions: number;
-  attributed_joules: Maybe; prefill_joules: Maybe; marginal_joules: Maybe;
-  attributed_low_joules?: Maybe; attributed_high_joules?: Maybe; wasted_joules?: Maybe;
+  request_id: string;
+  external_id: string;
+  engine: string;
+  model: string;
+  lora: string;
+  kind: string;
+  start_ns: number;
+  end_ns?: number;
+  first_token_ns: Maybe;
+  phase?: string;
+  finish_reason?: string;
+  prompt_tokens: number;
+  cached_tokens: number;
+  output_tokens: number;
+  preemptions: number;
+  attributed_joules: Maybe;
+  prefill_joules: Maybe;
+  marginal_joules: Maybe;
+  attributed_low_joules?: Maybe;
+  attributed_high_joules?: Maybe;
+  wasted_joules?: Maybe;
 }
 export interface Requests {
-  time_ns: number; wall_seconds: number; open: RequestRow[]; finished: RequestRow[]; open_total?: number;
+  time_ns: number;
+  wall_seconds: number;
+  open: RequestRow[];
+  finished: RequestRow[];
+  open_total?: number;
 }
 
-export interface Problem { level: "bad" | "warn" | "note"; text: string }
+export interface Problem {
+  level: "bad" | "warn" | "note";
+  text: string;
+}
 
-export interface Link { state: "live" | "busy" | "down" | "denied" | "paused"; why: string; sinceMs: number }
+export interface Link {
+  state: "live" | "busy" | "down" | "denied" | "paused";
+  why: string;
+  sinceMs: number;
+}
 
-export interface Sort { column: string; down: boolean }
+export interface Sort {
+  column: string;
+  down: boolean;
+}
 
 export interface State {
   envelope: Envelope | null;
@@ -142,4 +226,14 @@ export interface State {
   sort: { open: Sort; finished: Sort };
   all: { open: boolean; finished: boolean };
   cursor: number | null;
+}
+
+/** What the user can do. */
+export interface Acts {
+  setCursor(t: number | null): void;
+  pause(): void;
+  retry(): void;
+  reload(): void;
+  sort(table: "open" | "finished", column: string): void;
+  all(table: "open" | "finished"): void;
 }
