@@ -59,7 +59,9 @@ function scaled(value, units) {
 export const joules = (value) => scaled(value, JOULES);
 /** @param {number | null | undefined} value */
 export const watts = (value) =>
-  known(value) && value < 1e4 ? `${grouped(value.toFixed(value !== 0 && value < 10 ? 1 : 0))} W` : scaled(value, WATTS);
+  known(value) && value < 1e4
+    ? `${grouped(value.toFixed(value !== 0 && value < 10 ? 1 : 0))} W`
+    : scaled(value, WATTS);
 /** @param {number | null | undefined} value */
 export const bytes = (value) => scaled(value, BYTES);
 /** @param {number | null | undefined} value */

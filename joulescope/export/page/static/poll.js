@@ -1,7 +1,7 @@
 // Asks the sidecar, one request after the other, so that an open page holds one connection and one slot at most.
 // Rests while the tab is hidden or the user paused; after failures it waits longer and longer, and goes on alone.
 
-const LONGEST_PAUSE_MS = 15000;
+const LONGEST_PAUSE_MS = 10000;
 const ANSWER_WITHIN_MS = 8000;
 
 /** An answer that is not 200. */
