@@ -23,7 +23,7 @@ from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.page.history import History
 from joulescope.model import OpenRequest, Snapshot
-from tests.export.samples import GPU_A, engine_a, finished, gpu_a, rich_snapshot
+from tests.export.samples import GPU_A, GPU_B, GPU_C, INSTANCE_C, engine_a, finished, gpu_a, rich_snapshot
 from tests.real.browser import Tab, browser, tab
 from tests.real.sidecar import wait_until
 from tests.real.vllm_env import free_port
@@ -464,7 +464,7 @@ def test_what_is_wrong_is_said_in_words(chromium: Any) -> None:
         text = page.text("#trouble")
         for words in (
             "Not ready: the sensor does not answer",
-            "its sensor does not answer",
+            f"{GPU_B[:13]}…, {GPU_C[:13]}…, {INSTANCE_C[:13]}…: the sensor does not answer",
             "the account does not add up, 250 mJ are left over",
             "clocks are held back (power cap, too hot)",
             "Engine odd-1 is not connected",
@@ -504,6 +504,16 @@ def test_a_lost_gpu_shows_no_last_value(chromium: Any) -> None:
         assert "sensor down" in text
         assert "power –" in text
         assert "512" not in text
+
+
+def test_an_engine_that_left_is_not_running(chromium: Any) -> None:
+    """What it said last is not how it is now: its load is a dash, and in no sum."""
+    with served(rich_snapshot()) as url, opened(chromium, url) as page:
+        gone = page.text("#engines article:nth-child(2)")
+        assert "odd-1" in gone
+        assert "running – waiting –" in gone
+        assert "KV cache –" in gone
+        assert page.text(".tile:nth-child(4) .big") == "2 running"
 
 
 def test_a_large_node_fits(chromium: Any) -> None:

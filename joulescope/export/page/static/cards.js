@@ -17,7 +17,7 @@ import {
   watts,
 } from "./format.js";
 import * as figures from "./figures.js";
-import { THROTTLE, gpuName } from "./problems.js";
+import { gpuName, throttle } from "./problems.js";
 
 /** @typedef {import("./types.d.ts").State} State */
 /** @typedef {import("./types.d.ts").Gpu} Gpu */
@@ -46,6 +46,9 @@ function meter(name, ratio, text, kind = "") {
   );
 }
 
+/** @type {Pick<Engine, "running" | "waiting" | "kv_usage_ratio" | "batch_tokens" | "next_token_joules">} */
+const NOTHING = { running: null, waiting: null, kv_usage_ratio: null };
+
 /** @param {boolean} up @param {string} yes @param {string} no */
 const chip = (up, yes, no) => h("span", { class: `chip ${up ? "good" : "bad"}` }, up ? yes : no);
 
@@ -55,6 +58,8 @@ const pair = (name, value) => h("div", null, h("dt", null, name), h("dd", null, 
 /** @param {State} s @param {Engine} engine */
 export function engineCard(s, engine) {
   const { info } = engine;
+  // What an engine that is gone said last is not how it is now.
+  const now = engine.up ? engine : NOTHING;
   const until = s.envelope?.snapshot.wall_seconds ?? 0;
   const unit = unitOf([engine]);
   const points = figures.within(s.points, figures.TREND_SECONDS, until);
@@ -91,9 +96,9 @@ export function engineCard(s, engine) {
       null,
       pair(
         "running",
-        count(engine.running) + (known(info.max_num_seqs) ? ` of ${count(info.max_num_seqs)}` : ""),
+        count(now.running) + (known(info.max_num_seqs) ? ` of ${count(info.max_num_seqs)}` : ""),
       ),
-      pair("waiting", count(engine.waiting)),
+      pair("waiting", count(now.waiting)),
       pair(
         unit === "token" ? "tokens/s" : "output/s",
         made.seconds > 0 ? figure(made.output / made.seconds) : DASH,
@@ -101,15 +106,15 @@ export function engineCard(s, engine) {
       pair("to requests", made.seconds > 0 ? watts(made.joules / made.seconds) : DASH),
       pair("finished", count(figures.total(engine.requests_finished))),
       pair("cache hits", prompts > 0 ? percent(hits / prompts) : DASH),
-      known(engine.batch_tokens) && pair("batch", `${count(engine.batch_tokens)} tokens`),
-      known(engine.next_token_joules) && pair(`next ${unit}`, joules(engine.next_token_joules)),
+      known(now.batch_tokens) && pair("batch", `${count(now.batch_tokens)} tokens`),
+      known(now.next_token_joules) && pair(`next ${unit}`, joules(now.next_token_joules)),
     ),
     engine.baseline && baselineLine(s, engine, until),
     meter(
       "KV cache",
-      engine.kv_usage_ratio,
-      percent(engine.kv_usage_ratio),
-      (engine.kv_usage_ratio ?? 0) > 0.95 ? "high" : "",
+      now.kv_usage_ratio,
+      percent(now.kv_usage_ratio),
+      (now.kv_usage_ratio ?? 0) > 0.95 ? "high" : "",
     ),
     attributed > 0 &&
       h(
@@ -166,7 +171,7 @@ export function gpuCard(gpu) {
   const clocked =
     known(status?.sm_clock_hertz) || known(status?.temperature_celsius) || known(status?.dram_active_ratio);
   const held = (status?.throttle_reasons ?? []).map((reason) =>
-    h("span", { class: "chip warn", key: reason }, THROTTLE[reason] ?? shown(reason)),
+    h("span", { class: "chip warn", key: reason }, throttle(reason)),
   );
   return h(
     "article",

@@ -115,7 +115,8 @@ export function lossPanel(s, snapshot) {
   const olds = new Map(
     (then ? figures.losses(then) : []).map((each) => [`${each.kind} ${each.reason}`, each.joules]),
   );
-  const seconds = then ? (snapshot.time_ns - then.time_ns) / 1e9 : 0;
+  const gone = then ? (snapshot.time_ns - then.time_ns) / 1e9 : 0;
+  const seconds = gone > 1 ? gone : 0;
   const measured = figures.sum(snapshot.gpus.map((gpu) => gpu.measured_joules));
   const saved = figures.avoided(snapshot.engines);
   const table = h(

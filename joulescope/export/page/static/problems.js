@@ -30,7 +30,7 @@ export const MEANING = {
 };
 
 /** What holds clocks back, in plain words. @type {Record<string, string>} */
-export const THROTTLE = {
+const THROTTLE = {
   power_cap: "power cap",
   thermal: "too hot",
   hardware_slowdown: "hardware slowdown",
@@ -45,7 +45,10 @@ export const THROTTLE = {
 export const meaning = (reason) => MEANING[reason] ?? shown(reason).replaceAll("_", " ");
 
 /** @param {import("./types.d.ts").Gpu} gpu */
-export const gpuName = (gpu) => `GPU ${gpu.info.index ?? shown(gpu.info.gpu, 12)}`;
+export const gpuName = (gpu) => (gpu.info.index === null ? shown(gpu.info.gpu, 14) : `GPU ${gpu.info.index}`);
+
+/** @param {string} reason */
+export const throttle = (reason) => THROTTLE[reason] ?? shown(reason);
 
 /** @param {import("./types.d.ts").State} state @returns {Problem[]} */
 export function problems(state) {
@@ -70,38 +73,51 @@ function readiness(state) {
     : [];
 }
 
-/** @param {Snapshot} now @returns {Problem[]} */
+/** One line for all GPUs of which the same is wrong. @param {Snapshot} now @returns {Problem[]} */
 function ofGpus(now) {
-  /** @type {Problem[]} */
-  const found = [];
-  for (const gpu of now.gpus) {
-    const name = gpuName(gpu);
-    if (!gpu.up)
-      found.push({ level: "bad", text: `${name}: its sensor does not answer; its joules are not measured.` });
-    else if (!gpu.reading) found.push({ level: "warn", text: `${name}: no fresh reading.` });
-    if (gpu.residual_joules !== 0)
-      found.push({
-        level: "bad",
-        text: `${name}: the account does not add up, ${joules(gpu.residual_joules)} are left over. Please report it.`,
-      });
-    const ratio = gpu.comparison?.ratio;
-    if (typeof ratio === "number" && Math.abs(ratio - 1) > METERS_AGREE)
-      found.push({
-        level: "warn",
-        text: `${name}: counter and power readings differ, ratio ${ratio.toFixed(2)}.`,
-      });
-    const reasons = (gpu.up && gpu.reading?.status?.throttle_reasons) || [];
-    if (reasons.length) {
-      const why = reasons.map((reason) => THROTTLE[reason] ?? shown(reason)).join(", ");
-      found.push({ level: "note", text: `${name}: clocks are held back (${why}).` });
+  /** @type {Map<string, {level: Problem["level"], what: string, names: string[]}>} */
+  const found = new Map();
+  for (const gpu of now.gpus)
+    for (const { level, text } of ofGpu(gpu)) {
+      const line = found.get(text) ?? { level, what: text, names: [] };
+      line.names.push(gpuName(gpu));
+      found.set(text, line);
     }
-  }
+  /** @type {Problem[]} */
+  const lines = [...found.values()].map(({ level, what, names }) => ({
+    level,
+    text: `${listed(names)}: ${what}`,
+  }));
   for (const domain of now.host.domains)
     if (!domain.up)
-      found.push({
+      lines.push({
         level: "warn",
         text: `Host domain ${shown(domain.info.domain)}: its sensor does not answer.`,
       });
+  return lines;
+}
+
+/** @param {string[]} names */
+const listed = (names) =>
+  names.length > 4 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
+
+/** @param {import("./types.d.ts").Gpu} gpu @returns {Problem[]} */
+function ofGpu(gpu) {
+  /** @type {Problem[]} */
+  const found = [];
+  if (!gpu.up) found.push({ level: "bad", text: "the sensor does not answer; joules are not measured." });
+  else if (!gpu.reading) found.push({ level: "warn", text: "no fresh reading." });
+  if (gpu.residual_joules !== 0)
+    found.push({
+      level: "bad",
+      text: `the account does not add up, ${joules(gpu.residual_joules)} are left over. Please report it.`,
+    });
+  const ratio = gpu.comparison?.ratio;
+  if (typeof ratio === "number" && Math.abs(ratio - 1) > METERS_AGREE)
+    found.push({ level: "warn", text: `counter and power readings differ, ratio ${ratio.toFixed(2)}.` });
+  const reasons = (gpu.up && gpu.reading?.status?.throttle_reasons) || [];
+  if (reasons.length)
+    found.push({ level: "note", text: `clocks are held back (${reasons.map(throttle).join(", ")}).` });
   return found;
 }
 

@@ -213,8 +213,9 @@ function tiles(s, snapshot) {
   const nowRatio = figures.perOutput(figures.within(s.points, figures.TREND_SECONDS, until));
   const made = figures.taken(lately);
   const rate = made.seconds > 0 ? made.output / made.seconds : null;
-  const running = told(snapshot.engines.map((engine) => engine.running));
-  const waiting = told(snapshot.engines.map((engine) => engine.waiting));
+  const here = snapshot.engines.filter((engine) => engine.up);
+  const running = told(here.map((engine) => engine.running));
+  const waiting = told(here.map((engine) => engine.waiting));
   const useful = parts && now ? (parts[0] + parts[1]) / now : null;
   const span = `mean of ${figures.NOW_SECONDS} s`;
   return [
