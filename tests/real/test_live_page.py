@@ -22,6 +22,7 @@ from starlette.routing import Mount
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.page.history import History
+from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.model import OpenRequest, Snapshot
 from tests.export.samples import GPU_A, GPU_B, GPU_C, INSTANCE_C, engine_a, finished, gpu_a, rich_snapshot
 from tests.real.browser import Tab, browser, tab
@@ -348,6 +349,18 @@ def _rests(page: Tab) -> None:
     assert page.asked[asked:] == []
 
 
+def test_it_asks_one_after_the_other(chromium: Any, demo: Demo) -> None:
+    """No two questions at once: an open page takes one of the places for pages in the making, no more."""
+    with opened(chromium, demo.url) as page:
+        page.until(lambda: sum("/api/" in asked for asked in page.asked) > 12, "more figures")
+        spans = page.value(
+            "performance.getEntriesByType('resource').filter(e => /api|ready/.test(e.name))"
+            ".map(e => [e.startTime, e.responseEnd])"
+        )
+    spans.sort()
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
 def test_reduced_motion_is_heeded(chromium: Any, demo: Demo) -> None:
     """Nothing glides where the user's system asks for stillness; elsewhere meters do."""
     seconds = "getComputedStyle(document.querySelector('.meter i')).transitionDuration"
@@ -558,6 +571,29 @@ def test_a_busy_sidecar_is_not_a_dead_one(chromium: Any) -> None:
         page.wait("document.querySelector('.link').innerText === 'the sidecar is busy'")
         page.page.unroute("**/api/snapshot")
         page.wait("document.querySelector('.link').innerText !== 'the sidecar is busy'")
+
+
+def test_a_login_that_ended_is_said(chromium: Any) -> None:
+    """401 means: whoever looks has to log in again, which loading the page anew asks for."""
+    with served(rich_snapshot()) as url, tab(chromium) as page:
+        page.page.goto(url)
+        page.wait("!document.getElementById('live').hidden")
+        page.page.route("**/api/snapshot", lambda route: route.fulfill(status=401))
+        page.wait("document.querySelector('.link').innerText.includes('not allowed')")
+
+
+def test_another_version_offers_to_reload(chromium: Any) -> None:
+    """After an upgrade of the sidecar the page's scripts are old: a button loads the new ones."""
+    with served(rich_snapshot()) as url, tab(chromium) as page:
+        page.page.goto(url)
+        page.wait("!document.getElementById('live').hidden")
+        body = json.dumps({"joulescope_version": "99.0", "method": "m", "method_version": "1"})[:-1]
+        body += ',"snapshot":' + encode_snapshot(rich_snapshot()).decode().partition('"snapshot":')[2]
+        page.page.route("**/api/snapshot", lambda route: route.fulfill(body=body))
+        page.wait("document.querySelector('button.strong')?.innerText.includes('reload')")
+        page.page.unroute("**/api/snapshot")
+        page.page.click("button.strong")
+        page.wait("document.getElementById('live')?.hidden === false && !document.querySelector('.strong')")
 
 
 def test_nonsense_in_place_of_figures_is_borne(chromium: Any) -> None:

@@ -270,8 +270,8 @@ export function lines({ line, until, span, step, name, cursor, move, width, heig
       axes(width, height, round, scale, until, span, (y) =>
         y === 0 ? "0" : String(Number(y.toPrecision(3))),
       ),
-      h("path", { class: "line expected", d: way(drawn, "expected", scale, round.top, step) }),
       h("path", { class: "line", d: way(drawn, "y", scale, round.top, step) }),
+      h("path", { class: "line expected", d: way(drawn, "expected", scale, round.top, step) }),
       last && h("circle", { class: "dot", cx: px(scale.x(last.t)), cy: top(last.y), r: 3.5 }),
       at &&
         h("line", {

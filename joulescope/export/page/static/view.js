@@ -257,7 +257,7 @@ function tiles(s, snapshot) {
 function ratioText(s, now, until) {
   const mean = `mean of ${figures.TREND_SECONDS} s`;
   const index = figures.index(figures.within(s.points, figures.INDEX_SECONDS, until));
-  if (index !== null) return `${mean} · ${versus(index, "what the same work should cost")}`;
+  if (index !== null) return `${mean} · ${versus(index, "the baseline")}`;
   const long = figures.perOutput(s.points);
   if (now === null || long === null || until - s.points[0].t < 4 * figures.TREND_SECONDS) return mean;
   return `${mean} · ${versus(now / long, `the last ${Math.round((until - s.points[0].t) / 60)} min`)}`;
