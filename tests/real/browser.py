@@ -29,8 +29,11 @@ class Tab:
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self._failed)
         self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def _failed(self, request: Any) -> None:
+        self.complaints.append(f"failed ({request.failure}): {request.url}")
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):

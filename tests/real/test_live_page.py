@@ -223,6 +223,8 @@ def test_a_reload_has_the_past_at_once(chromium: Any, demo: Demo) -> None:
     with opened(chromium, demo.url) as page:
         page.wait("document.querySelector('path.area.decode')?.getAttribute('d').length > 100")
         page.page.reload()
+        # A question under way is given up by the reload.
+        page.complaints = [each for each in page.complaints if "ERR_ABORTED" not in each]
         page.wait("document.querySelector('path.area.decode')?.getAttribute('d').length > 100")
         assert len(page.value("document.querySelector('path.area.decode').getAttribute('d')").split("L")) > 8
     history = json.loads(urllib.request.urlopen(f"{demo.url}api/history").read())
@@ -392,7 +394,7 @@ def test_a_sidecar_that_dies_and_returns(chromium: Any, tmp_path: Path) -> None:
             page.wait("document.querySelectorAll('#open tbody tr').length > 0")
             page.wait("document.querySelector('.tile .big').innerText !== '–'")
             assert re.search(r"[-−]\d[\d.]* [mkMG]?[JW]", page.text("main")) is None
-            assert [each for each in page.complaints if "ERR_" not in each and "failed:" not in each] == []
+            assert [each for each in page.complaints if "ERR_" not in each] == []
     finally:
         demo.end()
 

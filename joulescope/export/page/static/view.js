@@ -137,7 +137,8 @@ function head(s, acts, nowMs, stale) {
 
 /** @param {State} s @param {number} nowMs @param {boolean} stale */
 function linkText(s, nowMs, stale) {
-  const ago = duration(Math.round((nowMs - s.heardMs) / 1000));
+  const seconds = Math.round((nowMs - s.heardMs) / 1000);
+  const ago = seconds < 10 ? `${seconds} s` : duration(seconds);
   const of = s.envelope ? `figures of ${clock(s.envelope.snapshot.wall_seconds)}` : "";
   if (s.link.state === "paused") return { kind: "paused", text: "paused", since: of };
   if (s.link.state === "denied")
