@@ -34,3 +34,24 @@ class OpenRequest:
     """``None`` before anything of it was measured."""
     prefill_joules: float | None
     marginal_joules: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineTotals:
+    """What an engine's work costs against what the same work used to cost."""
+
+    learned_ratio: float
+    """How much of the learning is done, 0..1; 1: there is a baseline."""
+    name: str
+    """Of the baseline, empty before there is one."""
+    source: str
+    """``pinned`` or ``learned``."""
+    version: str
+    """Of the software whose work it was learned from."""
+    created_wall_seconds: float | None
+    actual_joules: float | None
+    """Measured of the steps that were compared."""
+    expected_joules: float | None
+    """What they should have cost."""
+    error_ratio: float | None
+    """Relative standard error of what is expected, for the work of late."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
+from joulescope.engine_model import BaselineTotals as BaselineTotals
 from joulescope.engine_model import OpenRequest as OpenRequest
 from joulescope.gpu_model import MIG_GPM as MIG_GPM
 from joulescope.gpu_model import MIG_REST as MIG_REST
@@ -332,6 +333,8 @@ class EngineTotals:
     gaps: int
     joules_per_request: HistogramState
     joules_per_output_token: HistogramState
+    baseline: BaselineTotals | None = None
+    """``None`` where its work is compared with nothing."""
     avoided_joules: Mapping[str, float] = field(default_factory=dict)
     """What cache hits would have cost to compute, by :data:`AVOIDED_REASONS`; part of no sum."""
     adapters: Mapping[str, LabelTotals] = field(default_factory=dict)

@@ -66,6 +66,7 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
+    "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
@@ -73,7 +74,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config factors scraping hook.wire sensors sampling ingest attribution export pipeline",
+        f"{VALUES} config periodic factors scraping hook.wire sensors sampling ingest attribution baselines "
+        "export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),

@@ -9,6 +9,7 @@ from joulescope.export.metric import Metric
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
 from joulescope.model import (
+    BaselineTotals,
     CallTime,
     CostFacts,
     EngineInfo,
@@ -128,6 +129,7 @@ def _engine(name: str, gpus: tuple[str, ...], node: Node) -> EngineTotals:
         refused_labels={"lora": 0} if node.tenants is None else {"lora": 0, "tenant": 0},
         batch_tokens=0,
         next_token_joules=0.0,
+        baseline=BaselineTotals(1.0, "", "learned", "", *(1.0,) * 4),
     )
 
 

@@ -13,6 +13,7 @@ from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
 from joulescope.export.series_page import LABELLED, render_series
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
+from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
@@ -28,6 +29,7 @@ SECTIONS = (
     ("GPUs beside their energy", STATUS),
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
+    ("What work costs against what it used to cost", BASELINE),
     ("Adapters and tenants", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
@@ -105,6 +107,11 @@ QUERIES = (
         "avg_over_time(joulescope_marginal_energy_per_output_token_joules[5m]) / on (engine)"
         " (sum by (engine) (rate(joulescope_attributed_energy_joules_total[5m]))"
         " / sum by (engine) (rate(joulescope_generated_tokens_total[5m])))",
+    ),
+    (
+        "Efficiency index: what work costs, of what the same work used to cost",
+        "rate(joulescope_baseline_actual_energy_joules_total[5m])"
+        " / rate(joulescope_baseline_expected_energy_joules_total[5m])",
     ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )

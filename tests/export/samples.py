@@ -7,6 +7,7 @@ from dataclasses import replace
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
 from joulescope.model import (
+    BaselineTotals,
     CallTime,
     CostFacts,
     EngineInfo,
@@ -195,6 +196,16 @@ def engine_a() -> EngineTotals:
             bounds=(1.0, 10.0), counts=(3, 30, 7), total=800.25, exemplars=(None, exemplar, None)
         ),
         joules_per_output_token=HistogramState(bounds=(0.1, 1.0), counts=(10, 30, 0), total=16.0),
+        baseline=BaselineTotals(
+            learned_ratio=1.0,
+            name="llama 0.31.0 2026-01-30T06:00Z",
+            source="pinned",
+            version="0.31.0",
+            created_wall_seconds=1769752800.0,
+            actual_joules=780.5,
+            expected_joules=650.25,
+            error_ratio=0.0125,
+        ),
         avoided_joules={"local_cache": 40.5},
         adapters={
             "base": LabelTotals({"prefill": 200.0, "decode": 300.25}, 1200, 25),
