@@ -13,7 +13,6 @@ that another one paid for earlier.
 from __future__ import annotations
 
 import argparse
-import gzip
 import http.client
 import re
 import statistics
@@ -33,8 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import machine, save
 from joulescope.export.budget import BUDGET, LARGEST
+from joulescope.export.prometheus import Exposition
 from joulescope.hook import wire
 from joulescope.hook.emitter import Emitter
+from joulescope.model import Snapshot
 from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
 from tests.real.sidecar import Sidecar, wait_until
 
@@ -47,6 +48,7 @@ PAUSE_SECONDS = 0.6
 """Between two scrapes: a little more than a snapshot lasts."""
 
 SCRAPERS = 8
+PAGES = 20
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 FORMATS = {
     "text": {},
@@ -92,6 +94,20 @@ def scraping(port: int, seconds: float, scrapers: int) -> list[float]:
 
     with ThreadPoolExecutor(scrapers) as pool:
         return [each for taken in pool.map(run, range(scrapers)) for each in taken]
+
+
+def page_cpu_ms(snapshot: Snapshot) -> dict[str, float]:
+    """Processor time of making a page of each format, here and alone: it does not wait for others."""
+    told = {}
+    for name, headers in FORMATS.items():
+        taken = []
+        for _ in range(PAGES):
+            exposition = Exposition(lambda: snapshot)
+            begin = time.thread_time()
+            exposition.render(headers.get("Accept", ""), headers.get("Accept-Encoding", ""))
+            taken.append(1e3 * (time.thread_time() - begin))
+        told[name] = statistics.median(taken)
+    return told
 
 
 def quantile(values: list[float], part: float) -> float:
@@ -156,8 +172,8 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
         text = pages["text"].decode()
         return {
             **report,
+            "page_cpu_ms": page_cpu_ms(totals),
             "sizes_bytes": {name: len(page) for name, page in pages.items()},
-            "unpacked": len(gzip.decompress(pages["text, gzip"])),
             "series": sum(not line.startswith("#") for line in text.splitlines()),
             "own_series": sum(line.startswith("joulescope_") for line in text.splitlines()),
             "snapshot_json_bytes": len(snapshot_json[0][0]),
@@ -276,10 +292,10 @@ def text_of(report: dict[str, Any]) -> str:
         f"{NAMES} tenants in use on each; {report['steps']:,} steps and {report['finished']:,} finished "
         f"requests in all. Series: {report['own_series']:,} (budget {BUDGET:,}), with those of the process "
         f"{report['series']:,}. Largest residual {report['residual_joules']} J.\n",
-        "| page | bytes |",
-        "|---|---|",
-        *(f"| {name} | {size:,} |" for name, size in sizes.items()),
-        f"| /api/snapshot | {report['snapshot_json_bytes']:,} |",
+        "| page | bytes | processor time to make it, ms |",
+        "|---|---|---|",
+        *(f"| {name} | {size:,} | {report['page_cpu_ms'][name]:.0f} |" for name, size in sizes.items()),
+        f"| /api/snapshot | {report['snapshot_json_bytes']:,} | |",
         f"\nRSS {report['rss_mib']:.0f} MiB. `/api/snapshot` p50 {report['snapshot_json_ms_p50']:.0f} ms.\n",
         f"| scrapers, every {PAUSE_SECONDS} s | scrapes | p50, ms | p95, ms | max, ms | making a page, ms "
         "| CPU, cores | polls late by, ms | attribution lag, s |",
