@@ -42,7 +42,8 @@ class LabelRules:
         if self.tenant_from == "lora":
             return (self._found(request.lora) or request.lora)[:MAX_TENANT_CHARACTERS] or NO_TENANT
         sent = request.external_id or request.request_id
-        return self._found(_ROUTE.sub("", sent, count=1) if _ROUTE.match(sent) else sent) or NO_TENANT
+        route = _ROUTE.match(sent)
+        return self._found(sent[route.end() :] if route else sent) or NO_TENANT
 
     def _found(self, text: str) -> str:
         match = self.tenant_pattern and self.tenant_pattern.match(text[:MAX_SEARCHED_CHARACTERS])

@@ -189,7 +189,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _metric_row(metric: Metric) -> tuple[str, ...]:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    series = str(series_of(metric, _LARGEST))
+    series = str(series_of(metric, _LARGEST) or "")
     return f"`{metric.name}`", metric.kind.value, metric.unit, labels, series, metric.help
 
 
