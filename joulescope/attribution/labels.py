@@ -13,10 +13,11 @@ MAX_SEARCHED_CHARACTERS = 96
 """The pattern sees so much of an id and no more: clients choose how long it is."""
 
 _ROUTE = re.compile(
-    r"(?:chatcmpl|cmpl|embd|pooling|classify|score|rerank|generative-scoring|generate-tokens|decision"
+    r"(?:\d+_)?(?:chatcmpl|cmpl|embd|pooling|classify|score|rerank|generative-scoring|generate-tokens|decision"
     r"|transcribe|translate)-"
 )
-"""What vLLM puts before the X-Request-Id of a client, by route (0.32, ``entrypoints/``)."""
+"""What vLLM puts before the X-Request-Id of a client: by route (0.32, ``entrypoints/``), and before that the
+number of the answer, where several were asked for and ids are not randomized."""
 
 
 @dataclass(frozen=True, slots=True)
