@@ -22,6 +22,7 @@ from joulescope.gpu_model import GpuStatus as GpuStatus
 from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
+from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
 
 if TYPE_CHECKING:
@@ -387,3 +388,4 @@ class Snapshot:
     multipliers: Multipliers = field(default_factory=Multipliers)
     servers: tuple[ServerTotals, ...] = ()
     """Those without a hook, whose own pages are read."""
+    serving: ServingTotals = field(default_factory=ServingTotals)

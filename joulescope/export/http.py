@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from joulescope.export.http_guard import TRUSTED
 from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
 from joulescope.export.prometheus import Exposition
 from joulescope.export.snapshot_json import encode_snapshot
@@ -58,9 +59,11 @@ def create_app(
 
     async def ready(request: Request) -> Response:
         is_ready, reason = get_ready()
+        if not request.scope.get(TRUSTED, True):
+            reason = "ready" if is_ready else "not ready; the reason is told to users with a password"
         return PlainTextResponse(f"{reason}\n", status_code=200 if is_ready else 503)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", _bounded(landing, slots)),
             Route("/metrics", _bounded(metrics, slots)),
@@ -69,6 +72,8 @@ def create_app(
             Route("/-/ready", ready),
         ]
     )
+    app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
+    return app
 
 
 def _bounded(make: Callable[[Request], Response], slots: threading.BoundedSemaphore) -> Endpoint:
