@@ -31,6 +31,9 @@ OWN_HEADERS = {
 }
 """Headers of every answer that has none of the name; a page with a policy of its own keeps it."""
 
+MAX_HEAD_BYTES = 1 << 14
+"""Longest path, query and headers together; those of Prometheus and browsers have a kilobyte or two."""
+
 _METHODS = ("GET", "HEAD")
 
 
@@ -83,6 +86,8 @@ class Guard:
         """The answer in place of the page, or nothing; leaves in the scope who is trusted."""
         if scope["method"] not in _METHODS:
             return _refused(405, "only GET and HEAD are answered", {"Allow": ", ".join(_METHODS)})
+        if _head_bytes(scope) > MAX_HEAD_BYTES:
+            return _refused(431, "the headers are too long", {"Connection": "close"})
         is_health = scope["path"] in HEALTH_PATHS
         scope[TRUSTED] = False
         if not usable:
@@ -130,6 +135,15 @@ class Guard:
             await send(message)
 
         return dressed
+
+
+def _head_bytes(scope: Scope) -> int:
+    """h11 bounds a head that comes in pieces; one that comes at once may be as long as a read."""
+    return (
+        len(scope["raw_path"])
+        + len(scope["query_string"])
+        + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    )
 
 
 def _refused(status: int, why: str, headers: dict[str, str] | None = None) -> Response:

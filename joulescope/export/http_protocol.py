@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,16 @@ from joulescope.export.http_counts import HttpCounts
 from joulescope.export.web_config_rules import Rules, WebRules
 from joulescope.export.web_config_tls import allowed
 
+MOST_UNREAD_BYTES = 1 << 26
+"""Of all pages that were made and not taken by their clients yet."""
+
 
 class Crowd:
     """The open connections, of which there may be so many.
 
     A new one is never turned away: health must be told to whoever asks, however many others hold the
-    door. In its place the one goes that has had the longest, of the address that holds the most.
+    door. In its place the one goes that has had the longest, of the address that holds the most. The same
+    befalls those that let pages lie unread, once these take too much memory together.
     """
 
     def __init__(self, most: int, counts: HttpCounts) -> None:
@@ -35,7 +39,7 @@ class Crowd:
         """Makes room for a connection and counts it in, until it leaves."""
         if len(self._seats) >= self._most:
             self._counts.refused("crowded")
-            self._longest().abort()
+            self._longest(self._seats).abort()
         self._seats[gate] = peer
 
     def leave(self, gate: Gate) -> None:
@@ -46,11 +50,18 @@ class Crowd:
         """The connection has made progress: it is the last now that would have to go."""
         if gate in self._seats:
             self._seats[gate] = self._seats.pop(gate)
+        unread = {each: each.unread_bytes for each in self._seats if each.unread_bytes}
+        while sum(unread.values()) > MOST_UNREAD_BYTES and len(unread) > 1:
+            lazy = self._longest(unread)
+            del unread[lazy]
+            self._counts.refused("crowded")
+            lazy.abort()
 
-    def _longest(self) -> Gate:
-        held = Counter(self._seats.values())
-        most = max(held.values())
-        return next(gate for gate, peer in self._seats.items() if held[peer] == most)
+    def _longest(self, among: Iterable[Gate]) -> Gate:
+        """The one that has had the longest, of the address that has the most of them."""
+        peers = [(gate, self._seats[gate]) for gate in among]
+        held = Counter(peer for _, peer in peers)
+        return max(peers, key=lambda entry: held[entry[1]])[0]
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ class Gate(asyncio.Protocol):
         self._make_http = make_http
         self._state = state
         self._transport: asyncio.Transport | None = None
+        self._top: asyncio.Transport | None = None
         self._rules = house.rules.last
         self._early = b""
         self._task: asyncio.Task[None] | None = None
@@ -173,6 +185,12 @@ class Gate(asyncio.Protocol):
         self.house.crowd.leave(self)
         self._state.connections.discard(self)
 
+    @property
+    def unread_bytes(self) -> int:
+        """What was written and not sent yet, encrypted or not."""
+        layers = {id(layer): layer for layer in (self._transport, self._top) if layer is not None}
+        return sum(layer.get_write_buffer_size() for layer in layers.values())
+
     def made_progress(self) -> None:
         """The connection is worth keeping for longer."""
         self.house.crowd.stand_back(self)
@@ -213,6 +231,7 @@ class Gate(asyncio.Protocol):
         self._hand_over(tls)
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
+        self._top = transport
         http = self._make_http()
         http.gate = self
         self._state.connections.discard(self)  # HTTP enters itself

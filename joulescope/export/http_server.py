@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.errors import ConfigError
 from joulescope.export.http_counts import HttpCounts
-from joulescope.export.http_guard import Guard
+from joulescope.export.http_guard import MAX_HEAD_BYTES, Guard
 from joulescope.export.http_protocol import Crowd, House, protocol
 from joulescope.export.web_config_report import warnings
 from joulescope.export.web_config_rules import WebRules
@@ -23,9 +23,6 @@ from joulescope.serving_model import ServingTotals
 CLIENT_TIMEOUT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 5
 MAX_CONNECTIONS = 128
-MAX_HEAD_BYTES = 1 << 14
-"""Longest request line and headers together; those of Prometheus and browsers have a kilobyte."""
-
 BACKLOG = 128
 MAX_PORT = 65535
 FORCED_SHARE = 0.75

@@ -135,7 +135,7 @@ def _check_not_weaker(path: Path, old: WebConfig, new: WebConfig) -> None:
     """Raises ConfigError if a kind of protection is gone: half a file looks like this too."""
     gone = [what for what, has in _PROTECTIONS if has(old) and not has(new)]
     if old.tls is not None and new.tls is not None and new.tls.client_auth < old.tls.client_auth:
-        gone.append("the client_auth_type that there was")
+        gone.append("client_auth_type as strict")
     if gone:
         raise ConfigError(
             f"{path}: has no more {' and no '.join(gone)}: a running sidecar gives no protection up; restart "
