@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from starlette.routing import Route
 from joulescope.export.http_protocol import MOST_UNREAD_BYTES
 from joulescope.export.web_config_rules import GRACE_SECONDS
 from tests.export.certificates import HOST, MUTUAL, TLS, USERS, Place, certificate, make_place
-from tests.export.web_server import PATIENCE_SECONDS, Running, ask, basic, running
+from tests.export.web_server import PATIENCE_SECONDS, Running, ask, basic, running, until
 
 FLOOD = 200
 BIG_BYTES, HUGE_BYTES = 1 << 23, 1 << 25
@@ -56,16 +55,6 @@ def is_hung_up_on(client: socket.socket) -> bool:
     except (ConnectionResetError, ssl.SSLError):
         pass
     return True
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread is about to do."""
-    wait = threading.Event()
-    for _ in range(round(PATIENCE_SECONDS / 0.01)):
-        if condition():
-            return
-        wait.wait(0.01)
-    raise AssertionError("it did not come about")
 
 
 def test_pages_come_through_tls_to_users_only(secured: Running) -> None:

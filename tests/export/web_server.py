@@ -6,7 +6,8 @@ import base64
 import http.client
 import socket
 import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,16 @@ def ask(
 def basic(user: str = USER, password: str = PASSWORD) -> str:
     """The header of basic authentication."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    wait = threading.Event()
+    for _ in range(round(PATIENCE_SECONDS / 0.01)):
+        if condition():
+            return
+        wait.wait(0.01)
+    raise AssertionError("it did not come about")
 
 
 @contextmanager
