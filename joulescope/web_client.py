@@ -64,6 +64,7 @@ class SidecarClient:
                 headers=self._headers(),
                 timeout_seconds=timeout_seconds,
                 max_bytes=MAX_BYTES,
+                direct=_is_here(self.url),
                 context=self._context,
             )
         except FetchError as problem:
@@ -93,6 +94,12 @@ def _split(url: str) -> tuple[str, str | None, str]:
     )
     user = None if parts.username is None else urllib.parse.unquote(parts.username)
     return place.geturl(), user, urllib.parse.unquote(parts.password or "")
+
+
+def _is_here(url: str) -> bool:
+    """Whether the host is this machine, which no proxy can reach."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _context(access: Access) -> ssl.SSLContext:

@@ -76,6 +76,14 @@ def test_a_client_certificate_is_shown(place: Place) -> None:
             client(server, access=access(place)).get("/metrics")
 
 
+def test_no_proxy_stands_before_this_machine(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sidecar on the loopback is asked itself, whatever proxy is set."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with running(place.config) as server:
+        assert client(server, access=access(place)).get("/-/healthy")
+
+
 def test_without_tls_nothing_of_it_is_needed(tmp_path: Path) -> None:
     """A sidecar in the clear is asked as before."""
     with running(None) as server:

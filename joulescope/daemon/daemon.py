@@ -185,7 +185,7 @@ class Daemon:
             self._thread.start()
             undo.pop_all()
         _logger.info("listening for engines on %s", self.settings.socket)
-        _logger.info("serving %s/metrics", self._http.url)
+        _logger.info("serving %s/metrics", self.url)
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> Snapshot:
         """Accounts for what has come in, flushes the exporters, and stops. Returns the final snapshot."""
@@ -228,6 +228,11 @@ class Daemon:
     def open_request(self, request_id: str) -> Sequence[OpenRequest]:
         """Those with this id: the engine's own, or the client's, which several may share."""
         return self._open.of(request_id)
+
+    @property
+    def url(self) -> str:
+        """Where the pages are, once started."""
+        return self._http.url
 
     def ready(self) -> tuple[bool, str]:
         """Whether energy can be accounted for now, and a sentence that says why."""

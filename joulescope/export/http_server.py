@@ -23,7 +23,13 @@ from joulescope.serving_model import ServingTotals
 CLIENT_TIMEOUT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 5
 MAX_CONNECTIONS = 128
-BACKLOG = 128
+BACKLOG = 1024
+"""Connections that may wait in the kernel."""
+
+ACCEPTS_IN_A_TURN = 8
+"""Of the event loop. asyncio takes as many as may wait: a crowd would push each other out before the
+handshake of any of them had a turn."""
+
 MAX_PORT = 65535
 FORCED_SHARE = 0.75
 """Share of the time to stop after which connections are no longer waited for."""
@@ -40,6 +46,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)  # asyncio has set it to what it takes in a turn
         self.settled.set()
 
     def serve_in_thread(self, sock: socket.socket) -> None:
@@ -103,7 +111,7 @@ class HttpServer:
             proxy_headers=False,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            backlog=BACKLOG,
+            backlog=ACCEPTS_IN_A_TURN,
         )
         server = self._server = _Server(config)
         self._thread = threading.Thread(
