@@ -87,7 +87,8 @@ ROOMS: dict[str, Room] = {
         "export.web_config_file export.web_config_report export.web_config_rules"
     ),
     "cli": _room(
-        f"{VALUES} web_client doctor config hook.wire sensors sampling ingest attribution export simulation "
+        f"{VALUES} web_client doctor config hook.wire sensors sampling ingest attribution baselines export "
+        "simulation "
         "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
