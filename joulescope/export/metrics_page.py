@@ -20,6 +20,7 @@ from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
+from joulescope.export.table_serving import SERVING
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
 
@@ -35,6 +36,7 @@ SECTIONS = (
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
+    ("How pages are served", SERVING),
 )
 
 INTRODUCTION = """\
