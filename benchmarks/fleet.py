@@ -60,10 +60,13 @@ FORMATS = {
 }
 
 
-def scrape(port: int, headers: dict[str, str], path: str = "/metrics") -> tuple[bytes, float]:
-    """A page, and the milliseconds until its last byte."""
+def scrape(
+    port: int, headers: dict[str, str], path: str = "/metrics", client: int = 1
+) -> tuple[bytes, float]:
+    """A page, and the milliseconds until its last byte. Each client has an address of its own, 127.0.0.N."""
     begin = time.perf_counter()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    source = (f"127.0.0.{client}", 0)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=source)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -85,17 +88,17 @@ def scraping(port: int, seconds: float, scrapers: int) -> list[float]:
     """Latencies, ms, of so many scrapers that ask at the same instant, again and again."""
     together = threading.Barrier(scrapers)
 
-    def run(_: int) -> list[float]:
+    def run(client: int) -> list[float]:
         taken, deadline = [], time.monotonic() + seconds
         for _ in range(max(int(seconds / PAUSE_SECONDS), 1)):
             together.wait(60.0)
-            taken.append(scrape(port, FORMATS["OpenMetrics, gzip"])[1])
+            taken.append(scrape(port, FORMATS["OpenMetrics, gzip"], client=client)[1])
             if time.monotonic() < deadline:
                 time.sleep(PAUSE_SECONDS)
         return taken
 
     with ThreadPoolExecutor(scrapers) as pool:
-        return [each for taken in pool.map(run, range(scrapers)) for each in taken]
+        return [each for taken in pool.map(run, range(1, scrapers + 1)) for each in taken]
 
 
 def _only(current: list[Snapshot]) -> Snapshot:
