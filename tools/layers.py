@@ -75,8 +75,9 @@ ROOMS: dict[str, Room] = {
         packages="msgspec",
     ),
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
+    "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
+        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution export simulation "
         "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
