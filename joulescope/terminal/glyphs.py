@@ -100,6 +100,12 @@ def joules(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
 
 
+def joules_unit(value: float | None) -> str:
+    """The same with its unit, where the heading does not name it."""
+    text = joules(value)
+    return text if value is None or text.endswith("J") else f"{text} J"
+
+
 def small(value: float | None) -> str:
     """Joules per output: three figures, whatever the size."""
     if value is None:

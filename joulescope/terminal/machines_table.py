@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from joulescope.model import EngineTotals, GpuStatus, GpuTotals, Snapshot
-from joulescope.terminal.glyphs import DASH, clean, count, figure, joules, percent, small
+from joulescope.terminal.glyphs import DASH, clean, count, figure, joules_unit, percent, small
 from joulescope.terminal.history import EngineNow, GpuNow, engine_now, gpu_now
 from joulescope.terminal.tables import Column
 
@@ -145,7 +145,7 @@ GPU_COLUMNS = (
     Column[Gpu](
         "measured",
         "measured",
-        lambda row: joules(row.totals.measured_joules),
+        lambda row: joules_unit(row.totals.measured_joules),
         9,
         rank=3,
         value=lambda row: row.totals.measured_joules,
@@ -264,7 +264,7 @@ ENGINE_COLUMNS = (
     Column[Engine](
         "joules",
         "joules",
-        lambda row: joules(sum(row.totals.attributed_joules.values())),
+        lambda row: joules_unit(sum(row.totals.attributed_joules.values())),
         9,
         rank=7,
         value=lambda row: sum(row.totals.attributed_joules.values()),

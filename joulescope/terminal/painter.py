@@ -59,8 +59,9 @@ class Painter:
 
     def _cells(self, line: Text, width: int) -> list[Cell]:
         cells: list[Cell] = []
+        base = self._console.get_style(line.style)  # rich leaves it out where a text has no other
         for segment in line.render(self._console):
-            style = segment.style or Style.null()
+            style = base + segment.style if segment.style else base
             if not self._colour:
                 style = style.without_color
             for character in segment.text:

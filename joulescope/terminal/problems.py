@@ -23,6 +23,8 @@ class Problem:
 
     text: str
     severe: bool = False
+    past: bool = False
+    """It does not go on: a loss that was counted once stays counted."""
 
 
 def problems(snapshot: Snapshot, earlier: Snapshot | None) -> list[Problem]:
@@ -32,7 +34,7 @@ def problems(snapshot: Snapshot, earlier: Snapshot | None) -> list[Problem]:
         *(problem for gpu in snapshot.gpus for problem in _of_gpu(gpu)),
         *(problem for engine in snapshot.engines for problem in _of_engine(engine, earlier)),
     ]
-    return sorted(found, key=lambda problem: not problem.severe)
+    return sorted(found, key=lambda problem: (not problem.severe, problem.past))
 
 
 def _of_sidecar(snapshot: Snapshot, earlier: Snapshot | None) -> Iterator[Problem]:
@@ -55,14 +57,13 @@ def _of_sidecar(snapshot: Snapshot, earlier: Snapshot | None) -> Iterator[Proble
 
 def _counted(what: str, number: int, more: int) -> Iterator[Problem]:
     if number > 0:
-        yield Problem(
-            f"{count(number)} {what}" + (f", {count(more)} of them now" if more > 0 else ""), more > 0
-        )
+        now = f", {count(more)} of them now" if more > 0 else " so far"
+        yield Problem(f"{count(number)} {what}{now}", severe=more > 0, past=more <= 0)
 
 
 def _of_gpu(gpu: GpuTotals) -> Iterator[Problem]:
     index = "" if gpu.info.index is None else f" {gpu.info.index}"
-    name = f"GPU{index}" if index else clean(gpu.info.gpu)
+    name = f"GPU{index}" if index else clean(gpu.info.gpu)[:12]
     reading = gpu.reading if gpu.up else None
     if reading is None:
         yield Problem(f"{name}: the sensor gives no reading", severe=True)

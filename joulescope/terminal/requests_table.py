@@ -203,7 +203,7 @@ _ADAPTER = Column[RequestRow](
     "adapter",
     "adapter",
     lambda row: clean(row.request.lora) or DASH,
-    8,
+    7,
     rank=2,
     left=True,
     grows=12,

@@ -123,7 +123,7 @@ def _figures(scene: Scene, reading: Reading, width: int, height: int) -> tuple[l
     lines.append(_sparks(scene, snapshot, width))
     lines.append(_balance(snapshot, scene.look, width))
     wrong = [*_standing_still(scene), *problems(snapshot, earlier)]
-    lines += _problem_lines(wrong, scene, 1 if height < 30 else 3)
+    lines += _problem_lines(wrong, scene, width, 1 if height < 30 else 3)
     pane, scroll = _pane(scene, reading, earlier, width, height - 1 - len(lines))
     lines += pane
     if scene.is_stale:
@@ -250,15 +250,17 @@ def _standing_still(scene: Scene) -> list[Problem]:
     ]
 
 
-def _problem_lines(wrong: Sequence[Problem], scene: Scene, most: int) -> list[Text]:
+def _problem_lines(wrong: Sequence[Problem], scene: Scene, width: int, most: int) -> list[Text]:
+    look = scene.look
     lines = [
-        Text(scene.look.text(f"! {each.text}"), "bold red" if each.severe else "yellow")
-        for each in wrong[:most]
+        Text(look.text(f"! {each.text}"), "bold red" if each.severe else "yellow") for each in wrong[:most]
     ]
     if len(wrong) > most:
-        lines[-1].append(f"  (and {len(wrong) - most} more)", "dim")
+        more = f"  (and {len(wrong) - most} more)"
+        lines[-1].truncate(max(width - len(more), 0))
+        lines[-1].append(more)
     if scene.log:
-        lines.append(Text(scene.look.text(f"! log: {clean(scene.log)}"), "yellow"))
+        lines.append(Text(look.text(f"! log: {clean(scene.log)}"), "yellow"))
     return lines
 
 
