@@ -67,8 +67,7 @@ class Painter:
             for character in segment.text:
                 size = cell_len(character)
                 if size == 0:
-                    if cells:
-                        cells[-1] = (cells[-1][0] + character, cells[-1][1])
+                    _combine(cells, character)
                 elif len(cells) + size <= width:
                     cells += [(character, style), ("", style)][:size]
         return cells + [_BLANK] * (width - len(cells))
@@ -78,6 +77,15 @@ class Painter:
             style.render("".join(text for text, _ in run), color_system=ColorSystem.STANDARD)
             for style, run in groupby(cells, key=lambda cell: cell[1])
         )
+
+
+def _combine(cells: list[Cell], mark: str) -> None:
+    """A mark belongs to the letter before it, of which the second cell may be the last; alone it is left out."""
+    for index in range(len(cells) - 1, -1, -1):
+        text, style = cells[index]
+        if text:
+            cells[index] = (text + mark, style)
+            return
 
 
 def _changes(before: Sequence[Cell], after: Sequence[Cell]) -> Iterator[tuple[int, int]]:

@@ -25,6 +25,7 @@ class Screen:
         self.painter = Painter(colour=colour)
         self.screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.Stream(self.screen)
+        self._stream.feed("\x1b[?7l")  # no wrapping, as tty.Terminal has it
 
     def paint(self, lines: list[Text]) -> str:
         written = self.painter.paint(lines, COLUMNS, LINES)
