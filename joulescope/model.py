@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
+from joulescope.engine_model import BaselineTotals as BaselineTotals
+from joulescope.engine_model import OpenRequest as OpenRequest
 from joulescope.gpu_model import MIG_GPM as MIG_GPM
 from joulescope.gpu_model import MIG_REST as MIG_REST
 from joulescope.gpu_model import THROTTLE_REASONS as THROTTLE_REASONS
@@ -250,35 +253,6 @@ class FinishedRequest:
     method_version: str = METHOD_VERSION
 
 
-OPEN_PHASES = ("waiting", "prefill", "decode", "ended")
-"""Where an open request is: in the queue (again, if it was preempted); computing its prompt (or recomputing);
-generating; ended, while the joules of its last steps are not divided yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenRequest:
-    """What a request whose account is not closed has used so far. Joules lag by half a second or so."""
-
-    request_id: str
-    external_id: str
-    engine: str
-    model: str
-    lora: str
-    kind: str
-    start_ns: int
-    first_token_ns: int | None
-    phase: str
-    """Of :data:`OPEN_PHASES`."""
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    preemptions: int
-    attributed_joules: float | None
-    """``None`` before anything of it was measured."""
-    prefill_joules: float | None
-    marginal_joules: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class HistogramState:
     """Cumulative histogram with the last exemplar of each bucket.
@@ -353,6 +327,8 @@ class EngineTotals:
     joules_per_output_token: HistogramState
     avoided_joules: float = 0.0
     """What prefix-cache hits would have cost to compute; information only, part of no sum."""
+    baseline: BaselineTotals | None = None
+    """``None`` where its work is compared with nothing."""
 
 
 @dataclass(frozen=True, slots=True)

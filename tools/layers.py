@@ -43,10 +43,11 @@ ROOMS: dict[str, Room] = {
     "units": _room(),
     "errors": _room(),
     "clock": _room("units"),
+    "engine_model": _room(),
     "gpu_model": _room(),
     "host_model": _room(),
     "surroundings_model": _room(),
-    "model": _room("gpu_model host_model surroundings_model", packages="numpy"),
+    "model": _room("engine_model gpu_model host_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
@@ -64,6 +65,7 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
+    "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
@@ -71,7 +73,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config factors scraping hook.wire sensors sampling ingest attribution export pipeline",
+        f"{VALUES} config periodic factors scraping hook.wire sensors sampling ingest attribution baselines "
+        "export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),

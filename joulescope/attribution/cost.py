@@ -269,13 +269,6 @@ class CostModel(StepFit):
             weight += joules.per_byte * experts.shares
             saved += joules.per_byte * experts.released
 
-    def avoided_joules(self, tokens: int) -> float:
-        """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""
-        flops = tokens * self._linear + 0.5 * tokens * (tokens + 1.0) * self._attention
-        joules = self.step_joules()
-        per_flop = joules.per_flop + joules.active_watts * self._times().per_flop
-        return float(flops * per_flop) * max(self._gpu_count, 1)
-
 
 ModelMaker = Callable[[CostFacts, int, Expectation], CostModel]
 """Makes the cost model of an engine from its facts, its number of GPUs, and what is expected of them."""

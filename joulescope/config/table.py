@@ -168,6 +168,17 @@ class Settings:
         Whole(1, 100_000_000, "requests"),
         "Requests followed at once; beyond it the oldest is given up and counted.",
     )
+    baseline_dir: str | None = _setting(
+        None,
+        OptionalPath(dash=False),
+        "Folder of baselines: pinned ones are read from it, learned ones are written to it. Without it a "
+        "learned baseline lasts as long as the sidecar.",
+    )
+    baseline_learn_seconds: float = _setting(
+        1800.0,
+        Number(0.0, 1e7, "seconds"),
+        "Busy time of an engine in which a baseline of its work is learned where none is kept; 0: never.",
+    )
     pue: float | None = _setting(
         None,
         OptionalNumber(

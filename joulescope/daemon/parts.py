@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.policy import Policy
+from joulescope.baselines.store import BaselineFolder
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.baseline_keeper import BaselineKeeper
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -28,7 +32,15 @@ def balance_line(gpu: GpuTotals) -> str:
     )
 
 
-def pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None) -> Pipeline:
+def pipeline_of(
+    settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None, keeper: BaselineKeeper
+) -> Pipeline:
+    anchor = wall or WallAnchor.now()
+    efficiencies = Efficiencies(
+        keeper.find,
+        learn_seconds=settings.baseline_learn_seconds,
+        wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9,
+    )
     return Pipeline(
         Policy(
             recompute_to=settings.recompute_to,
@@ -41,10 +53,16 @@ def pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWrit
         ),
         Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
         window_ns=ns_from_seconds(settings.window_seconds),
-        wall=wall,
+        wall=anchor,
         calibration=settings.calibration_factor,
         recorder=recorder,
+        efficiencies=efficiencies,
     )
+
+
+def keeper_of(settings: Settings) -> BaselineKeeper:
+    folder = settings.baseline_dir
+    return BaselineKeeper(None if folder is None else BaselineFolder(Path(folder)))
 
 
 def sampler_of(

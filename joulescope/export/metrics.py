@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
+from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
@@ -103,6 +104,7 @@ METRICS: tuple[Metric, ...] = (
     *STATUS,
     *HOST,
     *ENGINE,
+    *BASELINE,
     *SERVERS,
     *MULTIPLIERS,
     *SIDECAR,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
+from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
@@ -25,6 +26,7 @@ SECTIONS = (
     ("GPUs beside their energy", STATUS),
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
+    ("What work costs against what it used to cost", BASELINE),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
@@ -81,6 +83,11 @@ QUERIES = (
     (
         "Watts of CPUs and DRAM that an engine uses",
         "sum by (engine) (rate(joulescope_host_attributed_energy_joules_total[5m]))",
+    ),
+    (
+        "Efficiency index: what work costs, of what the same work used to cost",
+        "rate(joulescope_baseline_actual_energy_joules_total[5m])"
+        " / rate(joulescope_baseline_expected_energy_joules_total[5m])",
     ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )

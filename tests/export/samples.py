@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.model import (
+    BaselineTotals,
     CallTime,
     CostFacts,
     EngineInfo,
@@ -195,6 +196,16 @@ def engine_a() -> EngineTotals:
         ),
         joules_per_output_token=HistogramState(bounds=(0.1, 1.0), counts=(10, 30, 0), total=16.0),
         avoided_joules=40.5,
+        baseline=BaselineTotals(
+            learned_ratio=1.0,
+            name="llama 0.31.0 2026-01-30T06:00Z",
+            source="pinned",
+            version="0.31.0",
+            created_wall_seconds=1769752800.0,
+            actual_joules=780.5,
+            expected_joules=650.25,
+            error_ratio=0.0125,
+        ),
     )
 
 
