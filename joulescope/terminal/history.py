@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from joulescope.model import EngineTotals, GpuTotals, OpenRequest, Snapshot
@@ -14,6 +14,9 @@ RATES_NS = 10_000_000_000
 
 MIN_RATES_NS = 2_000_000_000
 """Over less a rate says more of when joules were settled than of how many."""
+
+INDEX_SECONDS = 60.0
+"""The index of efficiency is taken over so long."""
 
 KEPT_NS = 600_000_000_000
 MAX_POINTS = 8192
@@ -31,6 +34,8 @@ class Point:
     watts: float | None
     attributed_joules: float
     generated: int
+    baselines: Mapping[str, tuple[float, float]]
+    """By engine: actual and expected joules of the work that was compared."""
 
 
 def key_of(request: OpenRequest) -> RequestKey:
@@ -96,6 +101,19 @@ class History:
                 return (request.attributed_joules - joules[key]) * 1e9 / (time_ns - before_ns)
         return None
 
+    def index_of(self, engine: str) -> float | None:
+        """Actual over expected joules of the last minute's work; ``None`` where too little was compared."""
+        if not self._points or engine not in self._points[-1].baselines:
+            return None
+        latest = self._points[-1]
+        for point in self._points:
+            seconds = (latest.time_ns - point.time_ns) / 1e9
+            if point.life == latest.life and engine in point.baselines and seconds <= INDEX_SECONDS:
+                actual = latest.baselines[engine][0] - point.baselines[engine][0]
+                expected = latest.baselines[engine][1] - point.baselines[engine][1]
+                return actual / expected if expected > 0 and actual >= 0 else None
+        return None
+
     def watts(self, columns: int, seconds: float) -> list[float | None]:
         """Mean power in each of ``columns`` equal stretches of the last ``seconds``, oldest first."""
         return [_mean_watts(points) for points in self._stretches(columns, seconds)]
@@ -134,6 +152,13 @@ def _point(snapshot: Snapshot, life: int) -> Point:
         watts=total_watts(snapshot.gpus),
         attributed_joules=sum(gpu.attributed_joules for gpu in snapshot.gpus),
         generated=sum(engine.tokens.get("generated", 0) for engine in snapshot.engines),
+        baselines={
+            engine.info.engine: (engine.baseline.actual_joules, engine.baseline.expected_joules)
+            for engine in snapshot.engines
+            if engine.baseline is not None
+            and engine.baseline.actual_joules is not None
+            and engine.baseline.expected_joules is not None
+        },
     )
 
 

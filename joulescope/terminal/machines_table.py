@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulescope.model import EngineTotals, GpuStatus, GpuTotals, Snapshot
 from joulescope.terminal.glyphs import DASH, clean, count, figure, joules_unit, percent, small
-from joulescope.terminal.history import EngineNow, GpuNow, engine_now, gpu_now
+from joulescope.terminal.history import EngineNow, GpuNow, History, engine_now, gpu_now
 from joulescope.terminal.tables import Column
 
 _ALMOST_FULL = 0.95
 _HOT_CELSIUS = 85.0
+_DEARER, _MUCH_DEARER, _SURE = 1.1, 1.2, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,21 @@ class Engine:
 
     totals: EngineTotals
     now: EngineNow
+    index: float | None = None
+    """What its work cost over what the same work should have cost, of late."""
+
+    @property
+    def index_style(self) -> str:
+        """Stands out where the work costs more than usual, by more than the expected figure is sure of."""
+        baseline = self.totals.baseline
+        if self.index is None or baseline is None:
+            return ""
+        unsure = 1.0 + _SURE * (baseline.error_ratio or 0.0)
+        return (
+            "bold red"
+            if self.index > max(_MUCH_DEARER, unsure)
+            else ("yellow" if self.index > max(_DEARER, unsure) else "")
+        )
 
     @property
     def name(self) -> str:
@@ -94,8 +111,18 @@ def gpu_rows(snapshot: Snapshot, earlier: Snapshot | None) -> list[Gpu]:
     return [Gpu(each, gpu_now(each, earlier)) for each in snapshot.gpus]
 
 
-def engine_rows(snapshot: Snapshot, earlier: Snapshot | None) -> list[Engine]:
-    return [Engine(each, engine_now(each, snapshot, earlier)) for each in snapshot.engines]
+def engine_rows(snapshot: Snapshot, history: History) -> list[Engine]:
+    earlier = history.earlier()
+    return [
+        Engine(each, engine_now(each, snapshot, earlier), history.index_of(each.info.engine))
+        for each in snapshot.engines
+    ]
+
+
+def needed_engine_columns(rows: Sequence[Engine]) -> list[Column[Engine]]:
+    """Without the baseline where none is compared with one."""
+    compared = any(row.totals.baseline is not None for row in rows)
+    return [column for column in ENGINE_COLUMNS if compared or column.name not in ("index", "learned")]
 
 
 GPU_COLUMNS = (
@@ -260,6 +287,22 @@ ENGINE_COLUMNS = (
         6,
         rank=2,
         value=lambda row: row.now.joules_per_output_ever,
+    ),
+    Column[Engine](
+        "index",
+        "index",
+        lambda row: figure(row.index, 2),
+        5,
+        rank=1,
+        value=lambda row: row.index,
+        style=lambda row: row.index_style,
+    ),
+    Column[Engine](
+        "learned",
+        "learned",
+        lambda row: percent(row.totals.baseline.learned_ratio if row.totals.baseline else None),
+        7,
+        rank=9,
     ),
     Column[Engine](
         "joules",

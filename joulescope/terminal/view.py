@@ -19,10 +19,10 @@ from joulescope.terminal.glyphs import Look, clean, duration, figure, percent, s
 from joulescope.terminal.help import help_lines
 from joulescope.terminal.history import History, total_watts
 from joulescope.terminal.machines_table import (
-    ENGINE_COLUMNS,
     GPU_COLUMNS,
     engine_rows,
     gpu_rows,
+    needed_engine_columns,
 )
 from joulescope.terminal.problems import Problem, problems
 from joulescope.terminal.requests_table import (
@@ -162,13 +162,13 @@ def _machines(
     """GPUs and engines, a line each while there is room; not those that the pane below shows."""
     look, state = scene.look, scene.state
     unit = _unit(snapshot)
-    gpus, engines = gpu_rows(snapshot, earlier), engine_rows(snapshot, earlier)
+    gpus, engines = gpu_rows(snapshot, earlier), engine_rows(snapshot, scene.history)
     lines: list[Text] = []
     engine_room = min(len(engines), max(most // 2, most - len(gpus), 1))
     if state.pane != "gpus" and gpus:
         lines += _some(gpus, GPU_COLUMNS, look, width, max(most - engine_room, 1), "gpus", unit)
     if state.pane != "engines" and engines:
-        lines += _some(engines, ENGINE_COLUMNS, look, width, engine_room, "engines", unit)
+        lines += _some(engines, needed_engine_columns(engines), look, width, engine_room, "engines", unit)
     return lines
 
 
@@ -272,8 +272,8 @@ def _pane(
     tabs, unit = _tabs(scene, reading), _unit(snapshot)
     second: list[Text] = []
     if state.pane == "engines":
-        engines = engine_rows(snapshot, earlier)
-        lines, scroll = _table(engines, ENGINE_COLUMNS, scene, width, room - 1, unit)
+        engines = engine_rows(snapshot, scene.history)
+        lines, scroll = _table(engines, needed_engine_columns(engines), scene, width, room - 1, unit)
     elif state.pane == "gpus":
         lines, scroll = _table(gpu_rows(snapshot, earlier), GPU_COLUMNS, scene, width, room - 1, unit)
     elif reading.requests is None:
