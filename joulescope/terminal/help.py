@@ -23,7 +23,7 @@ _WORDS = (
     ("J", "attributed joules, a share of what was measured"),
     ("W", "watts of a request over 5 s; engines and GPUs over 10 s"),
     ("ever", "since the sidecar met the engine"),
-    ("index", "joules over what the same work should cost, 1 as usual; 60 s"),
+    ("index", "cost over what the same work should cost, of a minute"),
     ("attrib, idle", "shares of the GPU's joules over 10 s"),
     ("ovhd, unattr", "overhead (start-up, recompute); what is nobody's"),
     ("pre", "preemptions"),

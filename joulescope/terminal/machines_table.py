@@ -302,7 +302,7 @@ ENGINE_COLUMNS = (
         "learned",
         lambda row: percent(row.totals.baseline.learned_ratio if row.totals.baseline else None),
         7,
-        rank=9,
+        rank=10,
     ),
     Column[Engine](
         "joules",

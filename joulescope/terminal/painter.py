@@ -80,7 +80,7 @@ class Painter:
 
 
 def _combine(cells: list[Cell], mark: str) -> None:
-    """A mark belongs to the letter before it, of which the second cell may be the last; alone it is left out."""
+    """A mark belongs to the letter before it, which may have two cells; alone it is left out."""
     for index in range(len(cells) - 1, -1, -1):
         text, style = cells[index]
         if text:

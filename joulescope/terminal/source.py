@@ -76,7 +76,6 @@ class HttpSource:
         self._target = target
         self._timeout_seconds = timeout_seconds
         self._connection: http.client.HTTPConnection | None = None
-        self._has_requests = True
 
     def read(self) -> Reading:
         status, body = self._get(SNAPSHOT_PATH)

@@ -36,16 +36,21 @@ def is_usable(environ: Mapping[str, str]) -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def look_of(environ: Mapping[str, str], *, ascii_only: bool = False, utf8_mode: int | None = None) -> Look:
+def look_of(
+    environ: Mapping[str, str],
+    *,
+    ascii_only: bool = False,
+    utf8_mode: int = sys.flags.utf8_mode,
+    encoding: str | None = None,
+) -> Look:
     """What the terminal can show, as the environment says.
 
     Python takes UTF-8 in a C locale too, and says so by ``sys.flags.utf8_mode``: then only ASCII is safe.
     ``NO_COLOR`` (https://no-color.org) switches colours off, as does a terminal that has none.
     """
     term = environ.get("TERM", "")
-    in_c_locale = bool(sys.flags.utf8_mode if utf8_mode is None else utf8_mode)
-    encoding = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
-    plain = ascii_only or in_c_locale or encoding != "utf8" or term == "linux" or term.startswith("vt")
+    encoding = (encoding or getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
+    plain = ascii_only or bool(utf8_mode) or encoding != "utf8" or term == "linux" or term.startswith("vt")
     return Look(unicode=not plain, colour=not environ.get("NO_COLOR") and not _NO_COLOUR.fullmatch(term))
 
 

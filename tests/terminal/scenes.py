@@ -18,8 +18,12 @@ PLACE = "http://127.0.0.1:5685"
 
 
 def snapshots() -> tuple[Snapshot, Snapshot]:
-    """One GPU, one engine; in five seconds 1500 J: 1000 J decode, 250 J prefill, 250 J idle; 2500 tokens."""
+    """One GPU, one engine; in five seconds 1500 J: 1000 J decode, 250 J prefill, 250 J idle; 2500 tokens.
+
+    By the baseline the 1250 J should have been 1000 J.
+    """
     gpu, engine = gpu_a(), engine_a()
+    assert engine.baseline is not None
     before = replace(rich_snapshot(), gpus=(gpu,), engines=(engine,))
     after = replace(
         before,
@@ -38,6 +42,7 @@ def snapshots() -> tuple[Snapshot, Snapshot]:
                 attributed_joules={(GPU_A, "prefill"): 550.0, (GPU_A, "decode"): 1500.25},
                 tokens={**engine.tokens, "generated": 4500},
                 steps=1000,
+                baseline=replace(engine.baseline, actual_joules=2030.5, expected_joules=1650.25),
             ),
         ),
     )

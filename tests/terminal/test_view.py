@@ -95,6 +95,15 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     assert " 20.0 " in dear
 
 
+def test_work_that_is_dearer_than_usual_stands_out() -> None:
+    """1250 J where 1000 J were expected; an engine that is compared with nothing has no such column."""
+    shown = frame(scene(), 80, 24)
+    line = next(line for line in shown.lines if line.plain.startswith("llama-0"))
+    assert line.plain.rstrip().endswith(" 1.25")
+    assert any("bold red" in str(span.style) for span in line.spans)
+    assert "index" not in drawn(with_engine(baseline=None))
+
+
 def test_unknown_is_a_dash_and_not_zero() -> None:
     """A request that waits has no joules, no watts and no J per token."""
     text = drawn(scene())
