@@ -13,6 +13,7 @@ from joulescope.units import ns_from_seconds
 
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 15.0
+_STOP_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class Fetcher:
         self._periodic.start()
 
     def stop(self) -> None:
-        """Tells the thread to end and does not wait: a connection that hangs dies with the process."""
-        self._periodic.stop(0.0)
+        """Tells the thread to end and hardly waits: a connection that hangs dies with the process."""
+        self._periodic.stop(_STOP_SECONDS)
 
     def link(self) -> Link:
         """How it stands now."""

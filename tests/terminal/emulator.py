@@ -60,10 +60,14 @@ class Emulator:
     def cursor_is_hidden(self) -> bool:
         return self._screen.cursor.hidden
 
+    def cells(self) -> list[list[pyte.screens.Char]]:
+        """The screen, line by line."""
+        columns, lines = self._size
+        return [[self._screen.buffer[y][x] for x in range(columns)] for y in range(lines)]
+
     def colours(self) -> set[str]:
         """Foreground colours on the screen."""
-        cells = (cell for row in self._screen.buffer.values() for cell in row.values())
-        return {cell.fg for cell in cells if cell.data.strip()} - {"default"}
+        return {cell.fg for row in self.cells() for cell in row if cell.data.strip()} - {"default"}
 
     def send(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
