@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model surroundings_model units errors clock"
+VALUES = "model host_model label_model surroundings_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -46,8 +46,9 @@ ROOMS: dict[str, Room] = {
     "engine_model": _room(),
     "gpu_model": _room(),
     "host_model": _room(),
+    "label_model": _room(),
     "surroundings_model": _room(),
-    "model": _room("engine_model gpu_model host_model surroundings_model", packages="numpy"),
+    "model": _room("engine_model gpu_model host_model label_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
@@ -56,7 +57,7 @@ ROOMS: dict[str, Room] = {
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
-    "config": _room("errors factors.intensity", packages="yaml"),
+    "config": _room("errors label_model factors.intensity", packages="yaml"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "inside": _room(

@@ -102,7 +102,8 @@ class Accountant:
             return
         tally = self._tallies.get(info.engine)
         if tally is None:
-            tally = self._tallies[info.engine] = EngineTally(info, wall_offset_ns=self.wall_offset_ns)
+            tally = EngineTally(info, wall_offset_ns=self.wall_offset_ns, rules=self.policy.labels)
+            self._tallies[info.engine] = tally
         tally.info = info
         model = self._models[info.engine] = self._model_of(info)
         self._engines.append(Engine(info, time_ns, tally, model, self.policy.max_open_requests))

@@ -12,6 +12,7 @@ from joulescope.baselines.store import BaselineFolder
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.baseline_keeper import BaselineKeeper
+from joulescope.daemon.label_rules import label_rules
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -50,6 +51,7 @@ def pipeline_of(
             lost_to=settings.lost_to,
             max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
             max_open_requests=settings.max_open_requests,
+            labels=label_rules(settings),
         ),
         Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
         window_ns=ns_from_seconds(settings.window_seconds),

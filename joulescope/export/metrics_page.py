@@ -16,6 +16,7 @@ from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
@@ -27,6 +28,7 @@ SECTIONS = (
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
     ("What work costs against what it used to cost", BASELINE),
+    ("Adapters and tenants", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
