@@ -58,6 +58,7 @@ def text_of(terminal: Emulator) -> Text:
                 color=None if cell.fg == "default" else _NAMES.get(cell.fg, cell.fg),
                 bold=cell.bold,
                 reverse=cell.reverse,
+                dim=cell.italics,  # see tests.terminal.emulator
             )
             text.append(cell.data, style)
         text.append("\n")
@@ -65,6 +66,8 @@ def text_of(terminal: Emulator) -> Text:
 
 
 def save(terminal: Emulator, path: Path, title: str) -> None:
+    while terminal.settle(0.3):
+        pass  # between two frames, not within one
     columns = len(terminal.cells()[0])
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True)

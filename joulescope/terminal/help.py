@@ -9,7 +9,7 @@ from joulescope.terminal.glyphs import Look
 _KEYS = (
     ("1 2 3 4, Tab", "running, finished, engines, GPUs"),
     ("s, S", "sort by the next column, by the one before"),
-    ("j w o a t n", "by J, W, J per output, age, output, engine; again: reversed"),
+    ("j w o a t n", "by J, W, J/output, age, output, engine; again: reversed"),
     ("r", "reverse the order"),
     ("/", "filter by text: id, engine, model, adapter, phase or end"),
     ("e", "one engine only, the next one, all"),
@@ -22,6 +22,7 @@ _KEYS = (
 _WORDS = (
     ("J", "attributed joules, a share of what was measured"),
     ("W", "watts of a request over 5 s; engines and GPUs over 10 s"),
+    ("batch, next J", "tokens of the last step; joules of one more decode token"),
     ("ever", "since the sidecar met the engine"),
     ("index", "cost over what the same work should cost, of a minute"),
     ("attrib, idle", "shares of the GPU's joules over 10 s"),

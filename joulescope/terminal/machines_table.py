@@ -213,15 +213,16 @@ ENGINE_COLUMNS = (
         "engine",
         "engine",
         lambda row: row.name,
-        14,
+        11,
         left=True,
-        grows=10,
+        grows=13,
         value=lambda row: row.name,
         ascending=True,
+        middle=True,
         style=lambda row: "" if row.totals.up else "red",
     ),
     Column[Engine](
-        "model", "model", lambda row: row.model, 8, rank=9, left=True, grows=30, value=lambda row: row.model
+        "model", "model", lambda row: row.model, 16, rank=9, left=True, grows=30, value=lambda row: row.model
     ),
     Column[Engine](
         "running",
@@ -247,6 +248,14 @@ ENGINE_COLUMNS = (
         rank=1,
         value=lambda row: row.totals.kv_usage_ratio,
         style=lambda row: "yellow" if (row.totals.kv_usage_ratio or 0.0) > _ALMOST_FULL else "",
+    ),
+    Column[Engine](
+        "batch",
+        "batch",
+        lambda row: count(row.totals.batch_tokens if row.totals.up else None),
+        5,
+        rank=4,
+        value=lambda row: row.totals.batch_tokens,
     ),
     Column[Engine](
         "outputs",
@@ -287,6 +296,14 @@ ENGINE_COLUMNS = (
         6,
         rank=2,
         value=lambda row: row.now.joules_per_output_ever,
+    ),
+    Column[Engine](
+        "next",
+        "next J",
+        lambda row: small(row.totals.next_token_joules if row.totals.up else None),
+        6,
+        rank=6,
+        value=lambda row: row.totals.next_token_joules,
     ),
     Column[Engine](
         "index",

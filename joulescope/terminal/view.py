@@ -135,7 +135,7 @@ def _figures(scene: Scene, reading: Reading, width: int, height: int) -> tuple[l
 def _title(scene: Scene) -> Text:
     """Where the figures come from and how old they are; what is wrong with the connection stands first."""
     link, state = scene.link, scene.state
-    line = Text("joulescope top  ", "bold")
+    line = Text.assemble(("joulescope top  ", "bold"))
     line.append(scene.look.text(scene.place))
     if link.reading is not None and link.reading.version != __version__:
         line.append(
@@ -145,7 +145,7 @@ def _title(scene: Scene) -> Text:
     if link.reading is not None and link.error is not None:
         retry = duration((link.retry_ns - scene.now_ns) / 1e9)
         cause = str(link.error).partition("; ")[0].rpartition(f"{scene.place}: ")[2]
-        line = Text(f" DATA IS {age} OLD ", "bold reverse red")
+        line = Text.assemble((f" DATA IS {age} OLD ", "bold reverse red"))
         line.append(f" {scene.look.text(cause)}; next try in {retry}", "red")
     elif link.reading is not None and scene.is_stale:
         line.append(f"  no answer for {age}", "bold reverse red")
@@ -201,7 +201,7 @@ def _sparks(scene: Scene, snapshot: Snapshot, width: int) -> Text:
     columns = max((width - len(span) - sum(map(len, names)) - 18) // 2, 4)
     per_output = scene.history.joules_per_output(columns, seconds)
     latest = next((value for value in reversed(per_output) if value is not None), None)
-    line = Text(names[0], "bold")
+    line = Text.assemble((names[0], "bold"))
     line.append(scene.look.spark(scene.history.watts(columns, seconds), lowest=0.0), "cyan")
     line.append(f" {watts:<8}  ")
     line.append(names[1], "bold")
@@ -225,7 +225,7 @@ def _balance(snapshot: Snapshot, look: Look, width: int) -> Text:
         shown = name if width >= _WIDE else _SHORT.get(name, name)
         legend.append(f"{letter + '=' if letters else ''}{shown} {percent(ratio)}  ", style)
     total = joules_text(balance.measured_joules) if width >= _WIDE else ""
-    line = Text("balance  " if width >= _WIDE else "", "bold")
+    line = Text.assemble(("balance  " if width >= _WIDE else "", "bold"))
     legend.rstrip()
     total = total and f"  {total}"
     cells = min(width - len(line) - len(legend) - len(total), 40)
@@ -258,7 +258,7 @@ def _problem_lines(wrong: Sequence[Problem], scene: Scene, width: int, most: int
     if len(wrong) > most:
         more = f"  (and {len(wrong) - most} more)"
         lines[-1].truncate(max(width - len(more), 0))
-        lines[-1].append(more)
+        lines[-1].append(more, "not bold")
     if scene.log:
         lines.append(Text(look.text(f"! log: {clean(scene.log)}"), "yellow"))
     return lines

@@ -4,6 +4,7 @@ goes."""
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ from joulescope.export.http_server import HttpServer
 from joulescope.model import Snapshot
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.live import LiveSimulation
-from tests.terminal.emulator import Emulator
+from tests.requirements import need_program
+from tests.terminal.emulator import PATIENCE_SECONDS, Emulator
 from tests.terminal.scenes import finished_requests, open_requests, snapshots
 
 pytestmark = pytest.mark.real
@@ -191,6 +193,40 @@ def test_terminals_of_all_kinds(
         assert terminal.wait_for_end() == 0
 
 
+def test_within_tmux(sidecar: Sidecar, tmp_path: Path) -> None:
+    """A real tmux draws it, hands on its keys, tells it of another size, and has its screen back after it."""
+    tmux = [need_program("tmux"), "-f", "/dev/null", "-S", str(tmp_path / "tmux")]
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [*tmux, *arguments], env=environ(), capture_output=True, text=True, check=True
+        ).stdout
+
+    def wait_for(what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while what not in (shown := run("capture-pane", "-p")):
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.05)
+
+    run("new-session", "-d", "-x", "80", "-y", "24", "sh")
+    try:
+        run(
+            "send-keys",
+            shlex.join([*JOULESCOPE, "top", "--url", sidecar.url]) + "; echo ended with $?",
+            "Enter",
+        )
+        wait_for("queued")
+        run("resize-window", "-x", "120", "-y", "40")
+        wait_for("costliest of those")
+        run("send-keys", "Tab")
+        wait_for("abort")
+        run("send-keys", "q")
+        wait_for("ended with 0")
+        assert "queued" not in run("capture-pane", "-p")
+    finally:
+        run("kill-server")
+
+
 def test_a_dumb_terminal_and_a_pipe_get_lines(sidecar: Sidecar) -> None:
     """A line of text a reading, without control codes; ``--count`` ends it."""
     with top(sidecar.url, "--count", "2", TERM="dumb") as terminal:
@@ -211,6 +247,8 @@ def test_a_sidecar_that_goes_and_comes_back(sidecar: Sidecar) -> None:
         text = terminal.wait_for("DATA IS")
         assert "next try in" in text
         assert "dear" in text
+        below = [cell for row in terminal.cells()[1:-1] for cell in row if cell.data.strip()]
+        assert all(cell.italics for cell in below)  # dim, as the emulator keeps it
         terminal.send("2")
         terminal.wait_for("abort", seconds=5)
         sidecar.start()

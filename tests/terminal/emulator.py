@@ -16,6 +16,15 @@ from types import TracebackType
 import pyte
 
 PATIENCE_SECONDS = 30.0
+_DIM, _ITALICS = 2, 3
+
+
+class _Screen(pyte.Screen):
+    """pyte knows no dim text: it is kept as italics, which the view has no use for."""
+
+    def select_graphic_rendition(self, *attributes: int, **options: bool) -> None:
+        kept = (_ITALICS if each == _DIM else each for each in attributes)
+        super().select_graphic_rendition(*kept, **options)
 
 
 class Emulator:
@@ -28,7 +37,7 @@ class Emulator:
         self, command: Sequence[str], environ: Mapping[str, str], *, columns: int = 80, lines: int = 24
     ) -> None:
         self.received = bytearray()
-        self._screen = pyte.Screen(columns, lines)
+        self._screen = _Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
         self._size = (columns, lines)
         self._status: int | None = None
