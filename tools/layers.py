@@ -81,8 +81,8 @@ ROOMS: dict[str, Room] = {
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution export simulation "
-        "pipeline replay daemon",
+        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines export "
+        "simulation pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
 }
