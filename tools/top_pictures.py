@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
+from pyte.screens import Char
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -28,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 from tests.terminal.emulator import Emulator  # noqa: E402
 
 JOULESCOPE = (sys.executable, "-m", "joulescope.cli.main")
-SVG = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-"""As rich has it, without fonts from elsewhere: a page shows its own."""
+FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+"""Fonts from elsewhere, which rich names: a page shows its own."""
 
 _NAMES = {"brown": "yellow", "brightblack": "bright_black"}
 
@@ -53,16 +54,19 @@ def text_of(terminal: Emulator) -> Text:
     """What the terminal shows, with its colours."""
     text = Text()
     for row in terminal.cells():
-        for cell in row:
-            style = Style(
-                color=None if cell.fg == "default" else _NAMES.get(cell.fg, cell.fg),
-                bold=cell.bold,
-                reverse=cell.reverse,
-                dim=cell.italics,  # see tests.terminal.emulator
-            )
-            text.append(cell.data, style)
+        for style, cells in groupby(row, key=style_of):
+            text.append("".join(cell.data for cell in cells), style)
         text.append("\n")
     return text
+
+
+def style_of(cell: Char) -> Style:
+    return Style(
+        color=None if cell.fg == "default" else _NAMES.get(cell.fg, cell.fg),
+        bold=cell.bold,
+        reverse=cell.reverse,
+        dim=cell.italics,  # see tests.terminal.emulator
+    )
 
 
 def save(terminal: Emulator, path: Path, title: str) -> None:
@@ -72,7 +76,7 @@ def save(terminal: Emulator, path: Path, title: str) -> None:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
         console.print(text_of(terminal), end="", no_wrap=True)
-        svg = console.export_svg(title=title, code_format=SVG, unique_id=path.stem)
+        svg = FONTS.sub("", console.export_svg(title=title, unique_id=path.stem))
     path.write_text(re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE))
 
 

@@ -80,6 +80,7 @@ class Terminal:
         """The window has another size, or was covered: everything is to be drawn again."""
 
     def __enter__(self) -> Terminal:
+        sys.stdout.flush()  # what was printed before belongs to the other screen
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         os.set_blocking(self._wake_read, False)

@@ -10,7 +10,7 @@ import signal
 import struct
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 import pyte
@@ -73,6 +73,11 @@ class Emulator:
         """The screen, line by line."""
         columns, lines = self._size
         return [[self._screen.buffer[y][x] for x in range(columns)] for y in range(lines)]
+
+    def is_dim(self, lines: Iterable[int]) -> bool:
+        """Whether all text of some lines is."""
+        cells = (cell for y in lines for cell in self.cells()[y] if cell.data.strip())
+        return all(cell.italics for cell in cells)
 
     def colours(self) -> set[str]:
         """Foreground colours on the screen."""
