@@ -159,7 +159,8 @@ class _Demo:
         self._note_finished()
         snapshot = self._daemon.snapshot()
         requests = RequestsView.of(snapshot, self._daemon.open_requests(), self._daemon.recent_requests())
-        return Reading(snapshot, requests)
+        ready, reason = self._daemon.ready()
+        return Reading(snapshot, requests, complaint="" if ready else reason)
 
     def _print_lines(self, console: Console, stop: threading.Event, end_ns: int | None) -> None:
         while not stop.is_set():

@@ -27,9 +27,14 @@ class Problem:
     """It does not go on: a loss that was counted once stays counted."""
 
 
-def problems(snapshot: Snapshot, earlier: Snapshot | None) -> list[Problem]:
-    """Everything that a snapshot says is wrong; what grew since ``earlier`` is severe."""
+def problems(snapshot: Snapshot, earlier: Snapshot | None, complaint: str = "") -> list[Problem]:
+    """Everything that a snapshot says is wrong; what grew since ``earlier`` is severe.
+
+    ``complaint``: why the sidecar is not ready, in its own words.
+    """
     found = [
+        *([Problem(f"not ready: {clean(complaint)}", severe=True)] if complaint else []),
+        *_unmeasured(snapshot, complaint),
         *_of_sidecar(snapshot, earlier),
         *(problem for gpu in snapshot.gpus for problem in _of_gpu(gpu)),
         *(problem for engine in snapshot.engines for problem in _of_engine(engine, earlier)),
@@ -37,11 +42,21 @@ def problems(snapshot: Snapshot, earlier: Snapshot | None) -> list[Problem]:
     return sorted(found, key=lambda problem: (not problem.severe, problem.past))
 
 
+def _unmeasured(snapshot: Snapshot, complaint: str) -> Iterator[Problem]:
+    """GPUs that engines use and nobody reads. Of MIG instances there may be no meter."""
+    if not snapshot.gpus:
+        if snapshot.engines and not complaint:
+            yield Problem("no GPU is measured: requests are followed without joules", severe=True)
+        return
+    named = {gpu for engine in snapshot.engines if engine.up for gpu in engine.info.gpus}
+    for gpu in sorted(named - {gpu.info.gpu for gpu in snapshot.gpus}):
+        if not gpu.startswith("MIG-"):
+            yield Problem(f"{clean(gpu)}: an engine uses it and nobody reads it", severe=True)
+
+
 def _of_sidecar(snapshot: Snapshot, earlier: Snapshot | None) -> Iterator[Problem]:
     if not snapshot.engines:
         yield Problem("no engine has connected yet")
-    if not snapshot.gpus and snapshot.engines:
-        yield Problem("no GPU is measured: requests are followed without joules", severe=True)
     lag_seconds = snapshot.sidecar.attribution_lag_seconds
     if lag_seconds is not None and lag_seconds > LAG_SECONDS:
         yield Problem(f"joules are divided {duration(lag_seconds)} late", severe=True)

@@ -24,6 +24,8 @@ TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 16 << 20
 SNAPSHOT_PATH = "/api/snapshot"
 REQUESTS_PATH = "/api/requests"
+READY_PATH = "/-/ready"
+_LONGEST_COMPLAINT = 500
 
 _HINTS = {
     401: "it wants a user and a password: see --netrc, or put them into JOULESCOPE_TOP_URL",
@@ -43,6 +45,8 @@ class Reading:
     """``None`` where the sidecar is of a version without that page."""
     version: str = __version__
     """The sidecar's."""
+    complaint: str = ""
+    """Why it cannot account for energy now, in its own words; empty where it can."""
 
 
 class SourceError(JoulescopeError):
@@ -84,7 +88,7 @@ class HttpSource:
         version = _version_of(body)
         try:
             snapshot = decode_snapshot(body)
-            return Reading(snapshot, self._requests(), version)
+            return Reading(snapshot, self._requests(), version, self._complaint())
         except ValueError as error:
             raise SourceError(self._foreign(version, error), passing=False) from error
 
@@ -101,6 +105,10 @@ class HttpSource:
         if status != 200:
             raise self._refused(status)
         return decode_requests(body)
+
+    def _complaint(self) -> str:
+        status, body = self._get(READY_PATH)
+        return body.decode("utf-8", "replace").strip()[:_LONGEST_COMPLAINT] if status == 503 else ""
 
     def _get(self, path: str) -> tuple[int, bytes]:
         """A connection that was kept may have been closed meanwhile: a new one is tried then."""

@@ -122,7 +122,7 @@ def _figures(scene: Scene, reading: Reading, width: int, height: int) -> tuple[l
     lines = [_title(scene), *_machines(scene, snapshot, earlier, width, max(height // 4, 2))]
     lines.append(_sparks(scene, snapshot, width))
     lines.append(_balance(snapshot, scene.look, width))
-    wrong = [*_standing_still(scene), *problems(snapshot, earlier)]
+    wrong = [*_standing_still(scene), *problems(snapshot, earlier, reading.complaint)]
     lines += _problem_lines(wrong, scene, width, 1 if height < 30 else 3)
     pane, scroll = _pane(scene, reading, earlier, width, height - 1 - len(lines))
     lines += pane

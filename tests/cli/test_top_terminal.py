@@ -282,12 +282,12 @@ def test_an_answer_that_hangs_does_not_hold_up_keys() -> None:
         silent.listen()
         terminal = stack.enter_context(top(f"http://127.0.0.1:{silent.getsockname()[1]}"))
         terminal.wait_for("asking")
-        begun = time.monotonic()
         terminal.send("?")
         terminal.wait_for("joulescope top: keys")
+        terminal.send("x")
+        terminal.wait_for("asking")  # that answer is still waited for
         terminal.send("q")
         assert terminal.wait_for_end() == 0
-        assert time.monotonic() - begun < 4.0  # less than the timeout of the answer
 
 
 def test_pause_holds_the_figures(sidecar: Sidecar) -> None:
@@ -333,7 +333,7 @@ def test_a_terminal_that_takes_nothing_can_still_be_ended(sidecar: Sidecar) -> N
     with top(sidecar.url) as terminal:
         terminal.wait_for("dear")
         terminal.send("\x13")
-        time.sleep(1.0)
+        terminal.settle(1.0)
         os.kill(terminal.pid, signal.SIGTERM)
         assert terminal.wait_for_end() == 143
         assert terminal.attributes()[3] & termios.ICANON  # type: ignore[operator]

@@ -256,6 +256,16 @@ def test_what_is_wrong_is_said_the_worst_first() -> None:
     text = drawn(everything, 110, 40)
     assert text.index("residual") < text.index("held back") < text.index("counter/power 0.57")
     assert "no GPU is measured" in problem_line(with_snapshot(gpus=()))
+    _, second = readings()
+    complaint = "no energy is measured: NVML\x1b is not installed"
+    unready = replace(second, snapshot=replace(second.snapshot, gpus=()), complaint=complaint)
+    assert problem_line(scene(reading=unready)).startswith(
+        "! not ready: no energy is measured: NVML? is not ins"
+    )
+    info = replace(engine_a().info, gpus=("GPU-other", "MIG-other"))
+    assert problem_line(with_engine(info=info)).startswith(
+        "! GPU-other: an engine uses it and nobody reads it"
+    )
     assert "clocks held back by power_cap, thermal" in drawn(scene(), 110, 40)
     dropped = replace(after.sidecar, exported={("otlp", "dropped"): 3})
     assert "3 requests dropped by otlp, 3 of them now" in problem_line(with_snapshot(sidecar=dropped))
