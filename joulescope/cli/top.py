@@ -35,7 +35,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--interval-seconds", type=click.FloatRange(0.1, 60.0), default=1.0, show_default=True)
 @click.option("--count", type=click.IntRange(min=1), help="End after so many readings.")
-@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII letters only.")
+@click.option(
+    "--ascii/--unicode", "ascii_only", default=None, help="Which letters; default: as the locale says."
+)
 @click.option("--plain", is_flag=True, help="A line of text a reading, as without a terminal.")
 @click.option("--ca-file", type=_FILE, help="Authorities that an https sidecar's certificate may be of, PEM.")
 @click.option("--client-cert", type=_FILE, help="Certificate to show to a sidecar that wants one, PEM.")
@@ -52,7 +54,7 @@ def command(
     url: str,
     interval_seconds: float,
     count: int | None,
-    ascii_only: bool,
+    ascii_only: bool | None,
     plain: bool,
     ca_file: str | None,
     client_cert: str | None,

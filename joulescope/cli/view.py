@@ -15,7 +15,7 @@ def show(
     *,
     interval_seconds: float = 1.0,
     count: int | None = None,
-    ascii_only: bool = False,
+    ascii_only: bool | None = None,
     clock: Clock | None = None,
     end_ns: int | None = None,
 ) -> int:

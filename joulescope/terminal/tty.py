@@ -39,7 +39,7 @@ def is_usable(environ: Mapping[str, str]) -> bool:
 def look_of(
     environ: Mapping[str, str],
     *,
-    ascii_only: bool = False,
+    ascii_only: bool | None = None,
     utf8_mode: int = sys.flags.utf8_mode,
     encoding: str | None = None,
 ) -> Look:
@@ -50,7 +50,9 @@ def look_of(
     """
     term = environ.get("TERM", "")
     encoding = (encoding or getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "")
-    plain = ascii_only or bool(utf8_mode) or encoding != "utf8" or term == "linux" or term.startswith("vt")
+    plain = bool(utf8_mode) or encoding != "utf8" or term == "linux" or term.startswith("vt")
+    if ascii_only is not None:
+        plain = ascii_only
     return Look(unicode=not plain, colour=not environ.get("NO_COLOR") and not _NO_COLOUR.fullmatch(term))
 
 

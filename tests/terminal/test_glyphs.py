@@ -151,3 +151,4 @@ def test_what_the_environment_says_of_the_terminal(
     assert look_of(environ, utf8_mode=utf8_mode, encoding="UTF-8") == Look(unicode, colour)
     assert not look_of(environ, utf8_mode=utf8_mode, encoding="latin-1").unicode
     assert not look_of(environ, utf8_mode=utf8_mode, encoding="utf-8", ascii_only=True).unicode
+    assert look_of(environ, utf8_mode=utf8_mode, encoding="utf-8", ascii_only=False).unicode
