@@ -24,6 +24,7 @@ from joulescope.terminal.machines_table import (
     gpu_rows,
     needed_engine_columns,
 )
+from joulescope.terminal.plain import joules_per_output_token
 from joulescope.terminal.problems import Problem, problems
 from joulescope.terminal.requests_table import (
     ENDED_COLUMNS,
@@ -200,7 +201,8 @@ def _sparks(scene: Scene, snapshot: Snapshot, width: int) -> Text:
     span = f"  {seconds // 60} min"
     columns = max((width - len(span) - sum(map(len, names)) - 18) // 2, 4)
     per_output = scene.history.joules_per_output(columns, seconds)
-    latest = next((value for value in reversed(per_output) if value is not None), None)
+    earlier = scene.history.earlier()
+    latest = None if earlier is None else joules_per_output_token(snapshot, earlier)
     line = Text.assemble((names[0], "bold"))
     line.append(scene.look.spark(scene.history.watts(columns, seconds), lowest=0.0), "cyan")
     line.append(f" {watts:<8}  ")
