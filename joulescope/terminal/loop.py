@@ -66,7 +66,7 @@ class Viewer:
         fetcher = Fetcher(
             self._source, self._clock, interval_seconds=self._state.interval_seconds, notify=terminal.wake
         )
-        with _logs_held_back(self._log), terminal:
+        with logs_held_back(self._log), terminal:
             fetcher.start()
             try:
                 while not self._is_over():
@@ -150,7 +150,7 @@ class _Keeper(logging.Handler):
 
 
 @contextmanager
-def _logs_held_back(lines: list[str]) -> Iterator[None]:
+def logs_held_back(lines: list[str]) -> Iterator[None]:
     """Log lines would be drawn across the frame: they come when the terminal is given back."""
     root = logging.getLogger()
     handlers = root.handlers[:]
