@@ -80,6 +80,15 @@ class History:
         while self._requests and snapshot.time_ns - self._requests[0][0] > RATES_NS // 2:
             self._requests.popleft()
 
+    def copy(self) -> History:
+        """What is kept now, which does not grow: for a view that is paused."""
+        copied = History()
+        copied._points = self._points.copy()
+        copied._snapshots = self._snapshots.copy()
+        copied._requests = self._requests.copy()
+        copied._life = self._life
+        return copied
+
     @property
     def seconds(self) -> float:
         """How far back it goes."""

@@ -17,6 +17,7 @@ from joulescope.terminal.source import Source
 from joulescope.terminal.state import ViewState, press
 from joulescope.terminal.tty import Terminal
 from joulescope.terminal.view import Scene, frame
+from joulescope.units import ns_from_seconds
 
 TICK_SECONDS = 1.0
 """Ages are drawn anew so often when nothing else happens."""
@@ -49,10 +50,11 @@ class Viewer:
         self._count = count
         self._end_ns = end_ns
         self._state = ViewState(interval_seconds=interval_seconds)
-        self._history = History()
+        self._history = self._shown_history = History()
         self._link = Link()
         self._shown = Link()
         self._keys = KeyDecoder()
+        self._typed_ns = 0
         self._painter = Painter(colour=look.colour)
         self._log: list[str] = []
 
@@ -83,21 +85,30 @@ class Viewer:
         self._take(fetcher.link())
         fetcher.interval_seconds = self._state.interval_seconds
         self._draw(terminal)
-        if self._keys.pending:
-            data = terminal.wait(ESCAPE_SECONDS)
-            keys = self._keys.feed(data) if data else self._keys.flush()
-        else:
-            keys = self._keys.feed(terminal.wait(self._patience_seconds()))
-        for key in keys:
+        for key in self._read_keys(terminal):
             if key == "ctrl-l":
                 terminal.redraw = True
-            engines = self._engines()
-            self._state = press(self._state, key, engines)
+            paused = self._state.paused
+            self._state = press(self._state, key, self._engines())
+            if self._state.paused and not paused:
+                self._shown_history = self._history.copy()
+
+    def _read_keys(self, terminal: Terminal) -> list[str]:
+        """Keys that were pressed; nothing for longest until the next tick."""
+        typed = terminal.wait(self._patience_seconds())
+        now_ns = self._clock.now_ns()
+        keys = self._keys.feed(typed)
+        if typed:
+            self._typed_ns = now_ns
+        elif self._keys.pending and now_ns - self._typed_ns >= ns_from_seconds(ESCAPE_SECONDS):
+            keys = self._keys.flush()
+        return keys
 
     def _patience_seconds(self) -> float:
+        seconds = ESCAPE_SECONDS if self._keys.pending else TICK_SECONDS
         if self._end_ns is None:
-            return TICK_SECONDS
-        return min(TICK_SECONDS, max(self._end_ns - self._clock.now_ns(), 0) / 1e9)
+            return seconds
+        return min(seconds, max(self._end_ns - self._clock.now_ns(), 0) / 1e9)
 
     def _take(self, link: Link) -> None:
         if link.error is not None and link.reading is None and not link.error.passing:
@@ -106,7 +117,7 @@ class Viewer:
             self._history.add(link.reading)
         self._link = link
         if not self._state.paused or self._shown.reading is None:
-            self._shown = link
+            self._shown, self._shown_history = link, self._history
 
     def _draw(self, terminal: Terminal) -> None:
         if terminal.redraw:
@@ -117,7 +128,7 @@ class Viewer:
         link = replace(self._shown, error=self._link.error, failures=self._link.failures)
         scene = Scene(
             link=replace(link, retry_ns=self._link.retry_ns),
-            history=self._history,
+            history=self._shown_history,
             state=state,
             place=self._source.place,
             now_ns=self._clock.now_ns(),

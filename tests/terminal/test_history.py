@@ -117,6 +117,19 @@ def test_a_requests_watts_need_two_seconds_of_it() -> None:
     assert history.watts_of(waiting, second.snapshot.time_ns) is None
 
 
+def test_a_copy_does_not_grow() -> None:
+    """A view that is paused shows rates of then, whatever is read meanwhile."""
+    history = History()
+    for second in range(5):
+        history.add(at(second, tokens=second))
+    copied = history.copy()
+    for second in range(5, 60):
+        history.add(at(second, tokens=second))
+    assert copied.seconds == 4.0
+    assert copied.earlier() == at(0).snapshot
+    assert history.seconds == 59.0
+
+
 def test_the_past_is_bounded() -> None:
     """Ten minutes are kept, however long it runs."""
     history = History()
