@@ -42,6 +42,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--ca-file", type=_FILE, help="Authorities that an https sidecar's certificate may be of, PEM.")
 @click.option("--client-cert", type=_FILE, help="Certificate to show to a sidecar that wants one, PEM.")
 @click.option("--client-key", type=_FILE, help="Its key, if it is not in the same file.")
+@click.option("--password-file", type=_FILE, help="Its first line is the password of the URL's user.")
 @click.option(
     "--netrc",
     "netrc_file",
@@ -59,6 +60,7 @@ def command(
     ca_file: str | None,
     client_cert: str | None,
     client_key: str | None,
+    password_file: str | None,
     netrc_file: str | None,
 ) -> None:
     """Show GPUs, engines and running requests of a sidecar, live.
@@ -71,6 +73,7 @@ def command(
         client_cert=client_cert,
         client_key=client_key,
         netrc_file=_netrc(netrc_file),
+        password_file=None if password_file is None else Path(password_file),
     )
     source = HttpSource(target)
     if plain or not is_usable(os.environ):

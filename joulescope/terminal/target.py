@@ -44,10 +44,12 @@ def target_of(
     client_cert: str | None = None,
     client_key: str | None = None,
     netrc_file: Path | None = None,
+    password_file: Path | None = None,
 ) -> Target:
     """What the options of the command line say.
 
-    User and password are those of the URL, or else those that ``netrc_file`` has for the host.
+    User and password are those of the URL, or else those that ``netrc_file`` has for the host. The first
+    line of ``password_file`` takes the place of the URL's password.
 
     Raises:
         ConfigError: if the URL or one of the files will not do; no message holds a password.
@@ -58,7 +60,7 @@ def target_of(
     named = f"[{host}]" if ":" in host else host
     shown = f"{parts.scheme}://{named}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
     headers = {"User-Agent": f"joulescope-top/{__version__}", "Accept": "application/json"}
-    credentials = _credentials(parts, host, netrc_file)
+    credentials = _credentials(parts, host, netrc_file, password_file)
     if credentials is not None:
         headers["Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
     tls = None
@@ -82,7 +84,13 @@ def _parts_of(url: str) -> SplitResult:
     return parts
 
 
-def _credentials(parts: SplitResult, host: str, netrc_file: Path | None) -> str | None:
+def _credentials(
+    parts: SplitResult, host: str, netrc_file: Path | None, password_file: Path | None
+) -> str | None:
+    if password_file is not None:
+        if parts.username is None:
+            raise ConfigError("--password-file needs a user: write the user into the URL, user@host")
+        return f"{unquote(parts.username)}:{_first_line(password_file)}"
     if parts.username is not None:
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     if netrc_file is None:
@@ -98,6 +106,14 @@ def _credentials(parts: SplitResult, host: str, netrc_file: Path | None) -> str 
     if found is None:
         raise ConfigError(f"--netrc: {netrc_file} has no entry for the host {host}, and none by default")
     return f"{found[0]}:{found[2] or ''}"
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigError(f"--password-file: {path} cannot be read: {reason}") from None
 
 
 def _tls(ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext:

@@ -14,6 +14,8 @@ import pytest
 import trustme
 
 from joulescope import __version__
+from joulescope.config import Settings
+from joulescope.daemon import Daemon
 from joulescope.errors import ConfigError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -21,6 +23,7 @@ from joulescope.export.requests_json import RequestsView, encode_requests
 from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.terminal.source import HttpSource, SourceError
 from joulescope.terminal.target import target_of
+from tests.export.certificates import TLS, USERS, make_place
 from tests.export.samples import finished, rich_snapshot, running
 from tests.terminal.scenes import snapshots
 
@@ -237,6 +240,46 @@ def test_credentials_of_a_netrc_file(tmp_path: Path) -> None:
     path.write_text("machine node-1 lgin prom\n")
     with pytest.raises(ConfigError, match="line 1"):
         target_of("http://node-1", netrc_file=path)
+
+
+def test_a_password_from_a_file(tmp_path: Path) -> None:
+    """Its first line, for the user of the URL; without a user, or a file that is no text, it is an error."""
+    path = tmp_path / "password"
+    path.write_text("sésame ouvre\nnot this\n")
+    header = target_of("http://op@node-1", password_file=path).headers["Authorization"]
+    assert base64.b64decode(header.removeprefix("Basic ")).decode() == "op:sésame ouvre"
+    with pytest.raises(ConfigError, match="write the user into the URL"):
+        target_of("http://node-1", password_file=path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"--password-file: .* no text in UTF-8"):
+        target_of("http://op@node-1", password_file=path)
+
+
+def test_a_guarded_sidecar_is_read(tmp_path: Path) -> None:
+    """A real one behind its web configuration, TLS and passwords: who knows one is let in, others are told."""
+    place = make_place(tmp_path, TLS + USERS)
+    settings = Settings(
+        socket=str(tmp_path / "s"),
+        listen="127.0.0.1:0",
+        sensor="none",
+        host="off",
+        web_config_file=str(place.config),
+    )
+    daemon = Daemon.build(settings, environ={})
+    daemon.start()
+    try:
+        ca_file = str(tmp_path / "ca.pem")
+        url = f"https://prometheus:open%3A s%C3%A9same@127.0.0.1:{daemon.address[1]}"
+        source = HttpSource(target_of(url, ca_file=ca_file))
+        for _ in range(3):
+            assert source.read().requests is not None
+        stranger = HttpSource(target_of(url.replace("open", "shut"), ca_file=ca_file))
+        with pytest.raises(SourceError, match="HTTP status 401; it wants a user and a password") as caught:
+            stranger.read()
+        assert not caught.value.passing
+        assert "same" not in str(caught.value)
+    finally:
+        daemon.close()
 
 
 def test_a_path_before_the_pages_is_kept() -> None:
