@@ -256,7 +256,7 @@ def test_a_password_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_guarded_sidecar_is_read(tmp_path: Path) -> None:
-    """A real one behind its web configuration, TLS and passwords: who knows one is let in, others are told."""
+    """A real one behind TLS and passwords: who knows one is let in, others are told what is wanted."""
     place = make_place(tmp_path, TLS + USERS)
     settings = Settings(
         socket=str(tmp_path / "s"),
