@@ -64,7 +64,7 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
-    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
+    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client requests starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
         f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"

@@ -23,6 +23,7 @@ EXTRA_PACKAGES = (
     "prometheus_client",
     "psutil",
     "pynvml",
+    "requests",
     "rich",
     "starlette",
     "uvicorn",
