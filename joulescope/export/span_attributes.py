@@ -220,6 +220,12 @@ SPAN_ATTRIBUTES = (
         lambda request: request.external_id,
     ),
     SpanAttribute("joulescope.request.lora", "", "adapter", lambda request: request.lora),
+    SpanAttribute(
+        "joulescope.request.tenant",
+        "",
+        "tenant, where tenants are told apart",
+        lambda request: request.tenant,
+    ),
     SpanAttribute("joulescope.engine", "", "engine, as in the metrics", lambda request: request.engine),
     SpanAttribute("joulescope.method", "", "rule that divided the energy", lambda request: request.method),
     SpanAttribute("joulescope.method_version", "", "its version", lambda request: request.method_version),

@@ -237,14 +237,15 @@ def served(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         driver = FakeDriver(folder / "nvml", [FakeGpu(uuid=GPU, live=True, power_watts=310.0)])
         stack.callback(driver.close)
         vllm = VllmServer(
-            model=make_model(folder / "model", 12),
+            model=make_model(folder / "model", 4),
             hook_path=install_hook(folder / "hook"),
             socket_path=folder / "js.sock",
             log_path=folder / "vllm.log",
-            arguments=[*SMALL_KV_CACHE, "--otlp-traces-endpoint", phoenix.traces_endpoint],
+            arguments=[*SMALL_KV_CACHE, "--enforce-eager", "--otlp-traces-endpoint", phoenix.traces_endpoint],
             environment={
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
                 "OTEL_RESOURCE_ATTRIBUTES": f"{PROJECT}=vllm",
+                "VLLM_CPU_OMP_THREADS_BIND": "0",
             },
         )
         nvml = environment(build(folder), driver)
