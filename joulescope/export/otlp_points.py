@@ -187,24 +187,18 @@ def _point(
 
 
 def _exemplars(state: HistogramState) -> Iterator[Exemplar]:
+    """Those that lead to a trace; without one an exemplar says nothing that the buckets do not."""
     for given in state.exemplars:
-        if given is not None:
-            labels, value, wall_seconds = given
-            yield Exemplar(
-                filtered_attributes=_other(labels),
-                value=value,
-                time_unix_nano=round(wall_seconds * 1e9),
-                span_id=_number(labels, "span_id"),
-                trace_id=_number(labels, "trace_id"),
-            )
+        if given is None:
+            continue
+        labels, value, wall_seconds = given
+        trace_id, span_id = _number(labels, "trace_id"), _number(labels, "span_id")
+        if trace_id and span_id:
+            yield Exemplar({}, value, round(wall_seconds * 1e9), span_id, trace_id)
 
 
 def _number(labels: Mapping[str, str], name: str) -> int | None:
     try:
-        return int(labels[name], 16)
-    except (KeyError, ValueError):
+        return int(labels.get(name, ""), 16)
+    except ValueError:
         return None
-
-
-def _other(labels: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in labels.items() if name not in ("span_id", "trace_id")}

@@ -186,6 +186,7 @@ def test_phases_of_the_demo_are_children_with_their_joules(demo: Run) -> None:
 PROMPT = "The same long beginning for all of them, so that some of it is cached. "
 NAMED, ALONE = 8, 3
 SMALL_KV_CACHE = ["--block-size", "32", "--num-gpu-blocks-override", "24", "--max-num-seqs", "8"]
+SMALL_KV_CACHE += ["--max-model-len", "512"]
 """768 tokens for eight requests that come to 130 and more: some must be preempted."""
 
 
