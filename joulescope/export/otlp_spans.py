@@ -128,7 +128,12 @@ class OtlpSpans:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            made = self._maker.make(batch)
+            try:
+                made = self._maker.make(batch)
+            except Exception:
+                _logger.exception("internal error while making spans; please report it")
+                self._settle("failed", len(batch))
+                continue
             self._settle("unsampled", len(batch) - made.requests)
             if made.spans and not self._deliver(made) and self._closing:
                 return

@@ -366,3 +366,15 @@ def test_spans_that_a_collector_refuses_of_a_batch_are_counted(
     assert receiver.requests == 1
     assert "too old [31m" in caplog.text
     assert "\x1b" not in caplog.text
+
+
+def test_a_request_that_no_span_can_be_made_of_costs_its_batch_alone(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in one place does not end the thread: the batch is counted, and the next goes out."""
+    sink = spans_to(receiver, {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1"})
+    sink.export([finished(1, start_ns="soon"), finished(2)])
+    sink.close(PATIENCE_SECONDS)
+    assert [span.attributes["gen_ai.request.id"] for span in requests_of(receiver)] == ["cmpl-2-0"]
+    assert sink.counts() == counted(failed=1, exported=1)
+    assert "please report it" in caplog.text
