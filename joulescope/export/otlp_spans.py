@@ -99,9 +99,10 @@ class OtlpSpans:
                 self._counts["dropped"] += len(requests)
                 return
             self._queue.extend(requests)
-            while len(self._queue) > self._queue_size:
+            excess = max(len(self._queue) - self._queue_size, 0)
+            for _ in range(excess):
                 self._queue.popleft()
-                self._counts["dropped"] += 1
+            self._counts["dropped"] += excess
             if len(self._queue) >= self._batch_size:
                 self._wake.notify()
 
