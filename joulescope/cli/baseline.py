@@ -69,8 +69,8 @@ def _shortage(efficiencies: Efficiencies, engines: set[str], seconds: float) -> 
         return "no engine's work was measured in it, so there is nothing to learn from"
     most = max(totals.learned_ratio for totals in found) * seconds
     return (
-        f"its engines were busy for {most:.0f} s at most, and {seconds:.0f} s are asked for, and 90 s at "
-        "least to check what was learned; record longer, or ask for less with --seconds"
+        f"its engines were busy for {most:.0f} s at most, and {seconds:.0f} s are asked for; record longer, "
+        "or ask for less with --seconds"
     )
 
 

@@ -28,7 +28,7 @@ DEARER = replace(
 )
 
 
-def learn(seconds: float = 145.0, seed: int = 1) -> list[Baseline]:
+def learn(seconds: float = 70.0, seed: int = 1) -> list[Baseline]:
     """Baselines of the usual simulated service."""
     efficiencies = Efficiencies(learn_seconds=LEARN_SECONDS)
     list(Replay(SimulatedRun(seconds, seed=seed, truth=False).records(), efficiencies=efficiencies))

@@ -28,7 +28,7 @@ def trace_of(path: Path, seconds: float) -> Path:
 
 def test_learn_writes_a_file_for_each_engine(tmp_path: Path) -> None:
     """Learned from a trace, it holds what a sidecar would have learned, under a name that says of what."""
-    trace = trace_of(tmp_path / "run.jsonl.gz", 145.0)
+    trace = trace_of(tmp_path / "run.jsonl.gz", 70.0)
     result = run("learn", trace, "-o", tmp_path / "made", "--seconds", 60)
     (line,) = result.output.splitlines()
     made = read_baseline(Path(line))
