@@ -36,7 +36,9 @@ pytestmark = pytest.mark.real
 GPU = "GPU-5b1d3c5e-0000-4000-8000-000000000001"
 REQUEST = "joulescope.request"
 PROJECT = "openinference.project.name"
-"""The resource attribute by which Phoenix files spans; it comes by ``OTEL_RESOURCE_ATTRIBUTES``."""
+"""The resource attribute by which Phoenix files traces; it comes by ``OTEL_RESOURCE_ATTRIBUTES``."""
+SERVED = "served"
+"""One project for all who send to one trace: Phoenix moves a trace to where its last span belongs."""
 MICROSECOND = 1000
 """What the backend rounds instants to; floats on its way add half a microsecond."""
 
@@ -209,7 +211,7 @@ class Caller:
     """A program with OpenTelemetry's own SDK, whose spans go to the backend too."""
 
     def __init__(self, phoenix: Phoenix, url: str) -> None:
-        self._provider = TracerProvider(resource=Resource.create({PROJECT: "caller"}))
+        self._provider = TracerProvider(resource=Resource.create({PROJECT: SERVED}))
         exporter = OTLPSpanExporter(endpoint=phoenix.traces_endpoint)
         self._provider.add_span_processor(SimpleSpanProcessor(exporter))
         self._client = Client(url)
@@ -245,12 +247,12 @@ def served(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             arguments=[*SMALL_KV_CACHE, "--enforce-eager", "--otlp-traces-endpoint", phoenix.traces_endpoint],
             environment={
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
-                "OTEL_RESOURCE_ATTRIBUTES": f"{PROJECT}=vllm",
+                "OTEL_RESOURCE_ATTRIBUTES": f"{PROJECT}={SERVED}",
                 "VLLM_CPU_OMP_THREADS_BIND": "0",
             },
         )
         nvml = environment(build(folder), driver)
-        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **spans_to(phoenix, "sidecar")})
+        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **spans_to(phoenix, SERVED)})
         stack.callback(sidecar.kill)
         sidecar.start()
         stack.enter_context(vllm)
@@ -259,15 +261,16 @@ def served(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         caller.close()
         sent = NAMED + ALONE + 2
         wait_until(lambda: len(sidecar.requests()) >= sent, "the last accounts", 60.0)
-        wait_until(lambda: _count(phoenix, "vllm", "llm_request") >= sent, "vLLM's own spans", 60.0)
+        wait_until(lambda: _count(phoenix, "llm_request") >= sent, "vLLM's own spans", 60.0)
         sidecar.terminate()
-        wait_until(lambda: _count(phoenix, "sidecar", REQUEST) >= sent, "the sidecar's spans", 60.0)
-        theirs = [span for span in phoenix.spans("vllm") if span.name == "llm_request"]
-        yield Served(Run(sidecar.requests(), phoenix.spans("sidecar")), caller.spans, theirs)
+        wait_until(lambda: _count(phoenix, REQUEST) >= sent, "the sidecar's spans", 60.0)
+        spans = phoenix.spans(SERVED)
+        theirs = [span for span in spans if span.name == "llm_request"]
+        yield Served(Run(sidecar.requests(), spans), caller.spans, theirs)
 
 
-def _count(phoenix: Phoenix, project: str, name: str) -> int:
-    return sum(span.name == name for span in phoenix.spans(project))
+def _count(phoenix: Phoenix, name: str) -> int:
+    return sum(span.name == name for span in phoenix.spans(SERVED))
 
 
 def _ask_all(caller: Caller) -> None:
@@ -279,10 +282,10 @@ def _ask_all(caller: Caller) -> None:
     caller.ask("twins", traced=True, n=2)
 
 
-def test_callers_vllms_and_our_spans_are_one_trace(served: Served, phoenix: Phoenix) -> None:
+def test_callers_vllms_and_our_spans_are_one_trace(served: Served) -> None:
     """vLLM's span and ours are children of the caller's, which sent a traceparent: brothers, for vLLM shows
     nobody the id of its own."""
-    stored = {span.span_id: span for span in phoenix.spans("caller")}
+    stored = {span.span_id: span for span in served.run.spans}
     lines = {line["external_id"]: line for line in served.run.lines}
     for number in range(NAMED):
         trace_id, span_id = served.callers[f"named-{number}"]
