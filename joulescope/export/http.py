@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
+from joulescope.export.http_guard import TRUSTED
+from joulescope.export.page import page_routes
+from joulescope.export.page.history import History
 from joulescope.export.prometheus import Exposition
+from joulescope.export.requests_json import RequestsView, encode_requests, limits_of
 from joulescope.export.snapshot_json import encode_snapshot
-from joulescope.model import Snapshot
+from joulescope.model import FinishedRequest, OpenRequest, Snapshot
 
 GetSnapshot = Callable[[], Snapshot]
 GetReady = Callable[[], tuple[bool, str]]
+GetRequests = Callable[[], tuple[Sequence[OpenRequest], Sequence[FinishedRequest]]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 MAX_CONCURRENT_SCRAPES = 8
@@ -29,17 +33,21 @@ def create_app(
     get_snapshot: GetSnapshot,
     get_ready: GetReady,
     *,
+    get_requests: GetRequests = lambda: ((), ()),
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
+    history: History | None = None,
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``.
+    """``/metrics``, ``/api/snapshot``, ``/api/requests``, the live page at ``/``, health and readiness.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
-    can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
-    the making, the answer is 503; health and readiness are always answered.
+    can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
+    first, and finished ones, oldest first, from a worker thread; ``history`` is what the live page can look
+    back on. Beyond ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one
+    address, the answer is 503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
-    slots = threading.BoundedSemaphore(max_concurrent_scrapes)
+    slots = Slots(max_concurrent_scrapes)
 
     def metrics(request: Request) -> Response:
         headers = request.headers
@@ -49,39 +57,74 @@ def create_app(
     def snapshot(request: Request) -> Response:
         return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
 
-    def landing(request: Request) -> Response:
-        policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        return HTMLResponse(render_landing(get_snapshot()), headers={**NO_STORE, **policy})
+    def requests(request: Request) -> Response:
+        try:
+            limits = limits_of(request.query_params)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        body = encode_requests(RequestsView.of(get_snapshot(), *get_requests()), limits)
+        return Response(body, media_type="application/json", headers=NO_STORE)
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("joulescope is healthy\n")
 
     async def ready(request: Request) -> Response:
         is_ready, reason = get_ready()
+        if not request.scope.get(TRUSTED, True):
+            reason = "ready" if is_ready else "not ready; the reason is told to users with a password"
         return PlainTextResponse(f"{reason}\n", status_code=200 if is_ready else 503)
 
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/", _bounded(landing, slots)),
+            *page_routes(get_snapshot, history or History(), lambda make: _bounded(make, slots)),
             Route("/metrics", _bounded(metrics, slots)),
             Route("/api/snapshot", _bounded(snapshot, slots)),
+            Route("/api/requests", _bounded(requests, slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
         ]
     )
+    app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
+    return app
 
 
-def _bounded(make: Callable[[Request], Response], slots: threading.BoundedSemaphore) -> Endpoint:
+class Slots:
+    """How many pages may be in the making, and how many of them for one address, so that others have a turn.
+
+    Taken and given back by the thread of the event loop alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._most_of_one = (3 * most + 3) // 4
+        self._taken: Counter[str] = Counter()
+
+    def take(self, peer: str) -> bool:
+        """Whether there was one for this address."""
+        if self._taken.total() >= self._most or self._taken[peer] >= self._most_of_one:
+            return False
+        self._taken[peer] += 1
+        return True
+
+    def give_back(self, peer: str) -> None:
+        """Ends what :meth:`take` began."""
+        self._taken[peer] -= 1
+        if not self._taken[peer]:
+            del self._taken[peer]
+
+
+def _bounded(make: Callable[[Request], Response], slots: Slots) -> Endpoint:
     """Makes a page in a worker thread, so that health is answered meanwhile, or refuses it at once."""
 
     async def endpoint(request: Request) -> Response:
-        if not slots.acquire(blocking=False):
+        peer = "" if request.client is None else request.client.host
+        if not slots.take(peer):
             return PlainTextResponse(
                 "too many pages are being made at once; try again\n", 503, {"Retry-After": "1"}
             )
         try:
             return await run_in_threadpool(make, request)
         finally:
-            slots.release()
+            slots.give_back(peer)
 
     return endpoint

@@ -20,11 +20,13 @@ from joulescope.model import (
     GpuTotals,
     HistogramState,
     MeterComparison,
+    OpenRequest,
     PageTotals,
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
 )
+from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
 
 GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
@@ -310,6 +312,13 @@ def rich_snapshot() -> Snapshot:
             price_per_joule=6.103515625e-08,
             currency="EUR",
         ),
+        serving=ServingTotals(
+            responses={"200": 5000, "401": 3, "503": 1},
+            refused_connections={"handshake": 7, "slow": 2},
+            config_usable=True,
+            config_failures=1,
+            certificate_not_after_seconds=1_725_000_000.0,
+        ),
         servers=(
             ServerTotals(
                 server="http://127.0.0.1:30000/metrics",
@@ -361,5 +370,28 @@ def finished(number: int = 0, **changes: object) -> FinishedRequest:
         marginal_low_joules=3.0,
         marginal_high_joules=3.5,
         avoided_joules=0.5,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def running(**changes: object) -> OpenRequest:
+    """An open request that decodes."""
+    request = OpenRequest(
+        request_id="chat-2-cafebabe",
+        external_id="chat-2",
+        engine="b0",
+        model="org/b",
+        lora="tone",
+        kind="generate",
+        start_ns=90 * SECOND,
+        first_token_ns=91 * SECOND,
+        phase="decode",
+        prompt_tokens=128,
+        cached_tokens=64,
+        output_tokens=40,
+        preemptions=1,
+        attributed_joules=12.5,
+        prefill_joules=2.5,
+        marginal_joules=8.0,
     )
     return replace(request, **changes)  # type: ignore[arg-type]
