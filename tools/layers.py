@@ -70,7 +70,9 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
-    "export": _room(VALUES, packages="bcrypt msgspec opentelemetry prometheus_client starlette uvicorn yaml"),
+    "export": _room(
+        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+    ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
         f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"

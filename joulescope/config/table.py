@@ -128,6 +128,12 @@ class Settings:
         OptionalPath(dash=True),
         "File to which every finished request is appended as a line of JSON; - for standard output.",
     )
+    otlp_phases: str = _setting(
+        "spans",
+        Choice(("spans", "events", "none")),
+        "How OTLP shows the phases of a request (queue, prefill, decode, preempted): as child spans of its "
+        "span, as events of it, or not at all.",
+    )
     record: str | None = _setting(
         None,
         OptionalPath(dash=False),

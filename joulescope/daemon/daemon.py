@@ -22,8 +22,9 @@ from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
-from joulescope.export.otlp import create_resource, metrics_enabled, traces_enabled
+from joulescope.export.otlp import metrics_enabled, traces_enabled
 from joulescope.export.otlp_metrics import OtlpMetrics
+from joulescope.export.otlp_resource import create_resource
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
@@ -149,8 +150,9 @@ class Daemon:
         sinks = list(extra_sinks)
         if settings.request_log is not None:
             sinks.append(RequestLog(settings.request_log, wall))
+        resource = create_resource(environ, instance=settings.socket)
         if traces_enabled(environ):
-            sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
+            sinks.append(OtlpSpans(wall, resource, phases=settings.otlp_phases, environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
             settings,
@@ -163,7 +165,7 @@ class Daemon:
             surroundings=surroundings,
         )
         if metrics_enabled(environ):
-            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
+            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, resource, environ=environ)
         return daemon
 
     # ---------------------------------------------------------------------------------------- life
