@@ -186,7 +186,7 @@ class Gauges:
 def exemplar_labels(trace_parent: str) -> Mapping[str, str]:
     """Trace and span id of a W3C ``traceparent`` (``00-<32 hex>-<16 hex>-<2 hex>``), or nothing.
 
-    Nothing either where the caller did not sample the trace: an exemplar must lead to something that was kept.
+    Nothing either where the caller did not sample the trace: an exemplar leads to something that was kept.
     """
     parts = trace_parent.split("-")
     if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16 or parts[3][-1:] not in _SAMPLED:
