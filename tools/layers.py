@@ -48,6 +48,7 @@ ROOMS: dict[str, Room] = {
     "surroundings_model": _room(),
     "model": _room("gpu_model host_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),

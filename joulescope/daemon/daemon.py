@@ -12,6 +12,7 @@ from pathlib import Path
 
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.answers import Answers
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
@@ -70,10 +71,12 @@ class Daemon:
         wall: WallAnchor | None = None,
         host: HostPoller | None = None,
         surroundings: Surroundings | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
-        self._sinks = list(sinks)
+        self._answers = answers or Answers()
+        self._sinks = [*sinks, *self._answers.sinks]
         self._surroundings = surroundings or Surroundings()
         self._pipeline = pipeline_of(settings, wall, recorder)
         self._pipeline.sources.stale_ns = silence_ns(settings)
@@ -89,7 +92,9 @@ class Daemon:
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._http = HttpServer(
-            settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
+            settings.listen_host,
+            settings.listen_port,
+            create_app(self.snapshot, self.ready, routes=self._answers.routes(self.open_request)),
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
@@ -146,6 +151,7 @@ class Daemon:
             wall=wall,
             host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
             surroundings=surroundings,
+            answers=Answers.build(settings, clock, wall, environ),
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
@@ -169,6 +175,8 @@ class Daemon:
             self.open()
             self.address = self._http.start()
             self._undo.callback(self._http.stop, 0.2)
+            self._answers.start(self.open_request)
+            self._undo.callback(self._answers.stop, 0.1)
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
@@ -340,6 +348,7 @@ class Daemon:
         )
         self._snapshot = self._surroundings.beside(snapshot)
         self._open = self._pipeline.open_requests()
+        self._answers.observe(self._snapshot)
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

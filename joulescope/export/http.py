@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
 from joulescope.export.prometheus import Exposition
@@ -31,8 +31,9 @@ def create_app(
     *,
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``.
+    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``, and ``routes`` beside them.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
@@ -67,6 +68,7 @@ def create_app(
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
+            *routes,
         ]
     )
 

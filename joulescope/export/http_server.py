@@ -92,7 +92,7 @@ class HttpServer:
         Raises:
             ConfigError: if the address cannot be listened on; the message says how to mend it.
         """
-        sock = _listen(self._host, self._port)
+        sock = self._listen()
         bound = sock.getsockname()
         config = uvicorn.Config(
             self._app,
@@ -116,6 +116,9 @@ class HttpServer:
         self._thread.start()
         server.settled.wait()
         return str(bound[0]), int(bound[1])
+
+    def _listen(self) -> socket.socket:
+        return _listen(self._host, self._port)
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
         """Lets answers under way finish, then closes; returns after the time at the latest."""
