@@ -92,8 +92,12 @@ class HttpServer:
         Raises:
             ConfigError: if the address cannot be listened on; the message says how to mend it.
         """
-        sock = self._listen()
+        sock = _listen(self._host, self._port)
         bound = sock.getsockname()
+        self._serve(sock)
+        return str(bound[0]), int(bound[1])
+
+    def _serve(self, sock: socket.socket) -> None:
         config = uvicorn.Config(
             self._app,
             http=_protocol(self._client_timeout_seconds),
@@ -115,10 +119,6 @@ class HttpServer:
         )
         self._thread.start()
         server.settled.wait()
-        return str(bound[0]), int(bound[1])
-
-    def _listen(self) -> socket.socket:
-        return _listen(self._host, self._port)
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
         """Lets answers under way finish, then closes; returns after the time at the latest."""

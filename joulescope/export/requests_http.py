@@ -66,17 +66,17 @@ class AnswerCounts:
         Of a sender that has not been heard of for the longest time only the sum is remembered.
         """
         sender, _, counts = text.partition(";")
-        told = self._told.pop(sender, Counter())
+        told = Counter(self._told.get(sender, {}))
         for part in counts.split(",")[: len(OUTCOMES)]:
             outcome, _, count = part.strip().partition("=")
             if outcome in OUTCOMES and count.isascii() and count.isdigit() and len(count) <= 9:
                 told[outcome] = max(told[outcome], int(count))
-        if told and len(sender) <= 64:
-            self._told = {**self._told, sender: told}
-        if len(self._told) > MAX_SENDERS:
-            oldest, *rest = self._told
-            self._gone += self._told[oldest]
-            self._told = {name: self._told[name] for name in rest}
+        if not told or len(sender) > 64:
+            return
+        all_told = {name: each for name, each in self._told.items() if name != sender}
+        if len(all_told) >= MAX_SENDERS:
+            self._gone = self._gone + all_told.pop(next(iter(all_told)))
+        self._told = {**all_told, sender: told}  # another thread may be reading the one before
 
     def export(self, requests: Sequence[FinishedRequest]) -> None:
         """Nothing: answers tell of themselves."""

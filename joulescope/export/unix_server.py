@@ -19,5 +19,8 @@ class UnixServer(HttpServer):
         super().__init__("", 0, app)
         self._sock = sock
 
-    def _listen(self) -> socket.socket:
-        return self._sock
+    def start(self) -> tuple[str, int]:
+        """Returns once requests are answered; the path stands for the host."""
+        path = str(self._sock.getsockname())
+        self._serve(self._sock)
+        return path, 0
