@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulescope.answer.asgi import Header
@@ -45,6 +45,7 @@ def test_the_tenant_is_the_gateways(headers: list[Header], request_id: bytes) ->
     assert ids(*headers) == [request_id]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([TENANT, b"x-request-id", b"host"]), st.binary(max_size=30))))
 def test_no_header_makes_a_tenant_of_its_own(headers: list[Header]) -> None:
     """Whatever clients send: there is one id, and a mark in it only behind a tenant that was told once."""
