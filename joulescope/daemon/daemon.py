@@ -16,7 +16,7 @@ from joulescope.daemon.answers import Answers
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
-from joulescope.daemon.parts import balance_line, pipeline_of, sampler_of
+from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
@@ -78,7 +78,8 @@ class Daemon:
         self._answers = answers or Answers()
         self._sinks = [*sinks, *self._answers.sinks]
         self._surroundings = surroundings or Surroundings()
-        self._pipeline = pipeline_of(settings, wall, recorder)
+        self._keeper = keeper_of(settings)
+        self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -180,6 +181,7 @@ class Daemon:
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
+            self._keeper.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -200,6 +202,7 @@ class Daemon:
             sink.close(self._left(deadline_ns))
         if self._otlp_metrics is not None:
             self._otlp_metrics.close(self._left(deadline_ns))
+        self._keeper.stop(self._left(deadline_ns))
         self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
@@ -273,6 +276,7 @@ class Daemon:
         if self._engine_samplers is not None and self._listener is not None:
             self._engine_samplers.turn(self._listener, self._clock.now_ns())
         self._pipeline.settle(self._clock.now_ns())
+        self._keeper.turn(self._pipeline.efficiencies)
         self._hand_out()
         self._notice_failures()
 

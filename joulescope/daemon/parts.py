@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.policy import Policy
+from joulescope.baselines.store import BaselineFolder
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.baseline_keeper import BaselineKeeper
+from joulescope.daemon.label_rules import label_rules
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -28,7 +33,15 @@ def balance_line(gpu: GpuTotals) -> str:
     )
 
 
-def pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None) -> Pipeline:
+def pipeline_of(
+    settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None, keeper: BaselineKeeper
+) -> Pipeline:
+    anchor = wall or WallAnchor.now()
+    efficiencies = Efficiencies(
+        keeper.find,
+        learn_seconds=settings.baseline_learn_seconds,
+        wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9,
+    )
     return Pipeline(
         Policy(
             recompute_to=settings.recompute_to,
@@ -38,13 +51,20 @@ def pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWrit
             lost_to=settings.lost_to,
             max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
             max_open_requests=settings.max_open_requests,
+            labels=label_rules(settings),
         ),
         Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
         window_ns=ns_from_seconds(settings.window_seconds),
-        wall=wall,
+        wall=anchor,
         calibration=settings.calibration_factor,
         recorder=recorder,
+        efficiencies=efficiencies,
     )
+
+
+def keeper_of(settings: Settings) -> BaselineKeeper:
+    folder = settings.baseline_dir
+    return BaselineKeeper(None if folder is None else BaselineFolder(Path(folder)))
 
 
 def sampler_of(

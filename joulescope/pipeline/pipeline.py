@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.instances import MAX_INSTANCES, Instances
 from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
@@ -60,6 +61,7 @@ class Pipeline:
         recorder: everything that comes in is also written there; an error of it ends the recording and
             nothing else.
         make_model: see :class:`joulescope.attribution.accountant.Accountant`.
+        efficiencies: compares what work costs with what it used to cost; without, nothing is compared.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class Pipeline:
         calibration: Callable[[str], float] | None = None,
         recorder: TraceWriter | None = None,
         make_model: ModelMaker = CostModel,
+        efficiencies: Efficiencies | None = None,
     ) -> None:
         self.scope = scope or Scope()
         self.wall = wall or WallAnchor.now()
         self.recorder = recorder
         self.record_error: TraceError | None = None
         policy = replace(policy or Policy(), assume_all_gpus=self.scope.is_fixed)
-        self.accountant = Accountant(policy, make_model)
+        self.efficiencies = efficiencies
+        self.accountant = Accountant(policy, make_model, efficiencies)
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
         self.host = HostPipeline(self._record)
