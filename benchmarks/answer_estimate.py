@@ -1,12 +1,15 @@
-"""How far off the estimate in an answer is from the final figure, in simulated worlds.
+"""How far off the estimate in an answer is from the final figure: simulated worlds, and traces of real vLLM.
 
-The records of a simulated run reach the pipeline as they reach a sidecar: 20 ms late, taken in four times a
+The records of a run reach the pipeline as they reach a sidecar: 20 ms late, taken in four times a
 second, published twice a second, by the clock of the simulation. When a request ends, its answer is estimated
 by what was published last, and by the token counts that the answer itself tells. The final
 figure is the one that stands in the request log half a second to a second later: what is measured here is the
 estimate against that, not against the truth (which ``accuracy.py`` measures).
 
-    python benchmarks/answer_estimate.py [--seconds 120] [--worlds calibrated moe]
+The traces (``benchmarks/results/real_traces``) have vLLM's own scheduling under a made-up GPU, as in
+``real_traces.py``.
+
+    python benchmarks/answer_estimate.py [--seconds 90] [--worlds calibrated moe]
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks.hidden_gpu import HiddenGpu
+from benchmarks.hidden_laws import LAWS
+from benchmarks.real_traces import NAMES, recorded
 from benchmarks.report import machine, save
 from joulescope.attribution.open_requests import OpenRequests
 from joulescope.clock import WallAnchor
@@ -52,12 +58,14 @@ USUAL_WORLDS = (
     "long-context",
     "preemption-heavy",
     "speculative",
+    "data-parallel-dummy",
     "clock-change",
 )
 RATES = (0.3, 4.0, 16.0)
 """Arrivals a second: mostly one request at a time, some, and a batch that is often full."""
 SEEDS = (21, 22)
 SHORT_SECONDS = 1.0
+TRACE_LAW = "uneven"
 
 
 @dataclass
@@ -212,13 +220,61 @@ def _row(name: str, rate: str, rule: str, figures: dict[str, Any]) -> str:
 
 
 HEAD = (
-    "| world | requests/s | rule | requests | no figure | median error | p95 | bias (median) "
+    "| world | load (requests/s) | rule | requests | no figure | median error | p95 | bias (median) "
     f"| under {SHORT_SECONDS:g} s: median / p95 | longer: median / p95 |\n"
     "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
-def main(make_run: Callable[..., SimulatedRun] = SimulatedRun) -> None:
+def simulated(world: str, rate: float, seconds: float, seeds: Sequence[int]) -> dict[str, Estimates]:
+    """Several runs of one world together."""
+    merged: dict[str, Estimates] = {}
+    for seed in seeds:
+        run = SimulatedRun(seconds, seed=seed, rate_per_second=rate, world=WORLDS[world], truth=False)
+        for rule, found in estimate_run(run.records(), run.start_ns).items():
+            merged.setdefault(rule, Estimates()).merge(found)
+    return merged
+
+
+def traced(name: str) -> dict[str, Estimates]:
+    """A recorded trace under the law that most resembles no model."""
+    records = list(HiddenGpu(recorded(name), LAWS[TRACE_LAW], scaled=True).trace())
+    return estimate_run(iter(records), min(filter(None, map(_instant, records))))
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Estimates]]]:
+    """Name, load, and estimates by rule."""
+    for world in arguments.worlds:
+        for rate in arguments.rates:
+            yield world, f"{rate:g}", simulated(world, rate, arguments.seconds, arguments.seeds)
+    for name in NAMES:
+        yield "real vLLM", name, traced(name)
+
+
+PAGE = """\
+# Estimates in answers against final figures
+
+Made by `benchmarks/answer_estimate.py` on {date} ({cpu}, Python {python}): {seconds:g} simulated seconds for
+each world and rate, seeds {seeds}, and the recorded traces of real vLLM under the law `{law}`. An error is
+|estimate − final| / final of one request; those that ended in the first {warm_up} s are left out. *By tokens
+alone* is what an answer gets whose request the sidecar has not heard of yet.
+
+{rows}
+"""
+
+
+def text_of(report: dict[str, Any], rows: Sequence[str]) -> str:
+    where, asked = report["machine"], report["arguments"]
+    return PAGE.format(
+        **where,
+        **asked,
+        law=TRACE_LAW,
+        warm_up=WARM_UP_NS // NANOSECONDS_PER_SECOND,
+        rows="\n".join((HEAD, *rows)),
+    )
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--worlds", nargs="*", default=list(USUAL_WORLDS), choices=list(WORLDS))
@@ -226,40 +282,22 @@ def main(make_run: Callable[..., SimulatedRun] = SimulatedRun) -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--dry", action="store_true", help="print, write no result")
     arguments = parser.parse_args()
-    rows, report = [HEAD], {"machine": machine("numpy"), "arguments": vars(arguments), "worlds": {}}
-    totals: dict[str, Estimates] = {}
-    for world in arguments.worlds:
-        for rate in arguments.rates:
-            merged: dict[str, Estimates] = {}
-            for seed in arguments.seeds:
-                run = make_run(
-                    arguments.seconds, seed=seed, rate_per_second=rate, world=WORLDS[world], truth=False
-                )
-                for rule, found in estimate_run(run.records(), run.start_ns).items():
-                    merged.setdefault(rule, Estimates()).merge(found)
-            for rule, found in merged.items():
-                totals.setdefault(rule, Estimates()).merge(found)
-                figures = found.summary()
-                report["worlds"].setdefault(world, {}).setdefault(f"{rate:g}", {})[rule] = figures
-                rows.append(_row(world, f"{rate:g}", rule, figures))
-                print(rows[-1], flush=True)
+    asked = {name: value for name, value in vars(arguments).items() if name != "dry"}
+    report: dict[str, Any] = {"machine": machine("numpy"), "arguments": asked, "cases": []}
+    rows, totals = [], dict[str, Estimates]()
+    for name, load, merged in cases(arguments):
+        for rule, found in merged.items():
+            totals.setdefault(rule, Estimates()).merge(found)
+            report["cases"].append({"world": name, "load": load, "rule": rule, **found.summary()})
+            rows.append(_row(name, load, rule, found.summary()))
+            print(rows[-1], flush=True)
     for rule, found in totals.items():
-        report.setdefault("all", {})[rule] = found.summary()
+        report["cases"].append({"world": "all", "load": "", "rule": rule, **found.summary()})
         rows.append(_row("all", "", rule, found.summary()))
     if arguments.dry:
         print("\n".join(rows[-len(totals) :]))
-        return
-    where = report["machine"]
-    text = (
-        "# Estimates in answers against final figures\n\n"
-        f"Made by `benchmarks/answer_estimate.py` on {where['date']} ({where['cpu']}, Python "
-        f"{where['python']}): {arguments.seconds:g} simulated seconds by world and rate, seeds "
-        f"{arguments.seeds}. An error is "
-        "|estimate − final| / final of one request; requests that ended in the first "
-        f"{WARM_UP_NS // NANOSECONDS_PER_SECOND} s are left out. *By tokens alone* is what an answer "
-        "gets whose request the sidecar has not heard of yet.\n\n" + "\n".join(rows) + "\n"
-    )
-    save("answer_estimate", report, text)
+    else:
+        save("answer_estimate", report, text_of(report, rows))
 
 
 if __name__ == "__main__":

@@ -17,16 +17,16 @@ from joulescope.export.price_of_prompts import PromptPrice
 from joulescope.model import EngineTotals, FinishedRequest, OpenRequest, Snapshot
 from joulescope.units import NANOSECONDS_PER_SECOND
 
-LEAST_SECONDS = 2.0
+LEAST_SECONDS = 1.0
 """A price is the mean of at least so long: one interval of the counter is too rough."""
 
-LEAST_TOKENS = 64
+LEAST_TOKENS = 32
 """... and of at least so many tokens."""
 
 MAX_AGE_NS = 3600 * NANOSECONDS_PER_SECOND
 """A price that is older says nothing: another load, another clock."""
 
-OWN_TOKENS = 16
+OWN_TOKENS = 8
 """Settled tokens of a request from which on its own price is better than its engine's."""
 
 _HISTORY = 240
