@@ -162,7 +162,7 @@ async def measure(folder: Path, served: Path, rounds: int) -> dict[str, Any]:
         await take_turns(cases, count)
         report[kind] = {case.name: quantiles(case.micros) for case in cases}
         report[f"{kind}_first_five"] = {name: quantiles(micros) for name, micros in first.items()}
-    report["crowd"] = {str(at_once): await crowd(served, at_once, 50) for at_once in (1, 8, 32)}
+    report["crowd"] = {str(at_once): await crowd(served, at_once, 50) for at_once in (1, 4, 16)}
     hung.close()
     return report
 

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from joulescope.answer.asgi import App, Receive, Scope, Send, value_of
 from joulescope.answer.facts import Facts, instance_of
@@ -70,12 +70,12 @@ class JoulescopeMiddleware:
             self._options = Options(mode="off")
             self._complain(error)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             scope, send = self._joined(scope, send)
         except Exception as error:
             self._complain(error)
-        return self.app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _joined(self, scope: Scope, send: Send) -> tuple[Scope, Send]:
         """Scope and ``send`` as the application is to have them: the same, in most cases."""

@@ -14,7 +14,7 @@ from typing import Any
 
 _logger = logging.getLogger("vllm.joulescope")
 
-MAX_AT_ONCE = 32
+MAX_AT_ONCE = 16
 """Questions under way; beyond it an answer goes out without a figure."""
 
 MAX_IDLE = 8
