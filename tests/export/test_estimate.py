@@ -14,14 +14,13 @@ from joulescope.model import (
     FinishedRequest,
     GpuInfo,
     GpuTotals,
-    HistogramState,
     OpenRequest,
     Snapshot,
 )
-from tests.export.samples import finished
+from tests.export import test_request_store as store
+from tests.export.samples import engine_a, finished
 from tests.worlds import SECOND
 
-NO_HISTOGRAM = HistogramState((), (0,), 0.0)
 JOULES_A_TOKEN, TOKENS_A_SECOND, LAG_NS = 0.5, 100, SECOND
 PROMPT_JOULES, PROMPT_TOKEN_JOULES = 2.0, 0.01
 
@@ -29,28 +28,15 @@ PROMPT_JOULES, PROMPT_TOKEN_JOULES = 2.0, 0.01
 def engine_at(seconds: float, label: str = "e", instance: str = "i", up: bool = True) -> EngineTotals:
     """An engine that decodes steadily: tokens are known at once, their joules a second later."""
     settled = max(seconds - LAG_NS / SECOND, 0.0)
-    return EngineTotals(
+    return replace(
+        engine_a(),
         info=EngineInfo(label, instance_id=instance, gpus=(f"GPU-{label}",)),
         up=up,
         attributed_joules={
             (f"GPU-{label}", "decode"): JOULES_A_TOKEN * TOKENS_A_SECOND * settled,
             (f"GPU-{label}", "prefill"): 7.0 * settled,
         },
-        marginal_joules=0.0,
-        wasted_joules={},
         tokens={"decode": round(TOKENS_A_SECOND * seconds)},
-        requests_started=0,
-        requests_finished={},
-        requests_open=0,
-        steps=0,
-        preemptions=0,
-        running=None,
-        waiting=None,
-        kv_usage_ratio=None,
-        records_dropped=0,
-        gaps=0,
-        joules_per_request=NO_HISTOGRAM,
-        joules_per_output_token=NO_HISTOGRAM,
     )
 
 
@@ -94,23 +80,13 @@ def experienced(until_seconds: int = 10) -> Estimator:
 
 
 def opened(**changes: object) -> OpenRequest:
-    request = OpenRequest(
-        request_id="r",
-        external_id="cmpl-1-0",
-        engine="e",
-        model="m",
-        lora="",
-        kind="generate",
-        start_ns=0,
+    request = replace(
+        store.opened("cmpl-1-0"),
         first_token_ns=SECOND,
-        phase="decode",
         prompt_tokens=100,
-        cached_tokens=0,
         output_tokens=0,
-        preemptions=0,
         attributed_joules=None,
         prefill_joules=None,
-        marginal_joules=None,
     )
     return replace(request, **changes)  # type: ignore[arg-type]
 
