@@ -15,6 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
 
 from joulescope.clock import ManualClock
 from joulescope.errors import FetchError
@@ -24,7 +27,14 @@ from joulescope.export.http_server import HttpServer
 from joulescope.export.records import finished_line
 from joulescope.export.request_lookup import Lookup
 from joulescope.export.request_store import RequestStore, Retention
-from joulescope.export.requests_http import MAX_SENDERS, OUTCOMES, AnswerCounts, RequestsApi
+from joulescope.export.requests_http import (
+    MAX_SENDERS,
+    MAX_WAIT_SECONDS,
+    OUTCOMES,
+    AnswerCounts,
+    Query,
+    RequestsApi,
+)
 from joulescope.export.unix_server import UnixServer
 from joulescope.export.waiters import MAX_WAITERS
 from tests.export.samples import finished
@@ -129,6 +139,20 @@ def test_a_bad_question_is_told_what_is_wrong_with_it(target: str, words: str) -
         status, body, _ = served.get(f"/v1/requests/{target}")
         assert status == 400
         assert words in body["error"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["wait", "since_ns", "output_tokens", "brief", "x"]), st.text())))
+def test_any_query_is_read_or_refused(parameters: list[tuple[str, str]]) -> None:
+    """Whatever a client writes there: figures within their bounds, or a sentence that says what is wrong."""
+    try:
+        query = Query.of(QueryParams(parameters))
+    except ValueError as problem:
+        assert str(problem)
+    else:
+        assert 0.0 <= query.wait_seconds <= MAX_WAIT_SECONDS
+        assert query.since_ns is None or 0 <= query.since_ns < 10**19
+        assert query.work.output_tokens is None or query.work.output_tokens >= 0
 
 
 def test_only_the_token_opens_it() -> None:
