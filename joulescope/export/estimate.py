@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Protocol
 
 from joulescope.export.price_of_prompts import PromptPrice
 from joulescope.model import EngineTotals, FinishedRequest, OpenRequest, Snapshot
@@ -74,6 +75,16 @@ class Price:
         return self.joules / self.tokens
 
 
+class Final(Protocol):
+    """A part of an answer that is final."""
+
+    @property
+    def attributed_joules(self) -> float | None: ...
+
+    @property
+    def output_tokens(self) -> int: ...
+
+
 _NO_PROMPTS = PromptPrice()
 
 
@@ -115,7 +126,7 @@ class Estimator:
             self._prompts[request.engine] = before.with_request(request)
 
     def estimate(
-        self, work: Work, opened: Sequence[OpenRequest], finished: Sequence[FinishedRequest] = ()
+        self, work: Work, opened: Sequence[OpenRequest], finished: Sequence[Final] = ()
     ) -> float | None:
         """Joules of an answer when all is divided; ``None`` where a price that is needed is not known.
 

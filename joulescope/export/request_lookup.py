@@ -31,7 +31,7 @@ class Found:
     @property
     def attributed_joules(self) -> float | None:
         """Sum of what is accounted so far; ``None`` if of one of them it is not known."""
-        parts = [kept.request.attributed_joules for kept in self.finished]
+        parts = [kept.attributed_joules for kept in self.finished]
         parts += [request.attributed_joules for request in self.open]
         known = [joules for joules in parts if joules is not None]
         return sum(known) if known and len(known) == len(parts) else None
@@ -41,7 +41,7 @@ class Found:
         if start_ns is None:
             return self
         return Found(
-            tuple(kept for kept in self.finished if kept.request.start_ns >= start_ns),
+            tuple(kept for kept in self.finished if kept.start_ns >= start_ns),
             tuple(request for request in self.open if request.start_ns >= start_ns),
         )
 
@@ -73,7 +73,7 @@ class Lookup:
 
     def _parts(self, name: str) -> Found:
         finished = self.store.by_answer(name)
-        known = {kept.request.external_id for kept in finished}
+        known = {kept.external_id for kept in finished}
         return _without_doubles(finished, list(self._open_parts(name, known)))
 
     def _open_parts(self, name: str, finished: set[str]) -> Iterator[OpenRequest]:
@@ -91,6 +91,6 @@ def _without_doubles(finished: tuple[Kept, ...], opened: Sequence[OpenRequest]) 
     """The view of open requests is up to half a second old: what has become final since is not open."""
     if not opened:
         return Found(finished)
-    final = {(kept.request.engine, kept.request.request_id) for kept in finished}
+    final = {(kept.engine, kept.request_id) for kept in finished}
     still = tuple(request for request in opened if (request.engine, request.request_id) not in final)
     return Found(finished, still)

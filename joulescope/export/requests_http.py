@@ -212,8 +212,7 @@ class RequestsApi:
         attributed = found.attributed_joules
         estimated = attributed
         if not found.is_final:
-            finished = [kept.request for kept in found.finished]
-            estimated = self._estimator.estimate(query.work, found.open, finished)
+            estimated = self._estimator.estimate(query.work, found.open, found.finished)
         body: dict[str, Any] = {
             "id": name,
             "final": found.is_final,
