@@ -9,7 +9,7 @@ estimate against that, not against the truth (which ``accuracy.py`` measures).
 The traces (``benchmarks/results/real_traces``) have vLLM's own scheduling under a made-up GPU, as in
 ``real_traces.py``.
 
-    python benchmarks/answer_estimate.py [--seconds 90] [--worlds calibrated moe]
+    python benchmarks/answer_estimate.py [--seconds 45] [--worlds calibrated moe]
 """
 
 from __future__ import annotations
@@ -55,10 +55,8 @@ USUAL_WORLDS = (
     "moe",
     "tensor-parallel-2",
     "prefix-heavy",
-    "long-context",
     "preemption-heavy",
     "speculative",
-    "data-parallel-dummy",
     "clock-change",
 )
 RATES = (0.3, 4.0, 16.0)
@@ -276,7 +274,7 @@ def text_of(report: dict[str, Any], rows: Sequence[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--worlds", nargs="*", default=list(USUAL_WORLDS), choices=list(WORLDS))
     parser.add_argument("--rates", nargs="*", type=float, default=list(RATES))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
