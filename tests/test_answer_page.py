@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import uvicorn
 
 from joulescope.answer import JoulescopeMiddleware
-from joulescope.answer.asgi import Receive, Scope, Send
+from joulescope.answer.asgi import App, Receive, Scope, Send
 from joulescope.config.table import TABLE
-from joulescope.export.http_server import HttpServer
 from joulescope.export.requests_http import OUTCOMES
 from joulescope.export.waiters import MAX_WAITERS
 from joulescope.hook.wire import encode_frame
@@ -126,6 +127,19 @@ def test_the_sidecar_answers_as_the_page_says(tmp_path: Path) -> None:
     assert (found["final"], found["requests"][0]["external_id"]) == (True, f"{ANSWER_ID}-0")
 
 
+@contextmanager
+def serving(app: App) -> Iterator[int]:
+    """A plain uvicorn, as vLLM runs under one."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        yield int(listening.getsockname()[1])
+        server.should_exit = True
+        thread.join(PATIENCE_SECONDS)
+
+
 async def a_server(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers as vLLM does."""
     head = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
@@ -142,12 +156,8 @@ def test_a_client_sees_what_the_page_shows(tmp_path: Path) -> None:
         "JOULESCOPE_ANSWER_SOCKET": str(tmp_path / "none"),
         "JOULESCOPE_ANSWER_URL": "https://joules.example",
     }
-    server = HttpServer("127.0.0.1", 0, JoulescopeMiddleware(a_server, environ))  # type: ignore[arg-type]
-    host, port = server.start()
-    try:
-        answer = run(commands()[2].replace("localhost:8000", f"{host}:{port}"))
-    finally:
-        server.stop(PATIENCE_SECONDS)
+    with serving(JoulescopeMiddleware(a_server, environ)) as port:
+        answer = run(commands()[2].replace("localhost:8000", f"127.0.0.1:{port}"))
     (example,) = re.findall(r"^```\n(x-joulescope.*?)```", PAGE, re.M | re.S)
     energy, *others = example.splitlines()
     assert re.fullmatch(r"x-joulescope-energy-joules: \d+\.\d{6}", energy)
