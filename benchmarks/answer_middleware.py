@@ -137,6 +137,10 @@ async def take_turns(cases: list[Case], rounds: int) -> None:
 async def crowd(served: Path, at_once: int, rounds: int) -> dict[str, float]:
     """Requests side by side, as a busy server has them; and which part of them the sidecar was asked for."""
     case = Case("", with_middleware(answer_json, served), True)
+    for _ in range(5):  # connections
+        await asyncio.gather(*(case.once() for _ in range(at_once)))
+    case.micros.clear()
+    case.app._sidecar.counts.clear()  # type: ignore[attr-defined]
     for _ in range(rounds):
         await asyncio.gather(*(case.once() for _ in range(at_once)))
     counts: Counter[str] = case.app._sidecar.counts  # type: ignore[attr-defined]

@@ -37,11 +37,17 @@ class Figure:
 
 
 class Breaker:
-    """Keeps from asking whoever failed several times in a row; one question now and then tries anew."""
+    """Keeps from asking whoever failed several times in a row; one question now and then tries anew.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    Failures within ``moment_seconds`` of each other are one: questions that were asked side by side fail
+    side by side.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, moment_seconds: float = 0.0) -> None:
         self._now = now
+        self._moment_seconds = moment_seconds
         self._failures = 0
+        self._failed_at = float("-inf")
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._until = 0.0
 
@@ -65,9 +71,13 @@ class Breaker:
 
     def failed(self) -> bool:
         """Notes a failure; whether an outage begins with it."""
-        was_open, self._failures = self.is_open, self._failures + 1
+        now, was_open = self._now(), self.is_open
+        if now - self._failed_at < self._moment_seconds:
+            return False
+        self._failed_at = now
+        self._failures += 1
         if self.is_open:
-            self._until = self._now() + self._pause_seconds
+            self._until = now + self._pause_seconds
             self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
         return self.is_open and not was_open
 
@@ -82,7 +92,7 @@ class Sidecar:
 
     def __init__(self, path: str, deadline_seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self._path, self._deadline_seconds = path, deadline_seconds
-        self._breaker = Breaker(now)
+        self._breaker = Breaker(now, deadline_seconds)
         self._idle: list[Connection] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way = 0

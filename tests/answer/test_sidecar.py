@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -85,7 +87,7 @@ def test_nobody_waits_longer_than_the_deadline(tmp_path: Path) -> None:
 
     async def talk() -> None:
         async with peer(tmp_path / "a", lambda question: None) as served:
-            sidecar = Sidecar(str(tmp_path / "a"), 0.001)
+            sidecar = Sidecar(str(tmp_path / "a"), 0.001, clock_of(0.002))
             for _ in range(FAILURES_TO_OPEN + 3):
                 assert await sidecar.figure("/") is None
             assert sidecar.counts == {"late": FAILURES_TO_OPEN, "skipped": 3}
@@ -103,6 +105,7 @@ def test_the_log_has_one_line_when_it_goes_and_one_when_it_is_back(
     async def talk() -> None:
         sidecar = Sidecar(str(tmp_path / "a"), PATIENCE_SECONDS, lambda: now[0])
         for _ in range(20):
+            now[0] += PATIENCE_SECONDS if not sidecar.counts["skipped"] else 0.0
             assert await sidecar.figure("/") is None
         async with peer(tmp_path / "a"):
             assert await sidecar.figure("/") is None  # the pause is not over
@@ -136,6 +139,23 @@ def test_too_many_questions_at_once_are_not_asked(tmp_path: Path) -> None:
 
 async def _all(tasks: list[asyncio.Future[Figure | None]]) -> list[object]:
     return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+
+def test_questions_that_fail_side_by_side_fail_once() -> None:
+    """A moment in which the machine is busy does not look like a sidecar that is gone."""
+    breaker = Breaker(clock_of(0.001), moment_seconds=0.5)
+    for _ in range(100):
+        breaker.failed()
+    assert breaker.may_ask()
+    for _ in range(3000):
+        breaker.failed()
+    assert not breaker.may_ask()
+
+
+def clock_of(step_seconds: float) -> Callable[[], float]:
+    """Each look at it finds it so much later."""
+    instants = count()
+    return lambda: next(instants) * step_seconds
 
 
 def test_the_breaker_tries_again_with_growing_pauses() -> None:
