@@ -4,7 +4,7 @@ An application that answers at once takes vLLM's place, so that nothing but the 
 The sidecar is a process of its own, ``joulescope serve``, asked over its Unix socket. Cases take turns, so
 that a busy moment of the machine meets all of them.
 
-    python benchmarks/answer_middleware.py [--rounds 400]
+    python benchmarks/answer_middleware.py [--rounds 100] [--repeats 10]
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -32,11 +31,13 @@ from joulescope.answer import JoulescopeMiddleware
 from joulescope.answer.asgi import App, Message, Receive, Scope, Send
 
 CHUNKS = 500
+DEADLINE_MS, PATIENT_MS = 20.0, 1000.0
 TEXT_OF_PAGE = """\
 # What the middleware adds to an answer
 
 Made by `benchmarks/answer_middleware.py` on {date} ({cpu}, {cores} cores, load {load}, Python {python}).
-Microseconds in the API server's process; an application that answers at once takes vLLM's place.
+Microseconds in the API server's process; an application that answers at once takes vLLM's place. Each line is
+the quietest of several repeats, by its median. Where a sidecar answers, the deadline was lifted.
 
 | what | middleware | p50 µs | p95 µs | p99 µs |
 |---|---|--:|--:|--:|
@@ -118,8 +119,12 @@ class Case:
         self.micros.append((time.perf_counter_ns() - begin) / 1000)
 
 
-def with_middleware(app: App, socket: Path) -> App:
-    return JoulescopeMiddleware(app, {"JOULESCOPE_ANSWER_SOCKET": str(socket)})
+def with_middleware(app: App, socket: Path, deadline_ms: float = DEADLINE_MS) -> App:
+    environ = {
+        "JOULESCOPE_ANSWER_SOCKET": str(socket),
+        "JOULESCOPE_ANSWER_DEADLINE_MS": f"{deadline_ms:g}",
+    }
+    return JoulescopeMiddleware(app, environ)
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,30 +140,31 @@ async def take_turns(cases: list[Case], rounds: int) -> None:
 
 
 async def crowd(served: Path, at_once: int, rounds: int) -> dict[str, float]:
-    """Requests side by side, as a busy server has them; and which part of them the sidecar was asked for."""
-    case = Case("", with_middleware(answer_json, served), True)
+    """Requests side by side, as a busy server has them; and which part of them came within the deadline."""
+    case = Case("", with_middleware(answer_json, served, PATIENT_MS), True)
     for _ in range(5):  # connections
         await asyncio.gather(*(case.once() for _ in range(at_once)))
     case.micros.clear()
-    case.app._sidecar.counts.clear()  # type: ignore[attr-defined]
     for _ in range(rounds):
         await asyncio.gather(*(case.once() for _ in range(at_once)))
-    counts: Counter[str] = case.app._sidecar.counts  # type: ignore[attr-defined]
-    answered = counts["estimated"] + counts["unknown"]
-    return {**quantiles(case.micros), "answered": answered / len(case.micros)}
+    in_time = sum(micros < 1000 * DEADLINE_MS for micros in case.micros)
+    return {**quantiles(case.micros), "in_time": in_time / len(case.micros)}
 
 
 async def measure(folder: Path, served: Path, rounds: int) -> dict[str, Any]:
+    (folder / "hung.sock").unlink(missing_ok=True)
     hung = await asyncio.start_unix_server(silent, folder / "hung.sock")
     report: dict[str, Any] = {}
-    for kind, app, count in (("json", answer_json, rounds), ("stream", answer_stream, max(rounds // 4, 20))):
+    for kind, app, count in (("json", answer_json, rounds), ("stream", answer_stream, max(rounds // 2, 20))):
         cases = [
             Case("without", app, asks=True),
             Case("not asked", with_middleware(app, served), asks=False),
-            Case("asked", with_middleware(app, served), asks=True),
+            Case("asked", with_middleware(app, served, PATIENT_MS), asks=True),
             Case("asked, no sidecar", with_middleware(app, folder / "nobody.sock"), asks=True),
             Case("asked, sidecar hangs", with_middleware(app, folder / "hung.sock"), asks=True),
         ]
+        if kind == "stream":  # its one question costs what that of a body costs: what counts are the chunks
+            cases = [case for case in cases if case.name in ("without", "not asked", "asked, no sidecar")]
         await take_turns(cases, 20)  # warm up: connections, and the breaker of those without a sidecar
         first = {case.name: case.micros[:5] for case in cases}
         for case in cases:
@@ -174,6 +180,15 @@ async def measure(folder: Path, served: Path, rounds: int) -> dict[str, Any]:
 def quantiles(micros: list[float]) -> dict[str, float]:
     found = np.quantile(micros, (0.5, 0.95, 0.99))
     return {"p50": float(found[0]), "p95": float(found[1]), "p99": float(found[2]), "count": len(micros)}
+
+
+def quietest(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each case the repeat with the lowest median: what else the machine does only ever adds."""
+    first, *_ = reports
+    return {
+        kind: {name: min((each[kind][name] for each in reports), key=lambda q: q["p50"]) for name in cases}
+        for kind, cases in first.items()
+    }
 
 
 def start_sidecar(folder: Path, stack: ExitStack) -> Path:
@@ -207,7 +222,7 @@ def text_of(report: dict[str, Any]) -> str:
     plain = (cases["stream"]["not asked"]["p50"] - bare) / CHUNKS
     crowd_rows = [
         f"| {at_once} | {figures['p50']:.0f} | {figures['p95']:.0f} | {figures['p99']:.0f} "
-        f"| {100 * figures['answered']:.1f} % |"
+        f"| {100 * figures['in_time']:.1f} % |"
         for at_once, figures in cases["crowd"].items()
     ]
     hangs = cases["json_first_five"]["asked, sidecar hangs"]["p50"] / 1000
@@ -224,13 +239,14 @@ def text_of(report: dict[str, Any]) -> str:
 
 def main(run: Callable[[Awaitable[Any]], Any] = asyncio.run) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--dry", action="store_true", help="print, write no result")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         served = start_sidecar(folder, stack)
-        cases = run(measure(folder, served, arguments.rounds))
+        cases = quietest([run(measure(folder, served, arguments.rounds)) for _ in range(arguments.repeats)])
     report = {"machine": machine("uvicorn", "starlette"), "cases": cases}
     if arguments.dry:
         print(text_of(report))

@@ -201,3 +201,20 @@ def test_the_stated_errors_are_those_of_the_benchmark() -> None:
     assert stated("estimate") == rounded(every["median"], every["p95"], short["median"], short["p95"])
     real = [cases["real vLLM", load] for load in ("light", "medium", "heavy")]
     assert stated("real") == rounded(*(each["median"] for each in real), *(each["p95"] for each in real))
+
+
+def test_the_stated_cost_is_that_of_the_benchmark() -> None:
+    """Medians of the result file: passing by, one question, four and sixteen at once, a chunk."""
+    cases = json.loads((ROOT / "benchmarks" / "results" / "answer_middleware.json").read_text())["cases"]
+    alone, stream = cases["json"], cases["stream"]
+    own = alone["asked, no sidecar"]["p50"] - alone["without"]["p50"]
+    chunk = (stream["asked, no sidecar"]["p50"] - stream["without"]["p50"] - own) / 500
+    (text,) = re.findall(r"<!-- cost -->(.*?)<!-- /cost -->", PAGE, re.S)
+    assert re.findall(r"([\d.]+) (?:µs|ms)", text.replace("\n", " ")) == [
+        f"{alone['not asked']['p50'] - alone['without']['p50']:.0f}",
+        f"{alone['asked']['p50'] / 1000:.1f}",
+        f"{cases['crowd']['4']['p50'] / 1000:.1f}",
+        f"{cases['crowd']['16']['p50'] / 1000:.1f}",
+        "20",
+        f"{chunk:.1f}",
+    ]
