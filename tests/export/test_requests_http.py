@@ -37,8 +37,10 @@ from joulescope.export.requests_http import (
 )
 from joulescope.export.unix_server import UnixServer
 from joulescope.export.waiters import MAX_WAITERS
+from tests.export.certificates import USERS
 from tests.export.samples import finished
 from tests.export.test_request_store import ANCHOR, Open, opened, request
+from tests.export.web_server import basic, running
 
 PATIENCE_SECONDS = 20.0
 
@@ -166,6 +168,20 @@ def test_only_the_token_opens_it() -> None:
             assert set(body) == {"error"}
         assert served.get("/v1/requests/a", Authorization="Bearer s3cret")[0] == 200
         both = {"Authorization": "Basic dTpw", "X_Joulescope_Token": "s3cret"}
+        assert served.get("/v1/requests/a", **both)[0] == 200
+
+
+def test_a_password_for_the_whole_server_does_not_stand_in_for_the_token(tmp_path: Path) -> None:
+    """Behind a web configuration both are asked for, each in its own header."""
+    config = tmp_path / "web.yml"
+    config.write_text(USERS, encoding="utf-8")
+    served = Served(lambda: "s3cret", Open(), trusted=False)
+    served.store.export([request("a")])
+    with running(config, served.api.app()) as server:
+        assert server.get("/v1/requests/a", "Bearer s3cret")[0] == 401  # of the server, before the page
+        assert server.get("/v1/requests/a", basic())[0] == 401  # of the page
+        served.address = server.address
+        both = {"Authorization": basic(), "X_Joulescope_Token": "s3cret"}
         assert served.get("/v1/requests/a", **both)[0] == 200
 
 
