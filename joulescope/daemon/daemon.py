@@ -96,20 +96,7 @@ class Daemon:
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._history = History()
-        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
-        self._http = HttpServer(
-            settings.listen_host,
-            settings.listen_port,
-            create_app(
-                self.snapshot,
-                self.ready,
-                get_requests=lambda: (self.open_requests(), self.recent_requests()),
-                history=self._history,
-                routes=self._answers.routes(self.open_request),
-            ),
-            rules=WebRules(web_config_file, clock),
-            clock=clock,
-        )
+        self._http = self._http_server()
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
         self._gpus = GpuWatch(
@@ -125,6 +112,23 @@ class Daemon:
         self._thread: threading.Thread | None = None
         self._undo = ExitStack()
         self.address: tuple[str, int] = (settings.listen_host, settings.listen_port)
+
+    def _http_server(self) -> HttpServer:
+        settings = self.settings
+        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
+        return HttpServer(
+            settings.listen_host,
+            settings.listen_port,
+            create_app(
+                self.snapshot,
+                self.ready,
+                get_requests=lambda: (self.open_requests(), self.recent_requests()),
+                history=self._history,
+                routes=self._answers.routes(self.open_request),
+            ),
+            rules=WebRules(web_config_file, self._clock),
+            clock=self._clock,
+        )
 
     @classmethod
     def build(
