@@ -23,9 +23,11 @@ FOREIGN_VARIABLES = frozenset(
         "JOULESCOPE_ANSWER_DEADLINE_MS",
         "JOULESCOPE_ANSWER_URL",
         "JOULESCOPE_TENANT_HEADER",
+        "JOULESCOPE_TOP_URL",
     }
 )
-"""Known, but no settings: the path of the file, and the switches of the hook and the middleware in vLLM."""
+"""Known, but no settings: the path of the file, the switches of the hook and the middleware in vLLM, and what
+``joulescope top`` looks at."""
 
 _KUBERNETES_LINK = re.compile(
     r"JOULESCOPE(_[A-Z0-9_]+)?_"
