@@ -53,6 +53,7 @@ ROOMS: dict[str, Room] = {
         "engine_model gpu_model host_model label_model surroundings_model serving_model", packages="numpy"
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
