@@ -79,6 +79,12 @@ class Settings:
         "YAML file with TLS, client certificates and passwords of these pages, in the format of Prometheus' "
         "exporters. It is read anew when it changes.",
     )
+    request_ids: str = _setting(
+        "auto",
+        Choice(("auto", "shown", "hidden")),
+        "Whether pages show ids, traces and tenants of single requests. auto: to those who showed a password "
+        "or a client certificate, and to all where the pages are served to this machine alone.",
+    )
     gpus: str = _setting(
         "engine",
         Gpus(),

@@ -29,6 +29,7 @@ from joulescope.export.otlp_resource import create_resource
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
+from joulescope.export.request_ids_shown import ids_shown_to
 from joulescope.export.web_config_rules import WebRules
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
@@ -124,6 +125,7 @@ class Daemon:
                 self.snapshot,
                 self.ready,
                 get_requests=lambda: (self.open_requests(), self.recent_requests()),
+                shows_ids=ids_shown_to(settings.request_ids, settings.listen_host),
                 history=self._history,
                 routes=self._answers.routes(self.open_request),
             ),

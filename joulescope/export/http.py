@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,7 +16,7 @@ from joulescope.export.http_guard import TRUSTED
 from joulescope.export.page import page_routes
 from joulescope.export.page.history import History
 from joulescope.export.prometheus import Exposition
-from joulescope.export.requests_json import RequestsView, encode_requests, limits_of
+from joulescope.export.requests_json import RequestsView, encode_requests, limits_of, without_ids
 from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.model import FinishedRequest, OpenRequest, Snapshot
 
@@ -34,6 +35,7 @@ def create_app(
     get_ready: GetReady,
     *,
     get_requests: GetRequests = lambda: ((), ()),
+    shows_ids: Callable[[Request], bool] = lambda request: True,
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
     history: History | None = None,
@@ -44,9 +46,10 @@ def create_app(
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
-    first, and finished ones, oldest first, from a worker thread; ``history`` is what the live page can look
-    back on. Beyond ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one
-    address, the answer is 503; health and readiness are always answered.
+    first, and finished ones, oldest first, from a worker thread; ``shows_ids`` whether the one who asks may
+    see their ids, traces and tenants; ``history`` is what the live page can look back on. Beyond
+    ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one address, the answer is
+    503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
     slots = Slots(max_concurrent_scrapes)
@@ -58,14 +61,6 @@ def create_app(
 
     def snapshot(request: Request) -> Response:
         return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
-
-    def requests(request: Request) -> Response:
-        try:
-            limits = limits_of(request.query_params)
-        except ValueError as error:
-            return PlainTextResponse(f"{error}\n", 400)
-        body = encode_requests(RequestsView.of(get_snapshot(), *get_requests()), limits)
-        return Response(body, media_type="application/json", headers=NO_STORE)
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("joulescope is healthy\n")
@@ -81,7 +76,7 @@ def create_app(
             *page_routes(get_snapshot, history or History(), lambda make: _bounded(make, slots)),
             Route("/metrics", _bounded(metrics, slots)),
             Route("/api/snapshot", _bounded(snapshot, slots)),
-            Route("/api/requests", _bounded(requests, slots)),
+            Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             *routes,
@@ -89,6 +84,23 @@ def create_app(
     )
     app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
     return app
+
+
+def _requests_page(
+    get_snapshot: GetSnapshot, get_requests: GetRequests, shows_ids: Callable[[Request], bool]
+) -> Callable[[Request], Response]:
+    key = secrets.token_bytes(16)
+
+    def requests(request: Request) -> Response:
+        try:
+            limits = limits_of(request.query_params)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        view = RequestsView.of(get_snapshot(), *get_requests())
+        body = encode_requests(view if shows_ids(request) else without_ids(view, key), limits)
+        return Response(body, media_type="application/json", headers=NO_STORE)
+
+    return requests
 
 
 class Slots:

@@ -22,6 +22,9 @@ HEALTH_PATHS = ("/-/healthy", "/-/ready")
 TRUSTED = "joulescope.trusted"
 """Key of the scope: whether whoever asks may know details."""
 
+IDENTIFIED = "joulescope.identified"
+"""Key of the scope: whether whoever asks has shown who they are, by a password or a client certificate."""
+
 OWN_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "deny",
@@ -89,13 +92,14 @@ class Guard:
         if _head_bytes(scope) > MAX_HEAD_BYTES:
             return _refused(431, "the headers are too long", {"Connection": "close"})
         is_health = scope["path"] in HEALTH_PATHS
-        scope[TRUSTED] = False
+        scope[TRUSTED] = scope[IDENTIFIED] = False
         if not usable:
             return None if is_health else _refused(500, "the web configuration cannot be used: see the log")
         if not is_health and not self._has_room(rules.config.rate_limit):
             return _refused(429, "too many requests", {"Retry-After": "1"})
         verdict = await self._verdict(scope, rules)
         scope[TRUSTED] = verdict is Verdict.RIGHT
+        scope[IDENTIFIED] = verdict is Verdict.RIGHT and rules.config.asks_who
         if is_health or verdict is Verdict.RIGHT:
             return None
         if verdict is Verdict.BUSY:

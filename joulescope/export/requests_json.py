@@ -5,13 +5,14 @@ The object is ``{"joulescope_version", "time_ns", "wall_seconds", "open_total", 
 :class:`joulescope.model.FinishedRequest`, latest first; both mirror their types field by field. Instants
 (``_ns``) are of the sidecar's CLOCK_MONOTONIC, as is ``time_ns``: ages are differences to it.
 
-Request ids stand here and in no label of a metric.
+Request ids stand here and in no label of a metric; :func:`without_ids` is for those who may not know them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -50,6 +51,34 @@ class RequestsView:
             open=tuple(open_requests),
             finished=tuple(reversed(finished)),
         )
+
+
+def without_ids(view: RequestsView, key: bytes) -> RequestsView:
+    """The same view for those who may not know whose requests these are: no id, no trace and no tenant.
+
+    In place of a request's id stands a digest by ``key``, so that a row can still be followed.
+    """
+    return replace(
+        view,
+        open=tuple(
+            replace(each, request_id=_digest(each.request_id, key), external_id="") for each in view.open
+        ),
+        finished=tuple(
+            replace(
+                each,
+                request_id=_digest(each.request_id, key),
+                external_id="",
+                trace_parent="",
+                trace_state="",
+                tenant="",
+            )
+            for each in view.finished
+        ),
+    )
+
+
+def _digest(text: str, key: bytes) -> str:
+    return "r-" + blake2b(text.encode("utf-8", "replace"), digest_size=5, key=key).hexdigest()
 
 
 def limits_of(query: Mapping[str, str]) -> dict[str, int]:

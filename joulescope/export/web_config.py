@@ -103,6 +103,12 @@ class WebConfig:
     """Whether HTTP/2 is asked for in so many words. It is not spoken: clients agree on HTTP/1.1."""
     rate_limit: RateLimit | None = None
 
+    @property
+    def asks_who(self) -> bool:
+        """Whether nobody is let in who has not shown a password or a verified certificate."""
+        required = self.tls is not None and self.tls.client_auth is ssl.CERT_REQUIRED
+        return bool(self.users) or required
+
 
 def load(path: Path, sources: Sources) -> WebConfig:
     """Reads the file and those that it names; relative names are relative to its folder.
