@@ -1,7 +1,7 @@
-"""*Cost and carbon*: kilowatt-hours, grams and money, in all and for each thousand requests or million tokens.
+"""*Cost and carbon*: kilowatt-hours, grams and money, in all and for each request and token.
 
 The sidecar never multiplies: the factors are gauges beside the joules, and these expressions bring them
-together at every instant. Sums over time are sums of products, since the grid's intensity changes by the hour.
+together at every instant. Sums over time are sums of products: the grid's intensity changes by the hour.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def money(vector: str) -> str:
 
 
 def summed(per_second: str) -> str:
-    """The integral over the time shown of something per second; time in which it is not known adds nothing."""
+    """The integral over the time shown of something per second; unknown time adds nothing."""
     return f"sum_over_time(({per_second})[$__range:$__interval]) * $__interval_ms / 1000"
 
 
@@ -91,8 +91,9 @@ def _glance() -> list[Placed]:
     return [
         figure(
             "Energy",
-            "All measured energy of the chosen GPUs in the time shown, idle and overhead with it. What the electricity "
-            "meter of the building says for them, if you choose the building and its PUE is right.",
+            "All measured energy of the chosen GPUs in the time shown, idle and overhead with it. What the "
+            "electricity meter of the building says for them, if you choose the building and its PUE is "
+            "right.",
             "watth",
             f"{total(scoped(grown(MEASURED)))} / {JOULES_PER_WATT_HOUR}",
             none=f"{NO_GPU}, or {NO_PUE}",
@@ -100,8 +101,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Carbon",
-            "Grams of CO2e for that energy, with the grid's intensity of each moment. Time without a known intensity "
-            "adds nothing: see how much that is below.",
+            "Grams of CO2e for that energy, with the grid's intensity of each moment. Time without a known "
+            "intensity adds nothing: see how much that is below.",
             "massg",
             summed(total(grams(ALL))),
             none=NO_CARBON,
@@ -138,7 +139,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Price of a million tokens",
-            "What a million output tokens cost in electricity, of the chosen models' requests alone, in the time shown.",
+            "What a million output tokens cost in electricity, of the chosen models' requests alone, in the "
+            "time shown.",
             MONEY,
             f"1e6 * ({summed(total(money(OURS), 'currency'))}) / on () group_left () ({TOKENS} > 0)",
             none=NO_PRICE,
@@ -155,8 +157,8 @@ def _over_time() -> list[Placed]:
     return [
         lines(
             "Power of the GPUs and of the building for them",
-            "What the GPUs draw, and what the building adds by its PUE: cooling and distribution, as a yearly mean. "
-            "Without a PUE the second part is missing.",
+            "What the GPUs draw, and what the building adds by its PUE: cooling and distribution, as a "
+            "yearly mean. Without a PUE the second part is missing.",
             "watt",
             [
                 Ask(total(ALL), "GPUs", DECODE),
@@ -167,8 +169,8 @@ def _over_time() -> list[Placed]:
         ),
         lines(
             "Carbon by the hour",
-            "Grams of CO2e an hour: of the requests of each model, and of the chosen GPUs for nobody (idle, overhead, "
-            "unknown). The shape follows load and grid: move what can wait to where it is low.",
+            "Grams of CO2e an hour: of the requests of each model, and of the chosen GPUs for nobody (idle, "
+            "overhead, unknown). The shape follows load and grid: move what can wait to where it is low.",
             "si:g/h",
             [
                 Ask(f"{hour} * {total(grams(OURS), 'served_model')}", "{{served_model}}"),
@@ -179,8 +181,8 @@ def _over_time() -> list[Placed]:
         ),
         lines(
             "Price by the hour",
-            "Electricity an hour in the configured currency: of the requests of each model, and for nobody. Worry if "
-            "the grey part is the larger one.",
+            "Electricity an hour in the configured currency: of the requests of each model, and for nobody. "
+            "Worry if the grey part is the larger one.",
             MONEY,
             [
                 Ask(
@@ -215,9 +217,9 @@ def _for_each() -> list[Placed]:
     return [
         lines(
             "Energy for a million tokens, bare and full",
-            "The requests' own energy for a million output tokens; and all that the chosen GPUs drew, idle and "
-            "overhead too, shared among the tokens that came out. Choose all models for the second to be fair. "
-            "The gap is what better use of the GPUs would save.",
+            "The requests' own energy for a million output tokens; and all that the chosen GPUs drew, idle "
+            "and overhead too, shared among the tokens that came out. Choose all models for the second to "
+            "be fair. The gap is what better use of the GPUs would save.",
             "watth",
             [
                 Ask(
@@ -231,15 +233,16 @@ def _for_each() -> list[Placed]:
         ),
         lines(
             "Carbon for a thousand requests",
-            "Grams of CO2e of the requests alone for a thousand of them, by model. It moves with the grid, with the "
-            "length of requests and with the batch.",
+            "Grams of CO2e of the requests alone for a thousand of them, by model. It moves with the grid, "
+            "with the length of requests and with the batch.",
             "massg",
             [Ask(f"1000 * {ratio(total(grams(OURS), 'served_model'), requests)}", "{{served_model}}")],
             none=NO_CARBON,
         ),
         lines(
             "Price of a million tokens",
-            "Electricity for a million output tokens of each model, of its requests alone, in the configured currency.",
+            "Electricity for a million output tokens of each model, of its requests alone, in the "
+            "configured currency.",
             MONEY,
             [
                 Ask(
@@ -259,8 +262,8 @@ def _by_model() -> list[Placed]:
     return [
         grid(
             "Models",
-            "What the requests of each model took in the time shown, the most energy first. Idle and overhead are not "
-            "shared among them.",
+            "What the requests of each model took in the time shown, the most energy first. Idle and "
+            "overhead are not shared among them.",
             "short",
             {name: "Model"},
             [
@@ -290,8 +293,8 @@ def _by_model() -> list[Placed]:
         ),
         lines(
             "Carbon intensity of the grid",
-            "Grams of CO2e for a kWh, as the sidecars are told. Worry about gaps: where it is too old it is left out, "
-            "and the sums above are short by that time.",
+            "Grams of CO2e for a kWh, as the sidecars are told. Worry about gaps: where it is too old it is "
+            "left out, and the sums above are short by that time.",
             "si:g/kWh",
             [Ask(f"avg by (cluster) ({sidecars(CARBON)}) * 3.6e6", "intensity {{cluster}}", OVERHEAD)],
             none=NO_CARBON,
@@ -299,8 +302,8 @@ def _by_model() -> list[Placed]:
         ),
         figure(
             "Time with a known intensity",
-            "How much of the time shown the grid's intensity was known, on average over the sidecars. Below 1 the grams "
-            "above are short by the rest.",
+            "How much of the time shown the grid's intensity was known, on average over the sidecars. Below "
+            "1 the grams above are short by the rest.",
             "percentunit",
             f"sum(count_over_time({sidecars(CARBON)}[$__range:$__interval])) / "
             f"sum(count_over_time({sidecars('joulescope_build_info')}[$__range:$__interval]))",
@@ -312,8 +315,8 @@ def _by_model() -> list[Placed]:
         ),
         figure(
             "PUE",
-            "Energy of the building over that of its IT, as configured: the mean of the sidecars. It is a yearly mean "
-            "and knows nothing of this hour.",
+            "Energy of the building over that of its IT, as configured: the mean of the sidecars. It is a "
+            "yearly mean and knows nothing of this hour.",
             "short",
             f"avg({sidecars(PUE)})",
             none=NO_PUE,

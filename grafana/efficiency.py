@@ -1,4 +1,4 @@
-"""*Efficiency and waste*: how much comes out of a joule, what came to nothing, and whether the account is sound."""
+"""*Efficiency and waste*: what comes out of a joule, what came to nothing, and is the account sound?"""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def _glance() -> list[Placed]:
     return [
         figure(
             "Output per joule",
-            "Output tokens for a joule of the chosen models' requests: throughput per watt. More is better; it "
-            "grows with the batch.",
+            "Output tokens for a joule of the chosen models' requests: throughput per watt. More is better; "
+            "it grows with the batch.",
             TOKENS_PER_JOULE,
             ratio(tokens(), watts()),
             none="no tokens now",
@@ -79,8 +79,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Came to nothing",
-            "Joules of work that nobody got (aborted requests, rejected drafts, recompute) over the joules of "
-            "requests, in the time shown. Worry above a tenth.",
+            "Joules of work that nobody got (aborted requests, rejected drafts, recompute) over the joules "
+            "of requests, in the time shown. Worry above a tenth.",
             "percentunit",
             ratio(over_range(WASTED), total(of_models(grown(ATTRIBUTED)))),
             none=NO_ENGINE,
@@ -90,8 +90,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Idle",
-            "Share of the measured joules while no request ran, in the time shown, of the chosen GPUs. Worry above "
-            "two fifths: there are more GPUs than work.",
+            "Share of the measured joules while no request ran, in the time shown, of the chosen GPUs. "
+            "Worry above two fifths: there are more GPUs than work.",
             "percentunit",
             gpu_share(IDLE_JOULES),
             none=NO_GPU,
@@ -101,8 +101,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Overhead",
-            "Share of the measured joules for work that no request asked for: start-up, empty data-parallel steps, "
-            "recompute. Worry above a twentieth: engines restart often, or their load is uneven.",
+            "Share of the measured joules for work that no request asked for: start-up, empty data-parallel "
+            "steps, recompute. Worry above a twentieth: engines restart often, or their load is uneven.",
             "percentunit",
             gpu_share(OVERHEAD_JOULES),
             none=NO_GPU,
@@ -112,8 +112,9 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Saved by caches",
-            "Joules that cache hits avoided, of those and the requests' joules together, in the time shown. Never "
-            "drawn, estimated by the model. Worry if it falls: prompts begin differently, or the cache is too small.",
+            "Joules that cache hits avoided, of those and the requests' joules together, in the time shown. "
+            "Never drawn, estimated by the model. Worry if it falls: prompts begin differently, or the "
+            "cache is too small.",
             "percentunit",
             ratio(avoided, f"{avoided} + {total(of_models(grown(ATTRIBUTED)))}"),
             none=NO_ENGINE,
@@ -123,7 +124,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Worst index",
-            "Highest of the engines' actual over expected joules for the same work. 1 is as usual; worry above 1.1.",
+            "Highest of the engines' actual over expected joules for the same work. 1 is as usual; worry "
+            "above 1.1.",
             "short",
             f"max({index('instance', 'engine')})",
             none=NO_BASELINE,
@@ -152,8 +154,9 @@ def _waste() -> list[Placed]:
     return [
         lines(
             "Work that came to nothing",
-            "Watts whose work nobody got: requests that were aborted, drafted tokens that were wrong, tokens computed "
-            "again. They are in the requests' joules or in overhead already: do not add them.",
+            "Watts whose work nobody got: requests that were aborted, drafted tokens that were wrong, "
+            "tokens computed again. They are in the requests' joules or in overhead already: do not add "
+            "them.",
             "watt",
             [
                 Ask(of_engines(WASTED, f'reason="{reason}"'), reason, colour)
@@ -164,8 +167,8 @@ def _waste() -> list[Placed]:
         ),
         lines(
             "Watts for no request",
-            "Watts of the chosen GPUs that no request is charged with: idle, and overhead by reason. Worry about "
-            "start-up that comes back, and about empty steps all day.",
+            "Watts of the chosen GPUs that no request is charged with: idle, and overhead by reason. Worry "
+            "about start-up that comes back, and about empty steps all day.",
             "watt",
             [
                 Ask(total(rate(gpus(IDLE_JOULES))), "idle", IDLE),
@@ -179,8 +182,9 @@ def _waste() -> list[Placed]:
         ),
         lines(
             "Watts of unknown cause",
-            "Measured watts that nobody explains, by reason: no engine reports, records were lost, an engine fell "
-            "silent, no engine names the GPU, a MIG slice is not split. Worry about any that last.",
+            "Measured watts that nobody explains, by reason: no engine reports, records were lost, an "
+            "engine fell silent, no engine names the GPU, a MIG slice is not split. Worry about any that "
+            "last.",
             "watt",
             [
                 Ask(total(rate(gpus(UNKNOWN_JOULES, f'reason="{reason}"'))), reason, colour)
@@ -197,8 +201,9 @@ def _saved() -> list[Placed]:
     return [
         lines(
             "Watts that caches save",
-            "What the prompt tokens found in a cache would have cost to compute, by cache. An estimate of the model; "
-            "it was never drawn and is in no sum. Worry if it falls while prompts stay as they are.",
+            "What the prompt tokens found in a cache would have cost to compute, by cache. An estimate of "
+            "the model; it was never drawn and is in no sum. Worry if it falls while prompts stay as they "
+            "are.",
             "watt",
             [Ask(of_engines(AVOIDED, "", "reason"), "{{reason}}", DECODE)],
             none=NO_ENGINE,
@@ -206,8 +211,8 @@ def _saved() -> list[Placed]:
         ),
         lines(
             "Prompt tokens from a cache",
-            "Share of the prompt tokens that a cache had. The savings follow it; it falls when the cache is too "
-            "small or prompts no longer begin alike.",
+            "Share of the prompt tokens that a cache had. The savings follow it; it falls when the cache is "
+            "too small or prompts no longer begin alike.",
             "percentunit",
             [
                 Ask(
@@ -224,8 +229,8 @@ def _saved() -> list[Placed]:
         ),
         lines(
             "Tokens computed for nothing",
-            "Share of all computed tokens that were computed again after a preemption, or drafted and rejected. Worry "
-            "about recompute above 1 %: the KV cache is too small for the load.",
+            "Share of all computed tokens that were computed again after a preemption, or drafted and "
+            "rejected. Worry about recompute above 1 %: the KV cache is too small for the load.",
             "percentunit",
             [
                 Ask(ratio(of_engines(COMPUTED, 'kind="recomputed"'), computed), "computed again", OVERHEAD),
@@ -244,8 +249,8 @@ def _throughput() -> list[Placed]:
     return [
         lines(
             "Output tokens per joule",
-            "Throughput per watt of each model, of its requests alone. It rises with the batch until the GPU is full; "
-            "a fall at the same load is a regression.",
+            "Throughput per watt of each model, of its requests alone. It rises with the batch until the "
+            "GPU is full; a fall at the same load is a regression.",
             TOKENS_PER_JOULE,
             [Ask(ratio(tokens("served_model"), watts("served_model")), "{{served_model}}")],
             none="no tokens now",
@@ -277,8 +282,8 @@ def _account() -> list[Placed]:
     return [
         figure(
             "Residual",
-            "Measured joules minus all parts, the largest of any GPU. It is 0 to the microjoule; anything else is a "
-            "bug of joulescope: please report it.",
+            "Measured joules minus all parts, the largest of any GPU. It is 0 to the microjoule; anything "
+            "else is a bug of joulescope: please report it.",
             "joule",
             f"max(abs({gpus('joulescope_conservation_residual_joules')}))",
             none=NO_GPU,
@@ -287,7 +292,8 @@ def _account() -> list[Placed]:
         ),
         figure(
             "Sensors that answer",
-            "Share of the GPUs whose sensor answers now. Below 1 the joules of some GPUs are missing everywhere.",
+            "Share of the GPUs whose sensor answers now. Below 1 the joules of some GPUs are missing "
+            "everywhere.",
             "percentunit",
             f"avg({gpus('joulescope_sensor_up')})",
             none=NO_GPU,
@@ -297,8 +303,8 @@ def _account() -> list[Placed]:
         ),
         figure(
             "Behind by",
-            "Age of the newest instant up to which all joules are divided, of the slowest sidecar. A second is usual; "
-            "worry above ten: a sidecar lacks CPU, or an engine is silent.",
+            "Age of the newest instant up to which all joules are divided, of the slowest sidecar. A second "
+            "is usual; worry above ten: a sidecar lacks CPU, or an engine is silent.",
             "s",
             f"max({sidecars('joulescope_attribution_lag_seconds')})",
             none="no sidecar answers",
@@ -308,8 +314,8 @@ def _account() -> list[Placed]:
         ),
         figure(
             "Records lost",
-            "Records that the hooks dropped in the time shown, because their queue was full. Their joules are "
-            "unattributed. Worry about any.",
+            "Records that the hooks dropped in the time shown, because their queue was full. Their joules "
+            "are unattributed. Worry about any.",
             "short",
             over_range("joulescope_records_dropped_total"),
             none=NO_ENGINE,
@@ -320,7 +326,8 @@ def _account() -> list[Placed]:
         ),
         figure(
             "Sidecar CPU",
-            "Cores that the busiest sidecar takes. Worry above a half: the polling is too fast, or a scrape too large.",
+            "Cores that the busiest sidecar takes. Worry above a half: the polling is too fast, or a scrape "
+            "too large.",
             "short",
             f"max(rate({sidecars(fraction)}[$__rate_interval]) and on (cluster, job, instance) "
             f"{sidecars('joulescope_build_info')})",
@@ -331,7 +338,8 @@ def _account() -> list[Placed]:
         ),
         figure(
             "Sidecar memory",
-            "Resident memory of the largest sidecar. It is bounded by its settings; worry above half a gigabyte.",
+            "Resident memory of the largest sidecar. It is bounded by its settings; worry above half a "
+            "gigabyte.",
             "bytes",
             f"max({sidecars('process_resident_memory_bytes')} and on (cluster, job, instance) "
             f"{sidecars('joulescope_build_info')})",
@@ -342,8 +350,8 @@ def _account() -> list[Placed]:
         ),
         lines(
             "Do the two meters agree?",
-            "Energy by the GPU's counter over its integrated power. Near 1 both are right; a few percent off for long "
-            "means that one is wrong, or that power is not what it seems on this part.",
+            "Energy by the GPU's counter over its integrated power. Near 1 both are right; a few percent "
+            "off for long means that one is wrong, or that power is not what it seems on this part.",
             "short",
             [Ask(numbered(f"({meters})"), "{{instance}} GPU {{index}}")],
             none="no GPU here has both meters",
@@ -353,8 +361,8 @@ def _account() -> list[Placed]:
         ),
         lines(
             "Faults, a second",
-            "Failed readings, intervals thrown away as impossible, polls left out, and gaps in the engines' records. "
-            "All are usually 0; worry about any that goes on.",
+            "Failed readings, intervals thrown away as impossible, polls left out, and gaps in the engines' "
+            "records. All are usually 0; worry about any that goes on.",
             PER_SECOND,
             [
                 Ask(total(rate(gpus("joulescope_sensor_read_failures_total"))), "failed readings", BAD),

@@ -75,17 +75,17 @@ def _glance() -> list[Placed]:
     return [
         figure(
             "Energy per output token",
-            "Attributed joules over output tokens, now. It moves with batch size and prompt length; look at the "
-            "index beside it before you blame a change.",
+            "Attributed joules over output tokens, now. It moves with batch size and prompt length; look at "
+            "the index beside it before you blame a change.",
             "joule",
             joules_per_token(),
             none=NO_TOKENS,
         ),
         figure(
             "Index against baseline",
-            "What the work cost over what the same work should cost by the baseline: 1 is as usual, 1.2 is a "
-            "fifth more. Mix and load are taken out. Worry above 1.1: a slower kernel, a lost prefix cache, a GPU "
-            "that is held back.",
+            "What the work cost over what the same work should cost by the baseline: 1 is as usual, 1.2 is "
+            "a fifth more. Mix and load are taken out. Worry above 1.1: a slower kernel, a lost prefix "
+            "cache, a GPU that is held back.",
             "short",
             index(),
             none=NO_BASELINE,
@@ -94,8 +94,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "One more decode token",
-            "Marginal joules of one more token in the batch as it runs now: what a further request would add. Far "
-            "below the mean above it, there is room in the batch; near it, the GPU is full.",
+            "Marginal joules of one more token in the batch as it runs now: what a further request would "
+            "add. Far below the mean above it, there is room in the batch; near it, the GPU is full.",
             "joule",
             f"max({of_models(engines('joulescope_marginal_energy_per_output_token_joules'))})",
             none="nothing is decoded now",
@@ -118,8 +118,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "KV cache in use",
-            "Share of the KV-cache blocks in use, of the fullest engine. Above 90 % requests are soon pushed out "
-            "and computed again, which costs joules twice.",
+            "Share of the KV-cache blocks in use, of the fullest engine. Above 90 % requests are soon "
+            "pushed out and computed again, which costs joules twice.",
             "percentunit",
             f"max({of_models(engines('joulescope_kv_cache_usage_ratio'))})",
             none="not connected",
@@ -162,8 +162,9 @@ def _per_token() -> list[Placed]:
         ),
         lines(
             "Index against baseline",
-            "Actual over expected joules of the same work, by engine. 1 is as usual. The dashed lines are a tenth "
-            "and a fifth more; the regression alert speaks when it stays above. Worry about steps that stay.",
+            "Actual over expected joules of the same work, by engine. 1 is as usual. The dashed lines are a "
+            "tenth and a fifth more; the regression alert speaks when it stays above. Worry about steps "
+            "that stay.",
             "short",
             [Ask(index("instance", "engine"), "{{engine}} @ {{instance}}")],
             none=NO_BASELINE,
@@ -191,7 +192,8 @@ def _per_token() -> list[Placed]:
                 ),
                 Column(
                     "Age",
-                    f"max by (engine) (time() - {of_models(engines('joulescope_baseline_created_timestamp_seconds'))})",
+                    "max by (engine) (time() - "
+                    f"{of_models(engines('joulescope_baseline_created_timestamp_seconds'))})",
                     {"unit": "s", "decimals": 0, "custom.width": 80},
                 ),
                 Column(
@@ -221,9 +223,9 @@ def _power() -> list[Placed]:
     return [
         lines(
             "Power by phase",
-            "Watts of the engine's requests by phase, and below none of it: idle, overhead and unexplained watts "
-            "of the GPUs it runs on. Where two engines share a GPU, these three are of both. Worry if prefill "
-            "grows while the prompts do not: the prefix cache may be lost.",
+            "Watts of the engine's requests by phase, and below none of it: idle, overhead and unexplained "
+            "watts of the GPUs it runs on. Where two engines share a GPU, these three are of both. Worry if "
+            "prefill grows while the prompts do not: the prefix cache may be lost.",
             "watt",
             [
                 Ask(phase_watts("decode"), "decode", DECODE),
@@ -254,8 +256,8 @@ def _batch() -> list[Placed]:
     return [
         lines(
             "Running and waiting",
-            "Requests in the running batch and in the queue, after the last step. A queue while the batch is not "
-            "full means that the KV cache is.",
+            "Requests in the running batch and in the queue, after the last step. A queue while the batch "
+            "is not full means that the KV cache is.",
             "short",
             [
                 Ask(mean("joulescope_requests_running"), "running", DECODE),
@@ -267,8 +269,8 @@ def _batch() -> list[Placed]:
         ),
         lines(
             "Batch",
-            "Tokens that the last step computed. A decode step has one for each running request; the peaks are "
-            "prompts. Larger batches cost less a token.",
+            "Tokens that the last step computed. A decode step has one for each running request; the peaks "
+            "are prompts. Larger batches cost less a token.",
             "si:tok",
             [Ask(mean("joulescope_batch_tokens"), "tokens in the last step", ACCENT)],
             none="not connected",
@@ -276,8 +278,8 @@ def _batch() -> list[Placed]:
         ),
         lines(
             "Steps",
-            "Scheduler iterations a second. It falls as steps grow longer; a fall at the same batch is a slower "
-            "GPU or a busy host.",
+            "Scheduler iterations a second. It falls as steps grow longer; a fall at the same batch is a "
+            "slower GPU or a busy host.",
             PER_SECOND,
             [Ask(total(of_models(rate(engines("joulescope_steps_total")))), "steps", ACCENT)],
             none=NO_ENGINE,
@@ -285,8 +287,8 @@ def _batch() -> list[Placed]:
         ),
         lines(
             "KV cache and preemptions",
-            "Share of the KV cache in use, and how often running requests were pushed out of it, a second. Worry "
-            "about any preemption that goes on: each computes its tokens again.",
+            "Share of the KV cache in use, and how often running requests were pushed out of it, a second. "
+            "Worry about any preemption that goes on: each computes its tokens again.",
             "percentunit",
             [
                 Ask(f"max({of_models(engines('joulescope_kv_cache_usage_ratio'))})", "in use", ACCENT),
@@ -337,8 +339,8 @@ def _gpus() -> list[Placed]:
         ),
         lines(
             "Held back",
-            "GPUs whose clocks are held back, by the reason that the driver gives. Power cap is common at full "
-            "load; thermal, slowdown and power brake are for whoever looks after the machine.",
+            "GPUs whose clocks are held back, by the reason that the driver gives. Power cap is common at "
+            "full load; thermal, slowdown and power brake are for whoever looks after the machine.",
             "short",
             [Ask(f"sum by (reason) ({of_gpus('joulescope_gpu_throttled')}) > 0", "{{reason}}")],
             none="none is held back, or the driver does not tell",
@@ -348,8 +350,8 @@ def _gpus() -> list[Placed]:
         ),
         lines(
             "SMs at work",
-            "Share of the SMs that had work, by performance counters; without those the share of time in which "
-            "any kernel ran, which says less.",
+            "Share of the SMs that had work, by performance counters; without those the share of time in "
+            "which any kernel ran, which says less.",
             "percentunit",
             [
                 Ask(numbered(of_gpus("joulescope_gpu_sm_active_ratio")), f"SMs, {GPU_NAME}"),
@@ -361,8 +363,8 @@ def _gpus() -> list[Placed]:
         ),
         lines(
             "Memory bandwidth",
-            "Share of the highest possible DRAM bandwidth. Decode of a small batch is bound by it: near 1 while "
-            "the SMs rest, a larger batch costs little more.",
+            "Share of the highest possible DRAM bandwidth. Decode of a small batch is bound by it: near 1 "
+            "while the SMs rest, a larger batch costs little more.",
             "percentunit",
             by_gpu("joulescope_gpu_dram_active_ratio"),
             none=NO_GPM,
@@ -371,7 +373,8 @@ def _gpus() -> list[Placed]:
         ),
         lines(
             "Temperature",
-            "Temperature of each GPU. A hotter GPU leaks more: the same work costs a few percent more joules.",
+            "Temperature of each GPU. A hotter GPU leaks more: the same work costs a few percent more "
+            "joules.",
             "celsius",
             by_gpu("joulescope_gpu_temperature_celsius"),
             none=NO_GPM,

@@ -60,8 +60,8 @@ def _glance() -> list[Placed]:
     return [
         figure(
             "GPU power",
-            "What all chosen GPUs draw now, measured. Everything below divides it. Worry if it falls to nothing "
-            "while servers run: a sensor is lost.",
+            "What all chosen GPUs draw now, measured. Everything below divides it. Worry if it falls to "
+            "nothing while servers run: a sensor is lost.",
             "watt",
             total(rate(MEASURED)),
             none=NO_GPU,
@@ -79,8 +79,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Idle",
-            "Share of the measured joules while no request ran on the GPU. Worry if it stays above a third: an "
-            "idle H100 draws about 100 W for nothing.",
+            "Share of the measured joules while no request ran on the GPU. Worry if it stays above a third: "
+            "an idle H100 draws about 100 W for nothing.",
             "percentunit",
             share("joulescope_idle_energy_joules_total"),
             none=NO_GPU,
@@ -89,16 +89,17 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Energy per output token",
-            "Joules of the chosen models' requests over the tokens they put out. It falls with larger batches "
-            "and shorter prompts; whether the same work has become dearer is seen on the dashboard Engine.",
+            "Joules of the chosen models' requests over the tokens they put out. It falls with larger "
+            "batches and shorter prompts; whether the same work has become dearer is seen on the dashboard "
+            "Engine.",
             "joule",
             joules_per_token(),
             none="no tokens now",
         ),
         figure(
             "Output tokens",
-            "Tokens that came out of the chosen models, a second. Beside the power it says whether a change of "
-            "joules per token comes from the load.",
+            "Tokens that came out of the chosen models, a second. Beside the power it says whether a change "
+            "of joules per token comes from the load.",
             TOKENS_PER_SECOND,
             tokens(),
             none=NO_ENGINE,
@@ -128,9 +129,9 @@ def _balance() -> list[Placed]:
     return [
         lines(
             "Where the watts go",
-            "The measured power of the chosen GPUs, divided without rest: decode and prefill of requests, idle, "
-            "overhead (start-up, empty steps, recompute), and what nobody explains. The stack ends at the dashed "
-            "line, what was measured; worry if it does not, or if grey, amber or red grow.",
+            "The measured power of the chosen GPUs, divided without rest: decode and prefill of requests, "
+            "idle, overhead (start-up, empty steps, recompute), and what nobody explains. The stack ends at "
+            "the dashed line, what was measured; worry if it does not, or if grey, amber or red grow.",
             "watt",
             [*stack, measured],
             none=NO_GPU,
@@ -153,8 +154,8 @@ def _models() -> list[Placed]:
     return [
         lines(
             "Power by model",
-            "Watts of the requests of each model, of all its engines. It tells whom to ask first where power is "
-            "short. Idle and overhead belong to GPUs and are not in it.",
+            "Watts of the requests of each model, of all its engines. It tells whom to ask first where "
+            "power is short. Idle and overhead belong to GPUs and are not in it.",
             "watt",
             [Ask(watts("served_model"), model)],
             none=NO_ENGINE,
@@ -162,8 +163,8 @@ def _models() -> list[Placed]:
         ),
         lines(
             "Energy per output token by model",
-            "Joules of requests over output tokens, by model. A step up without a change of load is worth a look "
-            "at the dashboard Engine; a slow climb as the load falls is what smaller batches cost.",
+            "Joules of requests over output tokens, by model. A step up without a change of load is worth a "
+            "look at the dashboard Engine; a slow climb as the load falls is what smaller batches cost.",
             "joule",
             [Ask(joules_per_token("served_model"), model)],
             none="no tokens now",
@@ -187,9 +188,9 @@ def _table() -> Placed:
     colour = {"custom.cellOptions": {"type": "color-text"}}
     return grid(
         "Engines",
-        "Each engine as it is now, the one that draws most first; its name leads to its own dashboard. Worry "
-        "about an index above 1.1: the same work costs a tenth more than by its baseline. An empty index means "
-        "that there is no baseline yet.",
+        "Each engine as it is now, the one that draws most first; its name leads to its own dashboard. "
+        "Worry about an index above 1.1: the same work costs a tenth more than by its baseline. An empty "
+        "index means that there is no baseline yet.",
         "short",
         {"engine": "Engine", "served_model": "Model", "instance": "Sidecar", "cluster": "Cluster"},
         [
@@ -265,8 +266,8 @@ def _places() -> list[Placed]:
     return [
         lines(
             "Power by cluster",
-            "What the GPUs of each cluster draw, measured. The name is a label that your scrape configuration "
-            "gives; without one all is one cluster.",
+            "What the GPUs of each cluster draw, measured. The name is a label that your scrape "
+            "configuration gives; without one all is one cluster.",
             "watt",
             [Ask(cluster, "{{cluster}}")],
             none=NO_GPU,
@@ -274,8 +275,8 @@ def _places() -> list[Placed]:
         ),
         bars(
             "GPUs that idle most",
-            "The ten GPUs with the most watts drawn while no request ran on them. Worry if the same ones stay on "
-            "top: they can be given to others, or switched off.",
+            "The ten GPUs with the most watts drawn while no request ran on them. Worry if the same ones "
+            "stay on top: they can be given to others, or switched off.",
             "watt",
             [Ask(f"topk(10, {numbered(idle)})", "{{instance}} GPU {{index}}")],
             none=NO_GPU,

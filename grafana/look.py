@@ -209,9 +209,9 @@ def bars(
         _override(panel, ask)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
     panel.orientation(common_model.VizOrientation.HORIZONTAL)
-    panel.display_mode(common_model.BarGaugeDisplayMode.BASIC).min(0).show_unfilled(True)
+    panel.display_mode(common_model.BarGaugeDisplayMode.GRADIENT).min(0).show_unfilled(True)
     panel.value_mode(common_model.BarGaugeValueMode.TEXT)
-    panel.min_viz_height(12).min_viz_width(8).max_viz_height(40)
+    panel.min_viz_height(12).min_viz_width(8).max_viz_height(64)
     panel.name_placement(common_model.BarGaugeNamePlacement.LEFT)
     panel.sizing(common_model.BarGaugeSizing.AUTO)
     if thresholds is None:

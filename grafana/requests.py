@@ -51,8 +51,8 @@ def _glance() -> list[Placed]:
     return [
         figure(
             "Half cost less than",
-            "Median joules of the requests that finished in the time shown. Between the edges of two buckets it "
-            "is interpolated.",
+            "Median joules of the requests that finished in the time shown. Between the edges of two "
+            "buckets it is interpolated.",
             "joule",
             quantile(0.5, PER_REQUEST, "increase"),
             none=NO_REQUESTS,
@@ -61,8 +61,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "One in a hundred costs more than",
-            "99th percentile of the joules of a request, in the time shown. Far above the median, a few requests "
-            "carry much of the bill: look for long prompts below.",
+            "99th percentile of the joules of a request, in the time shown. Far above the median, a few "
+            "requests carry much of the bill: look for long prompts below.",
             "joule",
             quantile(0.99, PER_REQUEST, "increase"),
             none=NO_REQUESTS,
@@ -71,7 +71,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Mean per request",
-            "All joules of requests over the requests that finished, in the time shown: the figure to reckon with.",
+            "All joules of requests over the requests that finished, in the time shown: the figure to "
+            "reckon with.",
             "joule",
             ratio(total(of_models(grown(ATTRIBUTED))), ended),
             none=NO_REQUESTS,
@@ -79,8 +80,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Mean per output token",
-            "All joules of requests over output tokens, in the time shown. Prompts are in it: a service with long "
-            "prompts and short answers has a high one.",
+            "All joules of requests over output tokens, in the time shown. Prompts are in it: a service "
+            "with long prompts and short answers has a high one.",
             "joule",
             ratio(total(of_models(grown(ATTRIBUTED))), total(of_models(grown(GENERATED)))),
             none=NO_REQUESTS,
@@ -95,8 +96,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Aborted",
-            "Share of the requests whose client went away, in the time shown. Worry above a tenth: their joules "
-            "came to nothing, and a time limit is perhaps too short.",
+            "Share of the requests whose client went away, in the time shown. Worry above a tenth: their "
+            "joules came to nothing, and a time limit is perhaps too short.",
             "percentunit",
             ratio(aborted, ended),
             none=NO_REQUESTS,
@@ -120,8 +121,9 @@ def _spread() -> list[Placed]:
     return [
         lines(
             "Joules per request",
-            "Quantiles of what finished requests cost. The dots, where Prometheus stores exemplars, are single "
-            "requests: each leads to its trace. Worry if the upper line climbs alone: a few became dear.",
+            "Quantiles of what finished requests cost. The dots, where Prometheus stores exemplars, are "
+            "single requests: each leads to its trace. Worry if the upper line climbs alone: a few became "
+            "dear.",
             "joule",
             _quantiles(PER_REQUEST),
             none=NO_REQUESTS,
@@ -129,8 +131,8 @@ def _spread() -> list[Placed]:
         ),
         bars(
             "Requests by their joules",
-            "How many requests cost up to so many joules and more than the line above, in the time shown. Two "
-            "humps are two kinds of request.",
+            "How many requests cost up to so many joules and more than the line above, in the time shown. "
+            "Two humps are two kinds of request.",
             "short",
             [Ask(buckets(PER_REQUEST, "increase"), "{{le}}")],
             none=NO_REQUESTS,
@@ -141,8 +143,8 @@ def _spread() -> list[Placed]:
         ),
         lines(
             "Joules per output token",
-            "Quantiles of joules per output token of finished requests. It compares long answers with short ones; "
-            "worry if all three lines climb together.",
+            "Quantiles of joules per output token of finished requests. It compares long answers with short "
+            "ones; worry if all three lines climb together.",
             "joule",
             _quantiles(PER_TOKEN),
             none=NO_REQUESTS,
@@ -150,8 +152,8 @@ def _spread() -> list[Placed]:
         ),
         bars(
             "Requests by their joules per output token",
-            "How many requests cost up to so many joules for each token they put out, in the time shown. Those at "
-            "the end have long prompts and few tokens of answer.",
+            "How many requests cost up to so many joules for each token they put out, in the time shown. "
+            "Those at the end have long prompts and few tokens of answer.",
             "short",
             [Ask(buckets(PER_TOKEN, "increase"), "{{le}}")],
             none=NO_REQUESTS,
@@ -182,8 +184,8 @@ def _kinds() -> list[Placed]:
     return [
         lines(
             "Tokens of a request",
-            "Mean tokens of a request: computed of its prompt, found in a cache, put out. It says whether requests "
-            "became dearer because they became longer.",
+            "Mean tokens of a request: computed of its prompt, found in a cache, put out. It says whether "
+            "requests became dearer because they became longer.",
             "si:tok",
             [
                 Ask(prompt("prefill"), "prompt, computed", PART_COLOURS["prefill"]),
@@ -194,8 +196,8 @@ def _kinds() -> list[Placed]:
         ),
         lines(
             "How requests end",
-            "Requests that left the engine, a second, by vLLM's reason. Worry if aborts or errors take a growing "
-            "part.",
+            "Requests that left the engine, a second, by vLLM's reason. Worry if aborts or errors take a "
+            "growing part.",
             PER_SECOND,
             [Ask(finished(f'reason="{reason}"'), reason, colour) for reason, colour in reasons.items()],
             none=NO_REQUESTS,
@@ -203,8 +205,8 @@ def _kinds() -> list[Placed]:
         ),
         bars(
             "Dearest engines",
-            "The ten engines with the most joules for a request, in the time shown. Single requests are in no "
-            "metric: their figures are in spans, in the request log and in joulescope top.",
+            "The ten engines with the most joules for a request, in the time shown. Single requests are in "
+            "no metric: their figures are in spans, in the request log and in joulescope top.",
             "joule",
             [
                 Ask(
@@ -240,8 +242,8 @@ def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Pl
     return [
         lines(
             f"Power by {one}",
-            f"Watts of the requests of each {one}; together they are the power of all requests. What exceeds the "
-            f"limit of {many} is counted as other.",
+            f"Watts of the requests of each {one}; together they are the power of all requests. What "
+            f"exceeds the limit of {many} is counted as other.",
             "watt",
             [Ask(per(energy), legend)],
             none=none,
@@ -250,8 +252,8 @@ def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Pl
         ),
         lines(
             f"Energy per output token by {one}",
-            f"Joules over output tokens of each {one}. Worry if one is far above the others at the same load: its "
-            "prompts are longer, or its cache hits fewer.",
+            f"Joules over output tokens of each {one}. Worry if one is far above the others at the same "
+            "load: its prompts are longer, or its cache hits fewer.",
             "joule",
             [Ask(ratio(per(energy), per(generated)), legend)],
             none=none,
