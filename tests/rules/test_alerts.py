@@ -16,6 +16,8 @@ from tests.promtool import RULES, Firing, Values, alerts_missed, level, rising
 from tests.rules import sidecars as s
 from tests.rules.sidecars import ENGINE, GPU, INSTANCE, healthy, throttled, unattributed
 
+pytestmark = pytest.mark.real
+
 ALERTS = [
     rule["alert"]
     for group in yaml.safe_load((RULES / "joulescope.alerts.yaml").read_text())["groups"]
