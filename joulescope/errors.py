@@ -44,6 +44,12 @@ class TraceError(JoulescopeError):
     exit_code = 4
 
 
+class BaselineError(JoulescopeError):
+    """A baseline cannot be read, written or used; the message names the file and the field."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
+from joulescope.engine_model import BaselineTotals as BaselineTotals
+from joulescope.engine_model import OpenRequest as OpenRequest
 from joulescope.gpu_model import MIG_GPM as MIG_GPM
 from joulescope.gpu_model import MIG_REST as MIG_REST
 from joulescope.gpu_model import THROTTLE_REASONS as THROTTLE_REASONS
@@ -22,6 +25,7 @@ from joulescope.gpu_model import GpuStatus as GpuStatus
 from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
+from joulescope.label_model import LabelTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
 
 if TYPE_CHECKING:
@@ -63,6 +67,9 @@ COMPUTED_TOKEN_KINDS = ("prefill", "decode", "recomputed", "rejected")
 
 CACHED_TOKEN_KINDS = ("cached_local", "cached_external")
 """Prompt tokens found in a cache, and so not computed."""
+
+AVOIDED_REASONS = ("local_cache", "external_cache")
+"""Why joules were not drawn: tokens of a prompt were in the engine's own prefix cache, or came from afar."""
 
 GENERATED_TOKENS = "generated"
 """Tokens that came out."""
@@ -150,6 +157,8 @@ class RequestStarted:
     trace_state: str = ""
     resumed: bool = False
     """Announced again after a reconnect: what it used before is not in this ledger."""
+    tenant: str = ""
+    """Whose request it is, by the operator's rule; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,6 +257,8 @@ class FinishedRequest:
     software: str = "vllm"
     method: str = METHOD
     method_version: str = METHOD_VERSION
+    tenant: str = ""
+    """Whose request it was, ``none`` if that is not known; empty where tenants are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +333,28 @@ class EngineTotals:
     gaps: int
     joules_per_request: HistogramState
     joules_per_output_token: HistogramState
-    avoided_joules: float = 0.0
-    """What prefix-cache hits would have cost to compute; information only, part of no sum."""
+    baseline: BaselineTotals | None = None
+    """``None`` where its work is compared with nothing."""
+    avoided_joules: Mapping[str, float] = field(default_factory=dict)
+    """What cache hits would have cost to compute, by :data:`AVOIDED_REASONS`; part of no sum."""
+    adapters: Mapping[str, LabelTotals] = field(default_factory=dict)
+    """By LoRA adapter; together they are what is attributed."""
+    tenants: Mapping[str, LabelTotals] = field(default_factory=dict)
+    """By tenant, together what is attributed; empty where tenants are not told apart."""
+    refused_labels: Mapping[str, int] = field(default_factory=dict)
+    """Different values without a series of their own, by label (``lora``, ``tenant``)."""
+    batch_tokens: int | None = None
+    """Computed in the last step; 0 when nothing runs."""
+    next_token_joules: float | None = None
+    """What one more decode token costs in the batch as it runs; ``None`` when nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageTotals:
+    """What it took to make pages of metrics."""
+
+    made: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +373,8 @@ class SidecarTotals:
     """``None`` where no sensor is read."""
     exported: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Requests handed to an exporter, by (exporter, outcome)."""
+    pages: PageTotals | None = None
+    """Of the metrics, made so far; ``None`` where none are served."""
 
 
 @dataclass(frozen=True, slots=True)

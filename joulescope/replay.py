@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading, gpu_status
@@ -35,6 +36,7 @@ class Replay:
     make_model: ModelMaker = CostModel
     calibration: Callable[[str], float] | None = None
     """Factor by GPU, in place of those that the trace gives."""
+    efficiencies: Efficiencies | None = None
     on_progress: Callable[[int], None] | None = None
     """Called now and then with the number of records read."""
     request_steps: int = 0
@@ -56,6 +58,7 @@ class Replay:
             wall=self.wall,
             calibration=self.calibration,
             make_model=self.make_model,
+            efficiencies=self.efficiencies,
         )
         now_ns = settled_ns = 0
         if first is not None:

@@ -36,17 +36,19 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model surroundings_model units errors clock"
+VALUES = "model host_model label_model surroundings_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
     "units": _room(),
     "errors": _room(),
     "clock": _room("units"),
+    "engine_model": _room(),
     "gpu_model": _room(),
     "host_model": _room(),
+    "label_model": _room(),
     "surroundings_model": _room(),
-    "model": _room("gpu_model host_model surroundings_model", packages="numpy"),
+    "model": _room("engine_model gpu_model host_model label_model surroundings_model", packages="numpy"),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
@@ -55,7 +57,7 @@ ROOMS: dict[str, Room] = {
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
-    "config": _room("errors factors.intensity", packages="yaml"),
+    "config": _room("errors label_model factors.intensity", packages="yaml"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "inside": _room(
@@ -64,6 +66,7 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
+    "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
@@ -71,7 +74,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config factors scraping hook.wire sensors sampling ingest attribution export pipeline",
+        f"{VALUES} config periodic factors scraping hook.wire sensors sampling ingest attribution baselines "
+        "export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),

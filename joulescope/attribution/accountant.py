@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from joulescope.attribution.charge import charge, hand_over
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
@@ -40,8 +43,14 @@ class Accountant:
     part of the cost model is worth (``benchmarks/ablations.py``).
     """
 
-    def __init__(self, policy: Policy | None = None, make_model: ModelMaker = CostModel) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        make_model: ModelMaker = CostModel,
+        efficiencies: Efficiencies | None = None,
+    ) -> None:
         self.policy = policy or Policy()
+        self.efficiencies = efficiencies
         self._make_model = make_model
         self.late_intervals = 0
         self.wall_offset_ns = 0
@@ -93,7 +102,8 @@ class Accountant:
             return
         tally = self._tallies.get(info.engine)
         if tally is None:
-            tally = self._tallies[info.engine] = EngineTally(info, wall_offset_ns=self.wall_offset_ns)
+            tally = EngineTally(info, wall_offset_ns=self.wall_offset_ns, rules=self.policy.labels)
+            self._tallies[info.engine] = tally
         tally.info = info
         model = self._models[info.engine] = self._model_of(info)
         self._engines.append(Engine(info, time_ns, tally, model, self.policy.max_open_requests))
@@ -235,6 +245,9 @@ class Accountant:
         drivers = self._drivers(gpu, interval)
         silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
         posting, shares = divide(interval, gpu, drivers, silent, self._otherwise(gpu, interval, drivers))
+        if self.efficiencies is not None:
+            for share in shares:
+                self.efficiencies.take(share, gpu, interval.end_ns)
         hand_over(posting, shares, self.policy)
         for share in shares:
             charge(share, posting, gpu.info.gpu, self.policy)
@@ -274,7 +287,10 @@ class Accountant:
 
     def _finish_engine(self, engine: Engine, settled_ns: int) -> None:
         engine.forget(settled_ns, len(self._gpus_of(engine)))
-        self._finished.extend(engine.finished(settled_ns))
+        finished = list(engine.finished(settled_ns))
+        if self.efficiencies is not None:
+            self.efficiencies.finished(finished)
+        self._finished.extend(finished)
 
     # --------------------------------------------------------------------------------------- results
 
@@ -290,6 +306,12 @@ class Accountant:
     @property
     def tallies(self) -> dict[str, EngineTally]:
         return self._tallies
+
+    def open_requests(self) -> OpenRequests:
+        """Requests whose accounts are open, as of now; later changes do not reach what is returned."""
+        for engine in self._engines:
+            engine.steps.flush()
+        return OpenRequests(self._engines)
 
     def open_uj(self, label: str) -> int:
         """Microjoules attributed to requests of this engine label that are not finished yet."""
@@ -309,7 +331,10 @@ class Accountant:
         engines = [engine for engine in self._engines if engine.info.engine == label]
         alive = next((engine for engine in engines if engine.down_ns is None), None)
         gauges = Gauges() if alive is None else alive.gauges(self._now_ns, _IDLE_AFTER_NS)
-        return tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)
+        totals = tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)
+        if self.efficiencies is None:
+            return totals
+        return replace(totals, baseline=self.efficiencies.totals(label))
 
 
 def _alive_within(engine: Engine, interval: EnergyInterval) -> bool:

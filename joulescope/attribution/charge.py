@@ -55,7 +55,7 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
     """
     table, tally = share.engine.requests, share.engine.tally
     usage, slots = share.usage, share.usage.slots
-    prefill_uj = 0
+    prefill_uj = None
     if usage.special is not None:
         prefill_uj = _charge_special(share, usage.special, posting, policy)
     paid_uj = share.request_uj + share.extra_uj
@@ -65,15 +65,18 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
     table.measured[slots] = True
     table.sources[slots] |= SOURCE_BITS.get(posting.interval.source, 0)
     tally.marginal_uj += float(marginal_uj.sum())
-    tally.attributed_uj[gpu, "prefill"] += prefill_uj
-    tally.attributed_uj[gpu, "decode"] += int(paid_uj.sum()) - prefill_uj
+    prefill_sum_uj = 0 if prefill_uj is None else int(prefill_uj.sum())
+    tally.attributed_uj[gpu, "prefill"] += prefill_sum_uj
+    tally.attributed_uj[gpu, "decode"] += int(paid_uj.sum()) - prefill_sum_uj
+    for breakdown in tally.breakdowns_in_use:
+        breakdown.charge(getattr(table, breakdown.column)[slots], paid_uj, prefill_uj)
     interval = posting.interval
     measured = (interval.energy_uj / 1e6, (interval.end_ns - interval.start_ns) / 1e9)
     table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
 
 
-def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy) -> int:
-    """Takes out, in place, what requests do not pay of what they got; returns what went to prefill."""
+def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy) -> _Uj:
+    """Takes out, in place, what requests do not pay of what they got; returns what each pays for prefill."""
     table, tally = share.engine.requests, share.engine.tally
     slots, owed_uj, weight = share.usage.slots, share.request_uj, share.usage.sums[WEIGHT]
 
@@ -101,4 +104,4 @@ def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting,
             posting.overhead_uj[reason] += total_uj
     prefill_uj = np.minimum(prefill_uj, owed_uj)
     table.prefill_uj[slots] += prefill_uj
-    return int(prefill_uj.sum())
+    return prefill_uj

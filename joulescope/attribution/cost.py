@@ -269,12 +269,29 @@ class CostModel(StepFit):
             weight += joules.per_byte * experts.shares
             saved += joules.per_byte * experts.released
 
-    def avoided_joules(self, tokens: int) -> float:
-        """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""
-        flops = tokens * self._linear + 0.5 * tokens * (tokens + 1.0) * self._attention
+    def next_token_joules(self, columns: StepColumns) -> float:
+        """What a step of these requests would cost more with one more that decodes a token, on all GPUs.
+
+        ``E(S ∪ {d}) − E(S)``, where *d* has as much context as the requests of *S* have in the mean, and the
+        duration that static power is paid for is the modelled one of both.
+        """
+        features = self._features(columns)
+        sums = features.sum(axis=1)
+        context = 1.0 + float((columns.context + columns.scheduled).mean())
+        more = np.zeros_like(sums)
+        more[SEQUENCES] = more[TOKENS] = 1.0
+        more[KV_BYTES] = context * self._kv_bytes
+        more[OTHER_FLOPS] = context * self._attention + self._sample
+        without, whole = self._joules(np.stack([sums, sums + more])).tolist()
+        return float(whole - without) * max(self._gpu_count, 1)
+
+    def _joules(self, sums: Floats) -> Floats:
+        """What steps should draw in all on one GPU (steps × features to steps)."""
         joules = self.step_joules()
-        per_flop = joules.per_flop + joules.active_watts * self._times().per_flop
-        return float(flops * per_flop) * max(self._gpu_count, 1)
+        drawn = self._weights.value(sums) * joules.per_byte + sums[..., KV_BYTES] * joules.per_kv_byte
+        drawn += (sums[..., TOKENS] * self._linear + sums[..., OTHER_FLOPS]) * joules.per_flop
+        drawn += sums[..., SEQUENCES] * joules.sequence
+        return np.asarray(drawn + joules.active_watts * self._duration().value(sums))
 
 
 ModelMaker = Callable[[CostFacts, int, Expectation], CostModel]

@@ -54,6 +54,8 @@ class EngineShare:
     """Measured by modelled joules."""
     extra_uj: NDArray[np.int64] | int = 0
     """What each pays for what else happened in the interval, by the operator's policy."""
+    is_clean: bool = False
+    """Whether the GPU was busy and nothing else happened: what was measured is of the steps."""
 
 
 @dataclass(slots=True)
@@ -216,6 +218,8 @@ def _learn(
         return
     if stretches.unknown_ns or stretches.overhead_ns or stretches.busy_ns < _BUSY * total_ns:
         return
+    for share in shares:
+        share.is_clean = True
     busy_joules = posting.attributed_uj / 1e6
     if stretches.busy_ns >= _CLEAN * total_ns:
         gpu.busy.learn(busy_joules * 1e9 / stretches.busy_ns)

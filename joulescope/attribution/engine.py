@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.endings import Endings
+from joulescope.attribution.next_token import next_token_joules
 from joulescope.attribution.requests import RequestTable
 from joulescope.attribution.spans import Span
 from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
@@ -93,8 +94,12 @@ class Engine:
         """Queue lengths of the latest step; an engine that has since run nothing runs nothing."""
         step = self.last_step
         if self._pending_since_ns is None and now_ns - self._last_output_ns > idle_after_ns:
-            return Gauges(running=0, waiting=len(self.requests))
-        return Gauges() if step is None else Gauges(step.running, step.waiting, step.kv_usage_ratio)
+            return Gauges(running=0, waiting=len(self.requests), batch_tokens=0)
+        if step is None:
+            return Gauges()
+        joules = next_token_joules(self.model, self.info, step)
+        tokens = int(step.scheduled.sum())
+        return Gauges(step.running, step.waiting, step.kv_usage_ratio, tokens, joules)
 
     def alive_span(self) -> Span:
         return self.up_ns, FOREVER_NS if self.down_ns is None else self.down_ns
@@ -138,13 +143,21 @@ class Engine:
         self.tally.requests_started += 1
         if len(self.requests) >= self._max_open_requests:
             self._evict_oldest(request.time_ns)
-        self.requests.open(request)
+        self.tally.open(self.requests, request)
 
     def _evict_oldest(self, time_ns: int) -> None:
         handles = (handle for handle in self.requests.slot_of if handle not in self._endings)
         oldest = next(handles, None)
         if oldest is not None:
             self._end_early(oldest, time_ns, "evicted")
+
+    def has_ended(self, handle: int) -> bool:
+        """Whether the engine said that it is over, though its account is still open."""
+        return handle in self._endings
+
+    def latest_slots(self) -> Sequence[int]:
+        """Who was in the latest step."""
+        return () if self._last_slots is None else self._last_slots.tolist()
 
     def request_ended(self, end: RequestEnded) -> None:
         if end.request not in self.requests.slot_of or end.request in self._endings:
@@ -240,9 +253,11 @@ class Engine:
         for handle, local, external in step.cached:
             slot = self.requests.slot_of.get(handle)
             if slot is not None and min(local, external) >= 0:
-                avoided_uj = round(1e6 * self.model.avoided_joules(local + external))
+                local_uj = round(1e6 * self.model.avoided_joules(local))
+                avoided_uj = max(round(1e6 * self.model.avoided_joules(local + external)), local_uj)
                 self.requests.avoided_uj[slot] += avoided_uj
-                self.tally.avoided_uj += avoided_uj
+                self.tally.avoided_uj["local_cache"] += local_uj
+                self.tally.avoided_uj["external_cache"] += avoided_uj - local_uj
 
     def learn_times(self, until_ns: int) -> None:
         """Lets the steps that ended by then, and have a price, teach their durations."""
@@ -289,11 +304,12 @@ class Engine:
             output_ns = np.array([step.output_start_ns for step in block.told])
             came_ns = output_ns[np.searchsorted(block.offsets, first, side="right") - 1]
             table.first_token_ns[slots[first]] = came_ns
-        table.generated_tokens += _by_slot(slots, block.sampled, capacity)
+        generated = _by_slot(slots, block.sampled, capacity)
+        table.generated_tokens += generated
+        tally.generated(table, generated)
         table.scheduled_tokens += _by_slot(slots, block.scheduled, capacity)
         table.steps += np.bincount(slots, minlength=capacity)
         table.computed_until[slots] = block.context + block.scheduled  # the latest is written last
-        tally.tokens["generated"] += int(block.sampled.sum())
 
     def _special(self, block: StepBlock) -> Special | None:
         """Counts the computed tokens by kind, and finds the requests that did not just decode."""

@@ -9,6 +9,7 @@ duration, those of energy from every clean interval of the counter. The formulas
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from joulescope.attribution.laws import (
     READ_BYTES,
     SECONDS,
     SEQUENCES,
+    TOKENS,
     Duration,
     StepJoules,
     StepTimes,
@@ -38,6 +40,9 @@ _TIME_KEEP = 0.9995
 
 _ENERGY_KEEP = 0.998
 """Half of what intervals taught is forgotten after 350 of one GPU, about three minutes."""
+
+_LONG_TIME_KEEP, _LONG_ENERGY_KEEP = 0.999995, 0.9999
+"""The same for a fit that is to know all loads of an hour: 140,000 steps, 7,000 intervals."""
 
 _TIME_PRIOR_STD = 1.0
 _ENERGY_PRIOR_STD = np.array([1.0, 1.0, 1.5, 2.0, 1.0])
@@ -71,10 +76,16 @@ class StepFit:
         facts: the engine's model, of all its GPUs together.
         gpu_count: how many they are.
         expectation: where learning starts.
+        forgets: whether it follows what has changed of late; else it remembers for an hour or more.
     """
 
-    def __init__(self, facts: CostFacts, gpu_count: int, expectation: Expectation) -> None:
+    def __init__(
+        self, facts: CostFacts, gpu_count: int, expectation: Expectation, *, forgets: bool = True
+    ) -> None:
         self._facts, self._gpu_count = facts, gpu_count
+        self._keeps = (_TIME_KEEP, _ENERGY_KEEP) if forgets else (_LONG_TIME_KEEP, _LONG_ENERGY_KEEP)
+        self.pupil: StepFit | None = None
+        """Another fit of the same engine, which is taught the same."""
         per_gpu = 1.0 / max(gpu_count, 1)
         self._linear = facts.flops_per_token * per_gpu
         chosen = min(facts.expert_choice_ratio, 1.0 - 1e-9)
@@ -102,11 +113,11 @@ class StepFit:
             time += [(1.0 - _UNEVENNESS) * byte_seconds, _UNEVENNESS * byte_seconds]
             self._weights = replace(self._weights, unevenness=_UNEVENNESS)
         energy = np.array([byte_joules, byte_joules, e.joules_per_flop, e.sequence_joules, e.active_watts])
-        self.time = PriorRegression(np.array(time), _time_covariance(len(time)), _TIME_KEEP)
+        self.time = PriorRegression(np.array(time), _time_covariance(len(time)), self._keeps[0])
         self.energy = PriorRegression(
             energy,
             _alike(_ENERGY_PRIOR_STD, (0, 1)),
-            _ENERGY_KEEP ** (1.0 / gpus),
+            self._keeps[1] ** (1.0 / gpus),
             wander=_ENERGY_WANDER / math.sqrt(gpus),
             outlier_power=_ENERGY_OUTLIER_POWER,
         )
@@ -114,6 +125,17 @@ class StepFit:
     def set_limit(self, limit_watts: float) -> None:
         """The GPU's power limit is this from now on; what was learned holds under it too."""
         self.expectation = replace(self.expectation, limit_watts=limit_watts)
+
+    def restore(self, times: Sequence[float], joules: Sequence[float], unevenness: float) -> None:
+        """Goes on with these coefficients, learned elsewhere."""
+        self.time.coefficients = np.array(times, dtype=np.float64)
+        self.energy.coefficients = np.array(joules, dtype=np.float64)
+        self._weights = replace(self._weights, unevenness=unevenness)
+
+    @property
+    def unevenness(self) -> float:
+        """How unlike experts are chosen; see :class:`joulescope.attribution.laws.Weights`."""
+        return self._weights.unevenness
 
     def share_energy(self, other: StepFit) -> None:
         """Goes on with the joules per byte, per FLOP and so on of another model on the same GPUs, if it has
@@ -152,6 +174,27 @@ class StepFit:
         drawn += (steps[:, LINEAR_FLOPS] + steps[:, OTHER_FLOPS]) * joules.per_flop
         return np.asarray(drawn + steps[:, SEQUENCES] * joules.sequence)
 
+    def foresee(self, steps: Floats) -> tuple[Floats, Floats]:
+        """Joules on one GPU and seconds that steps should take (steps × :data:`STEP_FIGURES` to steps).
+
+        Unlike the price of a step, which charges static power for the duration that was observed, this asks
+        the model for the duration too.
+        """
+        if self._weights.expert_bytes:
+            steps = steps.copy()
+            steps[:, READ_BYTES] = self._weights.of(steps[:, TOKENS])
+        seconds = self._duration().value(steps[:, : TOKENS + 1])
+        joules = self._dynamic_joules(steps) + self.step_joules().active_watts * seconds
+        return joules, seconds
+
+    def avoided_joules(self, tokens: int) -> float:
+        """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""
+        per_token_context = self._facts.flops_per_token_context / max(self._gpu_count, 1)
+        flops = tokens * self._linear + 0.5 * tokens * (tokens + 1.0) * per_token_context
+        joules = self.step_joules()
+        per_flop = joules.per_flop + joules.active_watts * self._times().per_flop
+        return float(flops * per_flop) * max(self._gpu_count, 1)
+
     # ------------------------------------------------------------------------------------------- learning
 
     def learn_times(self, steps: Floats) -> None:
@@ -161,7 +204,9 @@ class StepFit:
         """
         if not len(steps):
             return
-        rows, duration = self._time_rows(steps), steps[:, SECONDS]
+        if self.pupil is not None:
+            self.pupil.learn_times(steps)
+        rows, duration = self.time_rows(steps), steps[:, SECONDS]
         headroom_joules = self._headroom_watts() * (rows @ self.time.coefficients)
         free = self._dynamic_joules(steps) < _UNCAPPED * headroom_joules
         std = _TIME_NOISE * duration + _TIME_JITTER_SECONDS
@@ -173,7 +218,7 @@ class StepFit:
         if self.time.changes > changes:  # other clocks change the joules too, which fewer data tell of
             self.energy.jump()
 
-    def _time_rows(self, steps: Floats) -> Floats:
+    def time_rows(self, steps: Floats) -> Floats:
         """What each time coefficient is multiplied by (steps × coefficients)."""
         n, kv, other, _, _, linear, _, even, uneven = steps.T
         rows = np.empty((len(steps), len(self.time.prior)))
@@ -197,6 +242,8 @@ class StepFit:
             idle_joules: what was taken off.
             whole_joules: with those of other engines, if the steps' are only a modelled part of them.
         """
+        if self.pupil is not None:
+            self.pupil.learn_energy(figures, energy_joules, idle_joules, whole_joules)
         whole_joules = energy_joules if whole_joules is None else whole_joules
         n, kv, other, _, read, linear, duration, _, _ = figures
         row = np.array([read, kv, linear + other, n, duration])

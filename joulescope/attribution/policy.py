@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from joulescope.attribution.labels import LabelRules
 from joulescope.units import NANOSECONDS_PER_SECOND
 
 
@@ -27,3 +28,5 @@ class Policy:
     """Per engine; the oldest is closed as ``evicted`` when there are more."""
     assume_all_gpus: bool = False
     """An engine that names no GPU is taken to use all that are measured."""
+    labels: LabelRules = field(default_factory=LabelRules)
+    """Which adapters and tenants are told apart."""

@@ -32,10 +32,12 @@ _INT_COLUMNS = (
     "wasted_uj",
     "avoided_uj",
     "sources",
+    "adapter",
+    "tenant",
 )
 _Ints = NDArray[np.int64]
 
-_SAY_LITTLE = frozenset({"work", "unknown"})
+SAY_LITTLE = frozenset({"work", "unknown"})
 """Sources of cost facts that say no more than that joules follow the work, or nothing at all: how far off a
 division by them is cannot be told, and no interval is stated."""
 
@@ -49,7 +51,8 @@ class RequestTable:
     ``prefill_until`` is the highest of ``prompt_tokens`` and ``recompute_until``: a scheduled token below
     it is not plain decode. ``recompute_until`` is how far a preempted request had come. ``last_step_ns`` is
     the end of the last step that computed it: until then its account cannot be closed. ``sources`` has
-    a bit for each kind of meter that measured its joules (:data:`SOURCE_BITS`).
+    a bit for each kind of meter that measured its joules (:data:`SOURCE_BITS`). ``adapter`` and ``tenant``
+    are codes of :class:`joulescope.attribution.breakdown.Breakdown`.
     """
 
     prompt_tokens: _Ints
@@ -71,6 +74,8 @@ class RequestTable:
     wasted_uj: _Ints
     avoided_uj: _Ints
     sources: _Ints
+    adapter: _Ints
+    tenant: _Ints
 
     def __init__(self, capacity: int = 256) -> None:
         self._ints: _Ints = np.zeros((len(_INT_COLUMNS), capacity), dtype=np.int64)
@@ -145,7 +150,7 @@ class RequestTable:
             raise KeyError(f"slot {slot} holds no request")
         measured = bool(self.measured[slot]) or not now["steps"]
         split = now["sources"] & SOURCE_BITS[MIG_GPM]  # whose error nobody knows
-        is_sure = measured and info.cost.source not in _SAY_LITTLE and not split
+        is_sure = measured and info.cost.source not in SAY_LITTLE and not split
         attributed_uj, prefill_uj = now["attributed_uj"], now["prefill_uj"]
         wasted_uj = attributed_uj if end.reason == "abort" else now["wasted_uj"]
         joules, marginal_joules = joules_from_uj(attributed_uj), float(self.marginal_uj[slot]) / 1e6
@@ -187,6 +192,7 @@ class RequestTable:
             unit=info.unit,
             work_unit=info.work_unit,
             software=info.software,
+            tenant=started.tenant,
         )
         self._release(slot, started.request)
         return finished

@@ -5,9 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from joulescope.attribution.breakdown import Breakdown
+from joulescope.attribution.labels import LabelRules
+from joulescope.attribution.requests import RequestTable
+from joulescope.label_model import BASE_ADAPTER, NO_TENANT
 from joulescope.model import (
+    AVOIDED_REASONS,
     PHASES,
     TOKEN,
     WASTED_REASONS,
@@ -15,6 +24,7 @@ from joulescope.model import (
     EngineTotals,
     FinishedRequest,
     HistogramState,
+    RequestStarted,
 )
 from joulescope.units import joules_from_uj
 
@@ -49,7 +59,7 @@ class EngineTally:
     info: EngineInfo
     attributed_uj: Counter[tuple[str, str]] = field(default_factory=Counter)
     marginal_uj: float = 0.0
-    avoided_uj: int = 0
+    avoided_uj: Counter[str] = field(default_factory=Counter)
     wasted_uj: Counter[str] = field(default_factory=Counter)
     finished_uj: int = 0
     """Handed out with finished requests; with the open ones it makes up what is attributed."""
@@ -63,16 +73,42 @@ class EngineTally:
     gaps: int = 0
     wall_offset_ns: int = 0
     """Wall time less monotonic time, for the exemplars."""
+    rules: LabelRules = field(default_factory=LabelRules)
 
     def __post_init__(self) -> None:
         self._told_gpus: dict[str, None] = {}
+        rules = self.rules
+        self.adapters = Breakdown("adapter", BASE_ADAPTER, rules.adapters, rules.most)
+        self.tenants = Breakdown("tenant", NO_TENANT, rules.tenants, rules.most)
+        self.breakdowns_in_use: list[Breakdown] = []
+        """Those of whose label any request had a value."""
         self.joules_per_request = Histogram(REQUEST_BOUNDS)
         # An image or a second of sound costs what a request of tokens does, not what a token does.
         self.joules_per_output_token = Histogram(TOKEN_BOUNDS if self.info.unit == TOKEN else REQUEST_BOUNDS)
 
+    def open(self, table: RequestTable, request: RequestStarted) -> None:
+        """Gives a request a slot, and the codes of its adapter and its tenant."""
+        if self.rules.tenant_from != "off":
+            request = replace(request, tenant=self.rules.tenant_of(request))
+        slot = table.open(request)
+        for breakdown, name in ((self.adapters, request.lora), (self.tenants, request.tenant)):
+            code = breakdown.code(name)
+            if code:
+                getattr(table, breakdown.column)[slot] = code
+                if breakdown not in self.breakdowns_in_use:
+                    self.breakdowns_in_use.append(breakdown)
+
+    def generated(self, table: RequestTable, tokens: NDArray[np.int64]) -> None:
+        """Counts tokens that came out, by slot."""
+        self.tokens["generated"] += int(tokens.sum())
+        for breakdown in self.breakdowns_in_use:
+            breakdown.generated(getattr(table, breakdown.column), tokens)
+
     def finished(self, request: FinishedRequest) -> None:
         """Counts a finished request; its joules go into the histograms if they are known and whole."""
         self.requests_finished[request.finish_reason] += 1
+        self.adapters.finished(request.lora)
+        self.tenants.finished(request.tenant)
         joules = request.attributed_joules
         if joules is None:
             return
@@ -114,8 +150,22 @@ class EngineTally:
             gaps=self.gaps,
             joules_per_request=self.joules_per_request.state(),
             joules_per_output_token=self.joules_per_output_token.state(),
-            avoided_joules=joules_from_uj(self.avoided_uj),
+            avoided_joules={reason: joules_from_uj(self.avoided_uj[reason]) for reason in AVOIDED_REASONS},
+            batch_tokens=gauges.batch_tokens,
+            next_token_joules=gauges.next_token_joules,
+            **self._by_label(),
         )
+
+    def _by_label(self) -> dict[str, Any]:
+        attributed_uj = {
+            phase: sum(uj for (_, of), uj in self.attributed_uj.items() if of == phase) for phase in PHASES
+        }
+        told = {"adapters": self.adapters.totals(attributed_uj, self.tokens["generated"])}
+        refused = {"lora": self.adapters.refused}
+        if self.rules.tenant_from != "off":
+            told["tenants"] = self.tenants.totals(attributed_uj, self.tokens["generated"])
+            refused["tenant"] = self.tenants.refused
+        return {**told, "refused_labels": refused}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +175,8 @@ class Gauges:
     running: int | None = None
     waiting: int | None = None
     kv_usage_ratio: float | None = None
+    batch_tokens: int | None = None
+    next_token_joules: float | None = None
 
 
 def exemplar_labels(trace_parent: str) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from joulescope.config.labels import check_tenants
 from joulescope.config.surroundings import check_ages, check_mig, check_price
 from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
 from joulescope.errors import ConfigError
@@ -122,6 +123,7 @@ def _check_together(settings: Settings, origins: Origins) -> None:
         )
     check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
     check_price(settings.electricity_price, settings.currency, origins)
+    check_tenants(settings.tenant_from, settings.tenants, origins)
     check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 
 

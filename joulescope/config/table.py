@@ -32,6 +32,7 @@ from joulescope.config.kinds import (
     Whole,
     factor_of,
 )
+from joulescope.config.labels import Names, TenantPattern
 from joulescope.config.surroundings import (
     Currency,
     HeaderName,
@@ -167,6 +168,44 @@ class Settings:
         65536,
         Whole(1, 100_000_000, "requests"),
         "Requests followed at once; beyond it the oldest is given up and counted.",
+    )
+    baseline_dir: str | None = _setting(
+        None,
+        OptionalPath(dash=False),
+        "Folder of baselines: pinned ones are read from it, learned ones are written to it. Without it a "
+        "learned baseline lasts as long as the sidecar.",
+    )
+    baseline_learn_seconds: float = _setting(
+        1800.0,
+        Number(0.0, 1e7, "seconds"),
+        "Busy time of an engine in which a baseline of its work is learned where none is kept; 0: never.",
+    )
+    adapters: tuple[str, ...] = _setting(
+        (),
+        Names(),
+        "LoRA adapters that have series of their own from the start, whatever others come before them.",
+    )
+    tenants: tuple[str, ...] = _setting(
+        (), Names(), "Tenants that have series of their own from the start, likewise."
+    )
+    max_label_values: int = _setting(
+        50,
+        Whole(0, 1000, "names"),
+        "How many adapters, and how many tenants, that are not listed get series of their own on each "
+        "engine: those that come first. The rest is counted as other.",
+    )
+    tenant_from: str = _setting(
+        "off",
+        Choice(("off", "request_id", "lora")),
+        "Where the tenant of a request is found, if figures are to be told by tenant: in the X-Request-Id "
+        "that the client or a gateway sent, or in the name of its LoRA adapter.",
+    )
+    tenant_pattern: str = _setting(
+        r"(?P<tenant>[A-Za-z0-9_.-]{1,63})~",
+        TenantPattern(),
+        "Regular expression whose group named tenant is the tenant, matched from the beginning of what "
+        "tenant_from names, without what vLLM puts before a client's id (chatcmpl- and the like). An id that "
+        "it does not match is of no tenant; an adapter's name then is the tenant as it is.",
     )
     pue: float | None = _setting(
         None,

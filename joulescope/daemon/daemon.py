@@ -9,14 +9,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from random import Random
 
-from joulescope.attribution.policy import Policy
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
+from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
@@ -29,12 +28,9 @@ from joulescope.export.records import RequestLog
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
-from joulescope.model import FinishedRequest, GpuTotals, Snapshot
-from joulescope.pipeline import Pipeline, Scope
+from joulescope.model import FinishedRequest, OpenRequest, Snapshot
 from joulescope.sampling.host_poller import Engines, HostPoller
-from joulescope.sampling.power import poll_hertz
-from joulescope.sampling.sampler import Sampler, SamplerEvent
-from joulescope.sampling.timer import DeadlineTimer
+from joulescope.sampling.sampler import SamplerEvent
 from joulescope.sensors import Sensor
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 
@@ -47,7 +43,7 @@ the joules of a step are known half a second later anyway."""
 SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
 """Exporters see figures at most this old."""
 
-RECENT_REQUESTS = 256
+RECENT_REQUESTS = OPEN_REQUESTS = 256
 CLOSE_SECONDS = 0.9
 """Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
 
@@ -79,7 +75,8 @@ class Daemon:
         self._clock = clock
         self._sinks = list(sinks)
         self._surroundings = surroundings or Surroundings()
-        self._pipeline = _pipeline_of(settings, wall, recorder)
+        self._keeper = keeper_of(settings)
+        self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -90,7 +87,7 @@ class Daemon:
         self._host = None if host is None else HostWatch(host, self._pipeline.host)
         if open_sensor is None:
             self._pipeline.sensor_down()
-        self._sampler = open_sensor and _sampler_of(settings, open_sensor, clock, self.deliver)
+        self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._http = HttpServer(
             settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
@@ -105,6 +102,7 @@ class Daemon:
         self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
+        self._open = self._pipeline.open_requests()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._undo = ExitStack()
@@ -175,6 +173,7 @@ class Daemon:
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
+            self._keeper.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -195,6 +194,7 @@ class Daemon:
             sink.close(self._left(deadline_ns))
         if self._otlp_metrics is not None:
             self._otlp_metrics.close(self._left(deadline_ns))
+        self._keeper.stop(self._left(deadline_ns))
         self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
@@ -213,6 +213,14 @@ class Daemon:
     def recent_requests(self) -> Sequence[FinishedRequest]:
         """The last finished requests, oldest first."""
         return tuple(self._recent)
+
+    def open_requests(self, limit: int = OPEN_REQUESTS) -> Sequence[OpenRequest]:
+        """Requests that run or wait, or whose last joules are not divided yet; the costliest first."""
+        return self._open.costliest(limit)
+
+    def open_request(self, request_id: str) -> Sequence[OpenRequest]:
+        """Those with this id: the engine's own, or the client's, which several may share."""
+        return self._open.of(request_id)
 
     def ready(self) -> tuple[bool, str]:
         """Whether energy can be accounted for now, and a sentence that says why."""
@@ -260,6 +268,7 @@ class Daemon:
         if self._engine_samplers is not None and self._listener is not None:
             self._engine_samplers.turn(self._listener, self._clock.now_ns())
         self._pipeline.settle(self._clock.now_ns())
+        self._keeper.turn(self._pipeline.efficiencies)
         self._hand_out()
         self._notice_failures()
 
@@ -334,52 +343,9 @@ class Daemon:
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         self._snapshot = self._surroundings.beside(snapshot)
+        self._open = self._pipeline.open_requests()
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())
         self._hand_out()
         self.publish()
-
-
-def balance_line(gpu: GpuTotals) -> str:
-    """The account of one GPU in a line, joules to the microjoule."""
-    overhead_joules, lost_joules = sum(gpu.overhead_joules.values()), sum(gpu.unattributed_joules.values())
-    return (
-        f"{gpu.info.gpu}: measured {gpu.measured_joules:.6f} J = attributed {gpu.attributed_joules:.6f}"
-        f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
-        f" residual {gpu.residual_joules:.6f}"
-    )
-
-
-def _pipeline_of(settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None) -> Pipeline:
-    return Pipeline(
-        Policy(
-            recompute_to=settings.recompute_to,
-            rejected_to=settings.rejected_to,
-            dummy_to=settings.dummy_to,
-            idle_to=settings.idle_to,
-            lost_to=settings.lost_to,
-            max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
-            max_open_requests=settings.max_open_requests,
-        ),
-        Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
-        window_ns=ns_from_seconds(settings.window_seconds),
-        wall=wall,
-        calibration=settings.calibration_factor,
-        recorder=recorder,
-    )
-
-
-def _sampler_of(
-    settings: Settings,
-    open_sensor: Callable[[], Sensor],
-    clock: Clock,
-    deliver: Callable[[SamplerEvent], None],
-) -> Sampler:
-    return Sampler(
-        open_sensor,
-        DeadlineTimer(clock, 1.0 / settings.sample_hz, Random()),
-        clock,
-        deliver,
-        period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
-    )

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
+from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
@@ -77,7 +79,32 @@ SIDECAR = (
         "records",
         ("reason",),
         "Frames and records that were refused.",
-        readers.of_sidecar_by(lambda sidecar: sidecar.rejected_records, ()),
+        readers.of_sidecar_by(readers.rejected_records, ()),
+    ),
+    Metric(
+        "joulescope_collection_failures_total",
+        Kind.COUNTER,
+        "failures",
+        ("reason",),
+        "Failures of the sidecar's own parts: internal_error (a turn of the accounting loop; a bug), "
+        "sampler_stopped (GPUs are not read any more), record_stopped (the trace is not written any more).",
+        readers.collection_failures,
+    ),
+    Metric(
+        "joulescope_metrics_pages_total",
+        Kind.COUNTER,
+        "pages",
+        (),
+        "Pages of metrics made: one of each snapshot and format that was asked for, however often it was.",
+        readers.of_pages(lambda pages: pages.made),
+    ),
+    Metric(
+        "joulescope_metrics_page_seconds_total",
+        Kind.COUNTER,
+        "seconds",
+        (),
+        "Time that making these pages took.",
+        readers.of_pages(lambda pages: pages.seconds),
     ),
     Metric(
         "joulescope_attribution_lag_seconds",
@@ -103,6 +130,8 @@ METRICS: tuple[Metric, ...] = (
     *STATUS,
     *HOST,
     *ENGINE,
+    *BASELINE,
+    *LABELS,
     *SERVERS,
     *MULTIPLIERS,
     *SIDECAR,

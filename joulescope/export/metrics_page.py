@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
+from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
+from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
@@ -25,6 +27,8 @@ SECTIONS = (
     ("GPUs beside their energy", STATUS),
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
+    ("What work costs against what it used to cost", BASELINE),
+    ("Adapters and tenants", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
@@ -81,6 +85,11 @@ QUERIES = (
     (
         "Watts of CPUs and DRAM that an engine uses",
         "sum by (engine) (rate(joulescope_host_attributed_energy_joules_total[5m]))",
+    ),
+    (
+        "Efficiency index: what work costs, of what the same work used to cost",
+        "rate(joulescope_baseline_actual_energy_joules_total[5m])"
+        " / rate(joulescope_baseline_expected_energy_joules_total[5m])",
     ),
     ("Does the account add up?", "joulescope_conservation_residual_joules != 0"),
 )

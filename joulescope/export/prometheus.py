@@ -1,10 +1,12 @@
-"""Prometheus text and OpenMetrics, made from one snapshot a scrape."""
+"""Prometheus text and OpenMetrics, made once of each snapshot, however many scrape it."""
 
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -15,14 +17,18 @@ from prometheus_client.registry import Collector
 
 from joulescope.export.metric import Kind, Metric
 from joulescope.export.metrics import METRICS
-from joulescope.model import HistogramState, Snapshot
+from joulescope.model import HistogramState, PageTotals, Snapshot
 
 GetSnapshot = Callable[[], Snapshot]
+Encode = Callable[[Collector], bytes]
 
 MAX_EXEMPLAR_RUNES = 128
 """OpenMetrics 1.0: names and values of an exemplar's labels together; more make a scrape invalid."""
 
 GZIP_LEVEL = 5
+
+MAX_KEPT = 8
+"""Forms of one snapshot that are kept: the formats that clients may ask for are a handful."""
 
 BASE_UNITS = ("joules", "watts", "bytes", "seconds", "ratio", "grams_per_joule", "per_joule")
 """Units that OpenMetrics states beside the name; it requires that the family's name ends with them."""
@@ -94,23 +100,54 @@ class Page:
 
 
 class Exposition:
-    """Renders ``/metrics``: the snapshot's families, then the process's own CPU time and memory."""
+    """Renders ``/metrics``: the snapshot's families, then the process's own CPU time and memory.
+
+    A page is made once of each snapshot and format, by the first who asks; all others get the same bytes. The
+    making holds Python's lock, and eight scrapers at once would hold it eight times as long.
+    """
 
     def __init__(self, get_snapshot: GetSnapshot, *, process_metrics: bool = True) -> None:
+        self._get_snapshot = get_snapshot
         self._registry = CollectorRegistry()
-        self._registry.register(SnapshotCollector(get_snapshot))
+        self._registry.register(SnapshotCollector(self._told))
         if process_metrics:
             ProcessCollector(registry=self._registry)
+        self._lock = threading.Lock()
+        self._pages = self._told_pages = PageTotals()
+        self._snapshot: Snapshot | None = None
+        self._kept: dict[tuple[str, bool], Page] = {}
 
     def render(self, accept: str = "", accept_encoding: str = "") -> Page:
         """The format that ``Accept`` prefers: OpenMetrics (with exemplars) if named, else text 0.0.4."""
         encode, content_type = choose_encoder(accept)
-        body = encode(self._registry)
+        packed = accepts_gzip(accept_encoding)
+        snapshot = self._get_snapshot()
+        with self._lock:
+            if snapshot is not self._snapshot:
+                self._snapshot, self._told_pages, self._kept = snapshot, self._pages, {}
+            page = self._kept.get((content_type, packed))
+            if page is None:
+                page = self._make(encode, content_type, packed)
+                if len(self._kept) < MAX_KEPT:
+                    self._kept[content_type, packed] = page
+            return page
+
+    def _make(self, encode: Encode, content_type: str, packed: bool) -> Page:
+        begin = time.perf_counter()
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if accepts_gzip(accept_encoding):
+        plain = self._kept.get((content_type, False))
+        body = encode(self._registry) if plain is None else plain.body
+        if packed:
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
             headers["Content-Encoding"] = "gzip"
+        taken_seconds = time.perf_counter() - begin
+        self._pages = PageTotals(self._pages.made + 1, self._pages.seconds + taken_seconds)
         return Page(body, headers)
+
+    def _told(self) -> Snapshot:
+        """The snapshot of this page, with what the pages of those before it took."""
+        assert self._snapshot is not None
+        return replace(self._snapshot, sidecar=replace(self._snapshot.sidecar, pages=self._told_pages))
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -18,6 +18,7 @@ from joulescope.model import (
     GpuTotals,
     HistogramState,
     MeterComparison,
+    PageTotals,
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
@@ -26,6 +27,10 @@ from joulescope.surroundings_model import Multipliers
 from joulescope.units import seconds_from_ns
 
 Number = float | int | None
+
+COLLECTION_FAILURES = ("internal_error", "sampler_stopped", "record_stopped")
+"""A turn of the accounting loop, the thread that reads GPUs, and the recording of a trace, as
+:mod:`joulescope.daemon` counts them."""
 
 
 def of_gpu(value: Callable[[GpuTotals], Number]) -> Read:
@@ -288,6 +293,26 @@ def accounted_until(snapshot: Snapshot) -> Iterator[Point]:
         if totals.accounted_until_ns is not None:
             age_seconds = seconds_from_ns(snapshot.time_ns - totals.accounted_until_ns)
             yield Point((clean(totals.info.gpu),), snapshot.wall_seconds - age_seconds)
+
+
+def collection_failures(snapshot: Snapshot) -> Iterator[Point]:
+    """By part that failed, from 0 on."""
+    for reason in COLLECTION_FAILURES:
+        yield Point((reason,), snapshot.sidecar.rejected_records.get(reason, 0))
+
+
+def rejected_records(sidecar: SidecarTotals) -> dict[str, float]:
+    """Those that were refused, without the failures that are told beside them."""
+    return {
+        reason: count
+        for reason, count in sidecar.rejected_records.items()
+        if reason not in COLLECTION_FAILURES
+    }
+
+
+def of_pages(value: Callable[[PageTotals], float]) -> Read:
+    """One point without labels, or none where no pages are served."""
+    return of_sidecar(lambda sidecar: None if sidecar.pages is None else value(sidecar.pages))
 
 
 def snapshot_time(snapshot: Snapshot) -> Iterator[Point]:

@@ -72,6 +72,8 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     work_unit: str
     """Of all other counts of tokens."""
     software: str
+    tenant: str
+    """Empty where tenants are not told apart, ``none`` where this request's is not known."""
 
 
 _SAME = tuple(name for name in RequestLine.__struct_fields__ if name in FinishedRequest.__dataclass_fields__)

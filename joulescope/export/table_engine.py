@@ -103,6 +103,25 @@ ENGINE = (
         readers.of_live_engine(lambda engine: engine.kv_usage_ratio),
     ),
     Metric(
+        "joulescope_batch_tokens",
+        Kind.GAUGE,
+        "tokens",
+        ("engine",),
+        "Tokens computed in the last step, of prompts and outputs together; 0 when nothing runs. Absent "
+        "while the engine is not connected.",
+        readers.of_live_engine(lambda engine: engine.batch_tokens),
+    ),
+    Metric(
+        "joulescope_marginal_energy_per_output_token_joules",
+        Kind.GAUGE,
+        "joules",
+        ("engine",),
+        "What one more request would add to the last step, decoding a token with as much context as the "
+        "others have: the price of the moment, by the cost model, on all GPUs of the engine. Absent when "
+        "nothing runs.",
+        readers.of_live_engine(lambda engine: engine.next_token_joules),
+    ),
+    Metric(
         "joulescope_steps_total",
         Kind.COUNTER,
         "steps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric
-from joulescope.model import OVERHEAD_REASONS, UNATTRIBUTED_REASONS, WASTED_REASONS
+from joulescope.model import AVOIDED_REASONS, OVERHEAD_REASONS, UNATTRIBUTED_REASONS, WASTED_REASONS
 
 ENERGY = (
     Metric(
@@ -93,10 +93,11 @@ ENERGY = (
         "joulescope_avoided_energy_joules_total",
         Kind.COUNTER,
         "joules",
-        ("engine",),
-        "Energy that prefix-cache hits would have cost to compute, by the model. It was never drawn and is "
+        ("engine", "reason"),
+        "Energy that prompt tokens found in a cache would have cost to compute, by the model: local_cache "
+        "(the engine's own prefix cache), external_cache (loaded from elsewhere). It was never drawn and is "
         "part of no other figure.",
-        readers.of_engine(lambda engine: engine.avoided_joules),
+        readers.of_engine_by(lambda engine: engine.avoided_joules, AVOIDED_REASONS),
     ),
 )
 

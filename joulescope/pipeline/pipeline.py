@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.cost import CostModel, ModelMaker
+from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.instances import MAX_INSTANCES, Instances
+from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
@@ -35,27 +37,16 @@ from joulescope.model import (
 )
 from joulescope.pipeline.gpu_sources import GpuSources
 from joulescope.pipeline.host import HostPipeline
+from joulescope.pipeline.scope import Named, Scope
 from joulescope.pipeline.watched import Watched, cut, measures
 from joulescope.sampling.meter import WINDOW_NS, Meter
-from joulescope.units import NANOSECONDS_PER_SECOND, joules_from_uj, seconds_from_ns
+from joulescope.units import joules_from_uj, seconds_from_ns
 
 _logger = logging.getLogger(__name__)
 
 NOT_FROM_HOOKS = (wire.Gpu, wire.Sample, wire.GpuStatus, wire.HostDomain, wire.HostSample)
 """What is not recorded as it comes: a replay takes it for the sidecar's own. Of what samplers inside engines
 send, that which was believed is recorded as readings of the GPU; no other connection should send any."""
-
-NAMED_NS = 60 * NANOSECONDS_PER_SECOND
-"""A GPU is still measured this long after its engine went, so that a restart is seen whole; not
-longer, since the next user of the GPU may be a stranger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which GPUs are measured: all, these, or (``None``) those that engines name."""
-
-    all_gpus: bool = False
-    uuids: Collection[str] | None = None
 
 
 class Pipeline:
@@ -70,6 +61,7 @@ class Pipeline:
         recorder: everything that comes in is also written there; an error of it ends the recording and
             nothing else.
         make_model: see :class:`joulescope.attribution.accountant.Accountant`.
+        efficiencies: compares what work costs with what it used to cost; without, nothing is compared.
     """
 
     def __init__(
@@ -82,13 +74,15 @@ class Pipeline:
         calibration: Callable[[str], float] | None = None,
         recorder: TraceWriter | None = None,
         make_model: ModelMaker = CostModel,
+        efficiencies: Efficiencies | None = None,
     ) -> None:
         self.scope = scope or Scope()
         self.wall = wall or WallAnchor.now()
         self.recorder = recorder
         self.record_error: TraceError | None = None
-        named = self.scope.all_gpus or self.scope.uuids is not None
-        self.accountant = Accountant(replace(policy or Policy(), assume_all_gpus=named), make_model)
+        policy = replace(policy or Policy(), assume_all_gpus=self.scope.is_fixed)
+        self.efficiencies = efficiencies
+        self.accountant = Accountant(policy, make_model, efficiencies)
         self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
         self.sessions = Sessions(self.accountant)
         self.host = HostPipeline(self._record)
@@ -97,8 +91,7 @@ class Pipeline:
         self._calibration = calibration
         self.sources = GpuSources(self.sessions, self.scope.uuids)
         self._watched: dict[str, Watched] = {}
-        self._named_ns: dict[str, int] = {}
-        self._noted_ns = 0
+        self._named = Named(self.scope, self.sessions, self.sources, self._whole, self.begin_anew)
         self._read_failures: Mapping[str, int] = {}
         self._full: set[str] = set()
         self._start_wall_seconds = self.wall.wall_ns / 1e9
@@ -151,11 +144,11 @@ class Pipeline:
     def _read(self, readings: Sequence[GpuReading]) -> None:
         """Readings that are believed; those of GPUs that are none of our business are forgotten at once."""
         if readings:
-            self._note_named(readings[-1].time_ns)
+            self._named.note(readings[-1].time_ns)
         kept = [
             reading
             for reading in readings
-            if self._in_scope(reading.gpu, reading.time_ns) and self._has_room(reading.gpu)
+            if self._named.is_in_scope(reading.gpu, reading.time_ns) and self._has_room(reading.gpu)
         ]
         for reading in kept:
             watched = self._watched.get(reading.gpu) or self._watch(reading.gpu)
@@ -192,43 +185,12 @@ class Pipeline:
             watched.meter.set_limit(limit_watts)
             self.accountant.gpu_found(watched.info)
 
-    def _note_named(self, now_ns: int) -> None:
-        """Remembers which GPUs connected engines and workers name, and when they last did.
-
-        One that was not named for too long begins anew, though nobody read it meanwhile (a sampler ends with
-        its engine): the counter went on, perhaps for a stranger.
-        """
-        if self.scope.all_gpus or self.scope.uuids is not None:
-            return
-        before_ns, self._noted_ns = self._noted_ns, max(now_ns, self._noted_ns)
-        for gpu in self.sessions.engine_gpus():
-            whole = self._whole(gpu)
-            named_ns = self._named_ns.get(whole, before_ns)
-            if named_ns < before_ns and now_ns - named_ns > NAMED_NS:
-                self.begin_anew(whole)
-            self._named_ns[whole] = self._noted_ns
-
     def _whole(self, uuid: str) -> str:
         """The GPU that a MIG instance is, or while no sensor is open was, a part of."""
         whole = self.sources.whole(uuid)
         if whole != uuid:
             return whole
         return next((gpu for gpu, each in self._watched.items() if uuid in each.info.instances), uuid)
-
-    def _in_scope(self, gpu: str, time_ns: int) -> bool:
-        """With a GPU come all its instances: what one of them drew cannot be told without the others."""
-        whole = self.sources.whole(gpu)
-        if self.scope.uuids is not None:
-            return whole in {self.sources.whole(uuid) for uuid in self.scope.uuids}
-        if self.scope.all_gpus:
-            return True
-        named_ns = self._named_ns.get(whole)
-        if named_ns is None:
-            return False
-        if time_ns - named_ns > NAMED_NS:
-            self.begin_anew(whole)
-            return False
-        return True
 
     def _watch(self, gpu: str) -> Watched:
         told = self.sources.info(gpu)
@@ -261,7 +223,7 @@ class Pipeline:
 
         The trace says so by the GPU's record, once more.
         """
-        self._named_ns.pop(gpu, None)
+        self._named.forget(gpu)
         watched = self._watched.get(gpu)
         if watched is not None:
             self._renew(watched)
@@ -302,7 +264,7 @@ class Pipeline:
 
     def settle(self, now_ns: int) -> None:
         """Accounts for what is known by now."""
-        self._note_named(now_ns)
+        self._named.note(now_ns)
         self.accountant.settle(now_ns)
 
     def finish(self, now_ns: int, reason: str = "closed") -> None:
@@ -320,6 +282,10 @@ class Pipeline:
 
     def drain_finished(self) -> list[FinishedRequest]:
         return self.accountant.drain_finished()
+
+    def open_requests(self) -> OpenRequests:
+        """Requests whose accounts are open; the view does not change afterwards."""
+        return self.accountant.open_requests()
 
     def snapshot(
         self,

@@ -71,6 +71,33 @@ def test_own_bytes_are_paid_by_their_owner() -> None:
     assert short.marginal_joules / short.attributed_joules < long.marginal_joules / long.attributed_joules < 1
 
 
+def test_what_caches_spared_is_told_by_where_the_tokens_were() -> None:
+    """The first tokens of a prompt were in the engine's own cache, the next came from elsewhere; each of two
+    requests is told of both, and the counters of both by reason."""
+    steps = [
+        step(0, 0, 20 * MS, [1], context=[1500], cached=[(1, 1000, 500)]),
+        step(1, 20 * MS, 40 * MS, [2], context=[1000], cached=[(2, 1000, 0)]),
+        step(2, 40 * MS, SECOND, [1, 2]),
+    ]
+    records = worlds.by_time(
+        [hello(), start(1, prompt=2000), start(2, prompt=2000)],
+        steps,
+        [end(1, SECOND, 2), end(2, SECOND, 2)],
+        worlds.samples(SECOND, 400.0),
+    )
+    finished, _, replay = account(records)
+    assert replay.snapshot is not None
+    (engine,) = replay.snapshot.engines
+    both, local = finished["r1"].avoided_joules, finished["r2"].avoided_joules
+    assert both is not None
+    assert local is not None
+    assert 0 < local < both
+    assert engine.avoided_joules == {
+        "local_cache": pytest.approx(2 * local),
+        "external_cache": pytest.approx(both - local),
+    }
+
+
 def test_idle_time_is_nobodys() -> None:
     """What the GPU draws while no request runs is idle, and a later request does not pay for it."""
     low, high = 100.0, 500.0

@@ -95,6 +95,12 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
             "http://127.0.0.1:8000, http://[::1]:30000/metrics/,http://127.0.0.1:8000/metrics",
             ("http://127.0.0.1:8000/metrics", "http://[::1]:30000/metrics/"),
         ),
+        ("adapters", "none", ()),
+        ("adapters", "sql, chat-de,sql", ("sql", "chat-de")),
+        ("tenant_pattern", r"(?:gw-)?(?P<tenant>[a-z]+)", r"(?:gw-)?(?P<tenant>[a-z]+)"),
+        ("tenant_pattern", r"(?P<tenant>\w{8})[*+?]{2}\|", r"(?P<tenant>\w{8})[*+?]{2}\|"),
+        ("tenant_pattern", r"(?P<tenant>red|green|blue)\(.*?x", r"(?P<tenant>red|green|blue)\(.*?x"),
+        ("max_label_values", "0", 0),
         ("log_level", "debug", "debug"),
         ("log_format", "json", "json"),
     ],
@@ -217,6 +223,22 @@ def test_variables_of_others_are_left_alone() -> None:
         ("max_open_requests", "0", "between 1 and"),
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
+        ("adapters", ",", "one or more names"),
+        ("adapters", ",".join(map(str, range(1001))), "1001 names, 1000 are the most"),
+        ("tenants", "acme,none", "'none' already stands for something else"),
+        ("adapters", "sql,other", "'other' already stands"),
+        ("tenant_from", "header", "one of off, request_id, lora"),
+        ("tenant_pattern", "(?P<tenant>", "no regular expression: missing )"),
+        ("tenant_pattern", "(?P<team>.*)", "write (?P<tenant>...)"),
+        ("tenant_pattern", "(?P<tenant>(a+)+)", "repeats a group with +"),
+        ("tenant_pattern", "(?P<tenant>a)(?:b|c){2}", "repeats a group with {2}"),
+        ("tenant_pattern", "(?P<tenant>.)x*y*z*w*", "has 4 places with a choice"),
+        ("tenant_pattern", "(?P<tenant>a?)a?a?(a|a|b)aaa", "has 4 places with a choice"),
+        ("tenant_pattern", r"(?P<tenant>a)\1", "refers back"),
+        ("tenant_pattern", "(?P<tenant>a)(?P=tenant)", "refers back"),
+        ("tenant_pattern", "(?=x)(?P<tenant>a)", "looks around"),
+        ("tenant_pattern", "(?P<tenant>a)" + "b" * 200, "has 213 characters, 200 are the most"),
+        ("max_label_values", "1001", "between 0 and 1000"),
         ("pue", "0.8", "so 1 is the least"),
         ("pue", "125", "between 1 and 5"),
         ("carbon_intensity", "0.4", "0.4 looks like kilograms: write 400"),
@@ -344,3 +366,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"sensor: \xff\n")
     assert f"{binary}: is not UTF-8" in _refused(path=str(binary))
+
+
+def test_tenants_are_listed_only_where_they_are_looked_for() -> None:
+    """A list of tenants without a place where a tenant is found would show series that stay at 0."""
+    message = _refused(flags={"tenants": "acme"})
+    assert "say where a tenant is found" in message
+    settings, _ = load({"tenants": "acme", "tenant_from": "request_id"}, {})
+    assert settings.tenants == ("acme",)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
+from joulescope.label_model import LabelTotals
 from joulescope.model import (
+    BaselineTotals,
     CallTime,
     CostFacts,
     EngineInfo,
@@ -18,6 +20,7 @@ from joulescope.model import (
     GpuTotals,
     HistogramState,
     MeterComparison,
+    PageTotals,
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
@@ -193,7 +196,29 @@ def engine_a() -> EngineTotals:
             bounds=(1.0, 10.0), counts=(3, 30, 7), total=800.25, exemplars=(None, exemplar, None)
         ),
         joules_per_output_token=HistogramState(bounds=(0.1, 1.0), counts=(10, 30, 0), total=16.0),
-        avoided_joules=40.5,
+        baseline=BaselineTotals(
+            learned_ratio=1.0,
+            name="llama 0.31.0 2026-01-30T06:00Z",
+            source="pinned",
+            version="0.31.0",
+            created_wall_seconds=1769752800.0,
+            actual_joules=780.5,
+            expected_joules=650.25,
+            error_ratio=0.0125,
+        ),
+        avoided_joules={"local_cache": 40.5},
+        adapters={
+            "base": LabelTotals({"prefill": 200.0, "decode": 300.25}, 1200, 25),
+            'sql"\n': LabelTotals({"prefill": 60.0, "decode": 150.0}, 600, 10),
+            "other": LabelTotals({"prefill": 40.0, "decode": 50.0}, 200, 5),
+        },
+        tenants={
+            "none": LabelTotals({"prefill": 50.0, "decode": 0.25}, 100, 1),
+            "acme": LabelTotals({"prefill": 250.0, "decode": 500.0}, 1900, 39),
+        },
+        refused_labels={"lora": 7, "tenant": 0},
+        batch_tokens=66,
+        next_token_joules=0.0625,
     )
 
 
@@ -273,6 +298,7 @@ def rich_snapshot() -> Snapshot:
                 down=0,
                 call_times={"energy": CallTime(2000, 0.125), "gpm": CallTime(100, 0.0625)},
             ),
+            pages=PageTotals(made=3, seconds=0.25),
             exported={("otlp", "exported"): 40, ("otlp", "dropped"): 0, ("jsonl", "written"): 40},
         ),
         host=host(),

@@ -52,12 +52,14 @@ def test_labels_are_few_and_free_of_request_identity() -> None:
     assert not FORBIDDEN_LABELS & {label for metric in METRICS for label in metric.labels}
 
 
-def test_energy_is_never_a_gauge_but_the_residual() -> None:
-    """Joules come as counters, so that watts and joules per token can be rates over any window."""
+def test_energy_is_never_a_gauge_but_residuals_and_a_price() -> None:
+    """Joules come as counters, so that watts and joules per token can be rates over any window. The price of
+    the next token is no amount of joules that anything drew."""
     gauges = [metric.name for metric in METRICS if metric.unit == "joules" and metric.kind is Kind.GAUGE]
     assert gauges == [
         "joulescope_conservation_residual_joules",
         "joulescope_host_conservation_residual_joules",
+        "joulescope_marginal_energy_per_output_token_joules",
     ]
 
 
@@ -117,7 +119,8 @@ def test_absent_is_not_zero() -> None:
         assert set(points(f"joulescope_{name}", snapshot)) == {(GPU_A,)}
     for name in ("power_watts", "memory_used_bytes", "sm_utilization_ratio"):
         assert set(points(f"joulescope_gpu_{name}", snapshot)) == {(GPU_A,)}
-    for name in ("requests_running", "requests_waiting", "kv_cache_usage_ratio"):
+    names = ("requests_running", "requests_waiting", "kv_cache_usage_ratio", "batch_tokens")
+    for name in (*names, "marginal_energy_per_output_token_joules"):
         assert set(points(f"joulescope_{name}", snapshot)) == {("llama-0",)}
     assert set(points("joulescope_accounted_until_timestamp_seconds", snapshot)) == {(GPU_A,)}
 

@@ -6,6 +6,8 @@ import gzip
 import os
 import platform
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from joulescope import __version__
 from joulescope.export.metrics import METRICS
-from joulescope.export.prometheus import Exposition, accepts_gzip
+from joulescope.export.prometheus import MAX_KEPT, Exposition, Page, accepts_gzip
 from joulescope.model import HistogramState
 from tests.export.samples import TRACE_ID, engine_a, rich_snapshot
 from tests.requirements import need_program
@@ -40,9 +42,41 @@ def test_golden(accept: str, file: str) -> None:
 
 
 def test_two_scrapes_of_one_snapshot_are_the_same() -> None:
-    """Reading changes nothing."""
-    exposition = Exposition(rich_snapshot, process_metrics=False)
-    assert exposition.render() == exposition.render()
+    """Reading changes nothing: they are one page, made once. The next snapshot's tells what it took."""
+    snapshots = [rich_snapshot(), rich_snapshot()]
+    exposition = Exposition(lambda: snapshots[0])
+    first = exposition.render()
+    assert exposition.render() is first
+    assert exposition.render(OPENMETRICS) is exposition.render(OPENMETRICS)
+    for page in (first, exposition.render(OPENMETRICS)):
+        assert b"\njoulescope_metrics_pages_total 0.0\n" in page.body
+    del snapshots[0]
+    assert b"\njoulescope_metrics_pages_total 2.0\n" in exposition.render().body
+
+
+def test_what_a_client_invents_is_not_kept() -> None:
+    """Formats without number, as a client may ask for them, do not fill the memory."""
+    snapshot = rich_snapshot()
+    exposition = Exposition(lambda: snapshot)
+    for number in range(3 * MAX_KEPT):
+        exposition.render(f"application/openmetrics-text;version=1.0.{number}")
+    page = exposition.render("application/openmetrics-text;version=9.9.9")
+    assert exposition.render("application/openmetrics-text;version=9.9.9") is not page
+
+
+def test_many_scrapers_at_once_make_one_page() -> None:
+    """Eight threads ask for the page of one snapshot at the same time, and all get the same one."""
+    snapshot = rich_snapshot()
+    exposition = Exposition(lambda: snapshot)
+    together = threading.Barrier(8)
+
+    def scrape(_: int) -> Page:
+        together.wait(10.0)
+        return exposition.render()
+
+    with ThreadPoolExecutor(8) as pool:
+        pages = list(pool.map(scrape, range(8)))
+    assert all(page is pages[0] for page in pages)
 
 
 def test_one_scrape_reads_one_snapshot() -> None:
@@ -118,7 +152,8 @@ def test_gzip_negotiation(header: str, accepted: bool) -> None:
 
 def test_gzip_holds_the_same_text() -> None:
     """The compressed body is the plain one, compressed, and says so in its headers."""
-    exposition = Exposition(rich_snapshot, process_metrics=False)
+    snapshot = rich_snapshot()
+    exposition = Exposition(lambda: snapshot)
     plain, packed = exposition.render(), exposition.render(accept_encoding="gzip")
     assert gzip.decompress(packed.body) == plain.body
     assert packed.headers["Content-Encoding"] == "gzip"

@@ -1,0 +1,355 @@
+"""Learns a baseline while an engine serves, and from then on compares what its work costs with it.
+
+First a fit with a long memory learns beside the one that divides joules; then its coefficients are fixed and
+checked on what comes next, which tells by how much it is off in all (``scale``) and from minute to minute
+(``scatter``); then it is a baseline, and does not change any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+import numpy as np
+from numpy.typing import NDArray
+
+from joulescope.attribution.baseline import (
+    Baseline,
+    Identity,
+    freeze,
+    gpu_count_of,
+    matrix_of,
+    thaw,
+)
+from joulescope.attribution.cache_use import CacheBook, CacheWatch
+from joulescope.attribution.cost import CostModel
+from joulescope.attribution.fit import StepFit
+from joulescope.attribution.laws import KV_BYTES, LINEAR_FLOPS, OTHER_FLOPS, READ_BYTES, SECONDS, SEQUENCES
+from joulescope.attribution.steps import Segment
+from joulescope.model import EngineInfo, FinishedRequest
+
+Floats = NDArray[np.float64]
+
+LEARNING_PART = 2.0 / 3.0
+"""Of the time that it takes to make a baseline, what the coefficients get; the rest checks them."""
+
+_BLOCK_SECONDS = 30.0
+"""Busy time over which joules are summed to see how far they scatter."""
+
+_LEAST_BLOCKS = 3
+_FORM = 0.01
+"""What the form of the model cannot express of a change of load, relative."""
+
+_COEFFICIENTS = 0.285
+"""Part of the fit's standard deviations that figures really show, as in
+:mod:`joulescope.attribution.uncertainty`."""
+
+_RECENT = 0.97
+"""Memory of the error of the expected joules: some thirty intervals."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """The steps of one engine in one measured interval of one of its GPUs, and what was measured of them."""
+
+    figures: Floats
+    """Steps × :data:`joulescope.attribution.laws.STEP_FIGURES`."""
+    parts: Floats
+    """Of each step's work, the part that lies in the interval."""
+    waited_seconds: float
+    joules: float
+    idle_watts: float
+
+    @property
+    def busy_seconds(self) -> float:
+        return float(self.parts @ self.figures[:, SECONDS])
+
+    @property
+    def counts(self) -> Floats:
+        """Steps, and sequences in them."""
+        return np.array([self.parts.sum(), self.parts @ self.figures[:, SEQUENCES]])
+
+
+def work_of(segments: Sequence[Segment], joules: float, idle_watts: float) -> Work:
+    """What an engine did in an interval, from the segments of its steps."""
+    return Work(
+        figures=np.concatenate([segment.block.figures[segment.steps] for segment in segments]),
+        parts=np.concatenate([segment.parts for segment in segments]),
+        waited_seconds=sum(float(segment.waited_seconds.sum()) for segment in segments),
+        joules=joules,
+        idle_watts=idle_watts,
+    )
+
+
+class _Learning:
+    """A fit that remembers, beside the one that follows."""
+
+    def __init__(self, info: EngineInfo, model: CostModel) -> None:
+        self.fit = StepFit(info.cost, gpu_count_of(info), model.expectation, forgets=False)
+        self.busy_seconds = 0.0
+        self.idle_joules = self.waited_seconds = 0.0
+        self._gram, self._moment = np.zeros((2, 2)), np.zeros(2)
+
+    def take(self, work: Work) -> None:
+        self.busy_seconds += work.busy_seconds
+        self.waited_seconds += work.waited_seconds
+        self.idle_joules += work.idle_watts * work.busy_seconds
+        counts = work.counts
+        self._gram += np.outer(counts, counts)
+        self._moment += counts * work.waited_seconds
+
+    @property
+    def idle_watts(self) -> float:
+        return self.idle_joules / max(self.busy_seconds, 1e-9)
+
+    @property
+    def wait_seconds(self) -> tuple[float, float]:
+        """By step and by sequence, neither below zero; steps alone where the two cannot be told apart."""
+        by_step = float(self._moment[0] / max(self._gram[0, 0], 1e-300))
+        if np.linalg.cond(self._gram) > 1e12:
+            return by_step, 0.0
+        step, sequence = np.linalg.solve(self._gram, self._moment).tolist()
+        if step < 0.0:
+            return 0.0, float(self._moment[1] / self._gram[1, 1])
+        return (step, sequence) if sequence >= 0.0 else (by_step, 0.0)
+
+
+class _Checking:
+    """Fixed coefficients against what comes next."""
+
+    def __init__(self, baseline: Baseline, busy_seconds: float) -> None:
+        self.baseline, self.busy_seconds = baseline, busy_seconds
+        self._foresight = Foresight(baseline)
+        self._blocks: list[tuple[float, float]] = []
+        self._block = [0.0, 0.0, 0.0]
+
+    def take(self, work: Work) -> None:
+        self.busy_seconds += work.busy_seconds
+        expected_joules = self._foresight.joules(work)
+        for index, value in enumerate((work.busy_seconds, work.joules, expected_joules)):
+            self._block[index] += value
+        if self._block[0] >= _BLOCK_SECONDS * self.baseline.identity.gpu_count:
+            self._blocks.append((self._block[1], self._block[2]))
+            self._block = [0.0, 0.0, 0.0]
+
+    @property
+    def is_telling(self) -> bool:
+        return len(self._blocks) >= _LEAST_BLOCKS
+
+    def verdict(self) -> tuple[float, float]:
+        """Scale and scatter."""
+        measured, expected = (sum(column) for column in zip(*self._blocks, strict=True))
+        scale = measured / max(expected, 1e-9)
+        off = [(joules / max(foreseen, 1e-9) / scale - 1.0) ** 2 for joules, foreseen in self._blocks]
+        return scale, math.sqrt(sum(off) / (len(off) - 1))
+
+
+class Foresight:
+    """What a baseline expects of work."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline = baseline
+        self._fit = thaw(baseline)
+        self._energy_covariance = matrix_of(baseline.energy_covariance) * _COEFFICIENTS**2
+        self._time_covariance = matrix_of(baseline.time_covariance) * _COEFFICIENTS**2
+
+    def joules(self, work: Work) -> float:
+        """What the steps, and the waiting for them, should have drawn on one GPU."""
+        joules, _ = self._fit.foresee(work.figures)
+        waited_seconds = float(work.counts @ self.baseline.wait_seconds)
+        return self.baseline.scale * (float(work.parts @ joules) + self.baseline.idle_watts * waited_seconds)
+
+    def prefill_joules(self, tokens: float) -> float:
+        """What computing so many tokens of a prompt should draw, on all GPUs."""
+        return self.baseline.scale * self._fit.avoided_joules(round(tokens))
+
+    def variance_ratio(self, work: Work) -> float:
+        """Variance of the expected joules by that of the coefficients, relative to their square."""
+        _, seconds = self._fit.foresee(work.figures)
+        sums = work.parts @ work.figures
+        duration = float(work.parts @ seconds)
+        n, kv, read, linear = sums[[SEQUENCES, KV_BYTES, READ_BYTES, LINEAR_FLOPS]]
+        joules = np.array([read, kv, linear + sums[OTHER_FLOPS], n, duration]) * self._fit.energy.coefficients
+        shares = joules / max(float(joules.sum()), 1e-12)
+        static = float(shares[-1])
+        times = work.parts @ self._fit.time_rows(work.figures) * self._fit.time.coefficients
+        time_shares = times / max(float(times.sum()), 1e-12)
+        by_energy = float(shares @ self._energy_covariance @ shares)
+        return by_energy + static**2 * float(time_shares @ self._time_covariance @ time_shares)
+
+
+class _Comparing:
+    """A baseline against what the work costs now."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.foresight = Foresight(baseline)
+        self.cache = CacheWatch(baseline.cache)
+        self.actual_joules = self.expected_joules = 0.0
+        self._owed_joules = 0.0
+        """What prompts made the engine compute more than they used to, not yet taken off."""
+        self._variance_ratio: float | None = None
+
+    def take(self, work: Work) -> None:
+        self.actual_joules += work.joules
+        due_joules = self.foresight.joules(work) - self._owed_joules
+        self._owed_joules = max(-due_joules, 0.0)
+        self.expected_joules += max(due_joules, 0.0)
+        ratio = self.foresight.variance_ratio(work)
+        before = ratio if self._variance_ratio is None else self._variance_ratio
+        self._variance_ratio = _RECENT * before + (1.0 - _RECENT) * ratio
+
+    def finished(self, request: FinishedRequest) -> None:
+        more_tokens = self.cache.more_tokens(request.prompt_tokens, request.cached_tokens)
+        joules = self.foresight.prefill_joules(abs(more_tokens))
+        self._owed_joules += math.copysign(joules, more_tokens)
+
+    @property
+    def error_ratio(self) -> float | None:
+        if self._variance_ratio is None:
+            return None
+        return math.sqrt(self._variance_ratio + self.foresight.baseline.scatter**2 + _FORM**2)
+
+
+class Efficiency:
+    """What one engine label's work costs against a baseline, which is learned first if none is given.
+
+    Args:
+        info, identity: the engine.
+        baseline: what to compare with.
+        learn_seconds: busy time, per GPU, in which a baseline is learned and checked.
+        wall_seconds: tells the wall time of an instant.
+    """
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        identity: Identity,
+        baseline: Baseline | None,
+        *,
+        learn_seconds: float,
+        wall_seconds: Callable[[int], float],
+    ) -> None:
+        self.info, self.identity = info, identity
+        self._learn_seconds, self._wall_seconds = learn_seconds, wall_seconds
+        self._learning: _Learning | None = None
+        self._checking: _Checking | None = None
+        self._book = CacheBook()
+        self._comparing = None if baseline is None else _Comparing(baseline)
+        self.actual_joules = self.expected_joules = 0.0
+        """Of baselines that were compared with before."""
+
+    # ---------------------------------------------------------------------------------------- what comes in
+
+    def take(self, work: Work, model: CostModel, time_ns: int) -> None:
+        """The steps of a measured interval in which nothing else happened; ``model`` divides its joules."""
+        if self._comparing is not None:
+            self._comparing.take(work)
+        elif self._checking is not None:
+            self._check(self._checking, work, time_ns)
+        else:
+            self._learn(work, model, time_ns)
+
+    def finished(self, request: FinishedRequest) -> None:
+        """A request whose account is closed."""
+        if self._comparing is not None:
+            self._comparing.finished(request)
+        elif request.prompt_tokens:
+            self._book.note(request.prompt_tokens, request.cached_tokens)
+
+    def is_now(self, info: EngineInfo, identity: Identity, baseline: Baseline | None) -> None:
+        """Under the same label runs another model, or the same on other GPUs."""
+        self.info, self.identity = info, identity
+        self.compare_with(baseline)
+
+    def compare_with(self, baseline: Baseline | None) -> None:
+        """Another baseline from now on; ``None``: one is learned anew."""
+        if self._comparing is not None:
+            self.actual_joules += self._comparing.actual_joules
+            self.expected_joules += self._comparing.expected_joules
+        self._learning = self._checking = None
+        self._book = CacheBook()
+        self._comparing = None if baseline is None else _Comparing(baseline)
+
+    # --------------------------------------------------------------------------------------------- results
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What is compared with."""
+        return None if self._comparing is None else self._comparing.foresight.baseline
+
+    @property
+    def learned_ratio(self) -> float:
+        """How much of the learning is done; below 1 until there is a baseline."""
+        if self._comparing is not None:
+            return 1.0
+        state = self._checking or self._learning
+        done_seconds = 0.0 if state is None else state.busy_seconds / max(self.identity.gpu_count, 1)
+        return min(done_seconds / self._learn_seconds, 0.999)
+
+    @property
+    def actual(self) -> float | None:
+        """Joules of all work that was compared; ``None`` before there is a baseline."""
+        if self._comparing is None:
+            return self.actual_joules or None
+        return self.actual_joules + self._comparing.actual_joules
+
+    @property
+    def expected(self) -> float | None:
+        """What the same work should have cost."""
+        if self._comparing is None:
+            return self.expected_joules or None
+        return self.expected_joules + self._comparing.expected_joules
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Relative standard error of what is expected, for the work of late."""
+        return None if self._comparing is None else self._comparing.error_ratio
+
+    # -------------------------------------------------------------------------------------------- learning
+
+    def _learn(self, work: Work, model: CostModel, time_ns: int) -> None:
+        learning = self._learning
+        if learning is None:
+            if not model.has_learned:
+                return  # what is expected of its GPU may not be known yet
+            learning = self._learning = _Learning(self.info, model)
+        if model.pupil is not learning.fit:
+            model.pupil = learning.fit
+        learning.take(work)
+        if learning.busy_seconds >= LEARNING_PART * self._learn_seconds * self.identity.gpu_count:
+            model.pupil = None
+            self._learning = None
+            self._checking = _Checking(self._frozen(learning, time_ns), learning.busy_seconds)
+
+    def _frozen(self, learning: _Learning, time_ns: int) -> Baseline:
+        frozen = freeze(learning.fit, self.identity, self.info, wall_seconds=self._wall_seconds(time_ns))
+        return replace(frozen, idle_watts=learning.idle_watts, wait_seconds=learning.wait_seconds)
+
+    def _check(self, checking: _Checking, work: Work, time_ns: int) -> None:
+        checking.take(work)
+        enough = checking.busy_seconds >= self._learn_seconds * self.identity.gpu_count
+        if not (enough and checking.is_telling):
+            return
+        scale, scatter = checking.verdict()
+        created = self._wall_seconds(time_ns)
+        self._comparing = _Comparing(
+            replace(
+                checking.baseline,
+                name=_name_of(self.info, created),
+                created_wall_seconds=created,
+                busy_seconds=checking.busy_seconds / max(self.identity.gpu_count, 1),
+                scale=scale,
+                scatter=scatter,
+                cache=self._book.uses(),
+            )
+        )
+        self._checking = None
+
+
+def _name_of(info: EngineInfo, wall_seconds: float) -> str:
+    """Such as ``Llama-3.1-8B-Instruct 0.32.0 2026-11-27T05:00Z``: what was learned, and when."""
+    model = (info.served_model or info.model).rsplit("/", 1)[-1]
+    day = datetime.fromtimestamp(wall_seconds, timezone.utc)
+    return " ".join(part for part in (model, info.vllm_version, f"{day:%Y-%m-%dT%H:%MZ}") if part)

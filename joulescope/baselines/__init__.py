@@ -1,0 +1,1 @@
+"""Baselines as files: what the work of an engine used to cost, kept over restarts and upgrades."""

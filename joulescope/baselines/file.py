@@ -1,0 +1,130 @@
+"""One baseline as a JSON file: ``{"joulescope_baseline": 1, …}`` and the fields of
+:class:`joulescope.attribution.baseline.Baseline`."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from joulescope.attribution.baseline import LEARNED, PINNED, Baseline
+from joulescope.errors import BaselineError
+
+FORMAT_KEY, FORMAT = "joulescope_baseline", 1
+
+MAX_BYTES = 1024 * 1024
+"""A baseline has some four kilobytes; what is much larger is something else."""
+
+
+def encode_baseline(baseline: Baseline) -> bytes:
+    """The file's text."""
+    fields = {FORMAT_KEY: FORMAT, **asdict(baseline)}
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+
+
+def decode_baseline(text: bytes, where: str) -> Baseline:
+    """The baseline that a file holds.
+
+    Args:
+        where: the file's name, for the message.
+
+    Raises:
+        BaselineError: if it holds none; the message names the field.
+    """
+    try:
+        fields = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{where}: not JSON: {error}") from error
+    if not isinstance(fields, dict) or FORMAT_KEY not in fields:
+        raise BaselineError(f"{where}: not a baseline: it has no {FORMAT_KEY!r}")
+    version = fields.pop(FORMAT_KEY)
+    if version != FORMAT:
+        raise BaselineError(
+            f"{where}: baseline format {version!r}, this version reads {FORMAT}: make the baseline anew, or "
+            "use the version of joulescope that wrote it"
+        )
+    try:
+        baseline = msgspec.convert(fields, Baseline)
+    except msgspec.ValidationError as error:
+        raise BaselineError(f"{where}: {error}") from error
+    problem = next(_problems(baseline), None)
+    if problem:
+        raise BaselineError(f"{where}: {problem}")
+    return baseline
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Reads a file.
+
+    Raises:
+        BaselineError: if it cannot be read, or holds no baseline.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BaselineError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(text) > MAX_BYTES:
+        raise BaselineError(f"{path}: larger than {MAX_BYTES} bytes, so no baseline")
+    return decode_baseline(text, str(path))
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Writes a file whole or not at all: beside it first, then renamed.
+
+    Raises:
+        BaselineError: if it cannot be written.
+    """
+    beside: str | None = None
+    try:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(encode_baseline(baseline))
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except OSError as error:
+        if beside is not None and os.path.exists(beside):
+            os.unlink(beside)
+        raise BaselineError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _problems(baseline: Baseline) -> Iterator[str]:
+    """What is wrong with the figures; types are right already."""
+    times, energies = baseline.time_coefficients, baseline.energy_coefficients
+    expected = 7 if baseline.cost.expert_weight_bytes and baseline.cost.expert_choice_ratio else 5
+    if len(times) != expected:
+        yield f"time_coefficients has {len(times)} values, {expected} are needed for this model"
+    if len(energies) != 5:
+        yield f"energy_coefficients has {len(energies)} values, 5 are needed"
+    for name, values in (("time_coefficients", times), ("energy_coefficients", energies)):
+        if not all(math.isfinite(value) and value > 0.0 for value in values):
+            yield f"{name} must be finite and above 0"
+    for name, rows, size in (
+        ("time_covariance", baseline.time_covariance, len(times)),
+        ("energy_covariance", baseline.energy_covariance, len(energies)),
+    ):
+        if not _is_square(rows, size):
+            yield f"{name} must be {size} rows of {size} finite values"
+    for name in ("scale", "limit_watts"):
+        if not (math.isfinite(getattr(baseline, name)) and getattr(baseline, name) > 0.0):
+            yield f"{name} must be finite and above 0"
+    for name in ("scatter", "idle_watts", "busy_seconds", "created_wall_seconds"):
+        if not (math.isfinite(getattr(baseline, name)) and getattr(baseline, name) >= 0.0):
+            yield f"{name} must be finite and not below 0"
+    if not 0.0 <= baseline.unevenness <= 1.0:
+        yield "unevenness must lie between 0 and 1"
+    if not all(math.isfinite(value) and value >= 0.0 for value in baseline.wait_seconds):
+        yield "wait_seconds must be finite and not below 0"
+    if baseline.identity.gpu_count < 1:
+        yield "identity.gpu_count must be 1 at least"
+    if baseline.source not in (PINNED, LEARNED):
+        yield f"source must be {PINNED!r} or {LEARNED!r}"
+
+
+def _is_square(rows: Sequence[Sequence[float]], size: int) -> bool:
+    return len(rows) == size and all(len(row) == size and all(map(math.isfinite, row)) for row in rows)

@@ -1,0 +1,82 @@
+"""Parts of the daemon as the settings ask for them, and its account in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from joulescope.attribution.efficiencies import Efficiencies
+from joulescope.attribution.policy import Policy
+from joulescope.baselines.store import BaselineFolder
+from joulescope.clock import Clock, WallAnchor
+from joulescope.config import Settings
+from joulescope.daemon.baseline_keeper import BaselineKeeper
+from joulescope.daemon.label_rules import label_rules
+from joulescope.ingest.trace import TraceWriter
+from joulescope.model import GpuTotals
+from joulescope.pipeline import Pipeline, Scope
+from joulescope.sampling.power import poll_hertz
+from joulescope.sampling.sampler import Sampler, SamplerEvent
+from joulescope.sampling.timer import DeadlineTimer
+from joulescope.sensors import Sensor
+from joulescope.units import ns_from_seconds
+
+
+def balance_line(gpu: GpuTotals) -> str:
+    """The account of one GPU in a line, joules to the microjoule."""
+    overhead_joules, lost_joules = sum(gpu.overhead_joules.values()), sum(gpu.unattributed_joules.values())
+    return (
+        f"{gpu.info.gpu}: measured {gpu.measured_joules:.6f} J = attributed {gpu.attributed_joules:.6f}"
+        f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
+        f" residual {gpu.residual_joules:.6f}"
+    )
+
+
+def pipeline_of(
+    settings: Settings, wall: WallAnchor | None, recorder: TraceWriter | None, keeper: BaselineKeeper
+) -> Pipeline:
+    anchor = wall or WallAnchor.now()
+    efficiencies = Efficiencies(
+        keeper.find,
+        learn_seconds=settings.baseline_learn_seconds,
+        wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9,
+    )
+    return Pipeline(
+        Policy(
+            recompute_to=settings.recompute_to,
+            rejected_to=settings.rejected_to,
+            dummy_to=settings.dummy_to,
+            idle_to=settings.idle_to,
+            lost_to=settings.lost_to,
+            max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
+            max_open_requests=settings.max_open_requests,
+            labels=label_rules(settings),
+        ),
+        Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
+        window_ns=ns_from_seconds(settings.window_seconds),
+        wall=anchor,
+        calibration=settings.calibration_factor,
+        recorder=recorder,
+        efficiencies=efficiencies,
+    )
+
+
+def keeper_of(settings: Settings) -> BaselineKeeper:
+    folder = settings.baseline_dir
+    return BaselineKeeper(None if folder is None else BaselineFolder(Path(folder)))
+
+
+def sampler_of(
+    settings: Settings,
+    open_sensor: Callable[[], Sensor],
+    clock: Clock,
+    deliver: Callable[[SamplerEvent], None],
+) -> Sampler:
+    return Sampler(
+        open_sensor,
+        DeadlineTimer(clock, 1.0 / settings.sample_hz, Random()),
+        clock,
+        deliver,
+        period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
+    )
