@@ -38,27 +38,6 @@ TARGET = frozenset({"job", "instance"})
 PERHAPS = frozenset({"cluster", "namespace", "pod", "node"})
 """Labels that a scraped series may have: queries may group by them and must work without."""
 
-PENDING: dict[str, str] = {
-    "joulescope_adapter_energy_joules_total": "engine lora phase",
-    "joulescope_adapter_generated_tokens_total": "engine lora",
-    "joulescope_adapter_requests_finished_total": "engine lora",
-    "joulescope_tenant_energy_joules_total": "engine tenant phase",
-    "joulescope_tenant_generated_tokens_total": "engine tenant",
-    "joulescope_tenant_requests_finished_total": "engine tenant",
-    "joulescope_batch_tokens": "engine",
-    "joulescope_marginal_energy_per_output_token_joules": "engine",
-    "joulescope_baseline_expected_energy_joules_total": "engine",
-    "joulescope_baseline_actual_energy_joules_total": "engine",
-    "joulescope_baseline_error_ratio": "engine",
-    "joulescope_baseline_learned_ratio": "engine",
-    "joulescope_baseline_info": "engine baseline source created_version",
-    "joulescope_baseline_created_timestamp_seconds": "engine",
-}
-"""Metrics that queries may use though the table does not have them yet. A name in both is an error."""
-
-PENDING_LABELS: dict[str, str] = {"joulescope_avoided_energy_joules_total": "reason"}
-"""Labels that metrics of the table are going to have. One that they have already is an error."""
-
 PROMETHEUS: dict[str, str] = {
     "up": "",
     "scrape_duration_seconds": "",
@@ -93,39 +72,23 @@ Known = Mapping[str, frozenset[str]]
 
 @cache
 def scraped_metrics() -> Known:
-    """Series that a Prometheus that scrapes a sidecar has, to their labels without those of the target.
-
-    Raises:
-        ValueError: a metric or label that is pending stands in the table already.
-    """
+    """Series that a Prometheus that scrapes a sidecar has, to their labels without those of the target."""
     found: dict[str, frozenset[str]] = {}
     for metric in METRICS:
         labels = frozenset(metric.labels)
-        if metric.name in PENDING:
-            raise ValueError(
-                f"{metric.name} stands in the table now: delete it from PENDING of tools/queries.py"
-            )
-        coming = frozenset(PENDING_LABELS.get(metric.name, "").split())
-        if coming & labels:
-            raise ValueError(
-                f"{metric.name} has its label now: delete it from PENDING_LABELS of tools/queries.py"
-            )
-        labels |= coming
         if metric.kind is Kind.HISTOGRAM:
             found[f"{metric.name}_bucket"] = labels | {"le"}
             found[f"{metric.name}_sum"] = found[f"{metric.name}_count"] = labels
         else:
             found[metric.name] = labels
-    for table in (PENDING, PROMETHEUS):
-        found.update({name: frozenset(labels.split()) for name, labels in table.items()})
-    return found
+    return found | {name: frozenset(labels.split()) for name, labels in PROMETHEUS.items()}
 
 
 def known_metrics(folder: Path = RULES) -> Known:
     """Scraped series and those that the rules of a folder record, to their labels.
 
     Raises:
-        ValueError: see :func:`scraped_metrics`; or a recording rule cannot be read.
+        ValueError: a recording rule does not parse.
     """
     known = dict(scraped_metrics())
     for rule in recording_rules(folder):

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.export.metrics import METRICS
-from tools import queries
-from tools.queries import PENDING, check_expression, known_metrics, labels_of, main, plain, scraped_metrics
+from tools.queries import check_expression, known_metrics, labels_of, main, plain, scraped_metrics
 
 KNOWN = {**scraped_metrics(), "engine:joulescope_power:watts": frozenset({"job", "instance", "engine"})}
 ENERGY = "joulescope_attributed_energy_joules_total"
@@ -127,18 +126,6 @@ def test_every_metric_of_the_table_is_known() -> None:
             else [f"{metric.name}_{part}" for part in ("bucket", "sum", "count")]
         )
         assert all(set(metric.labels) <= known[name] for name in names)
-
-
-def test_what_came_may_not_be_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name or label that stands in both lists is an error, so that the list does not outlive its use."""
-    scraped_metrics.cache_clear()
-    monkeypatch.setitem(PENDING, METRICS[0].name, "gpu")
-    with pytest.raises(ValueError, match=f"{METRICS[0].name} stands in the table now"):
-        scraped_metrics()
-    monkeypatch.delitem(PENDING, METRICS[0].name)
-    monkeypatch.setitem(queries.PENDING_LABELS, METRICS[0].name, METRICS[0].labels[0])
-    with pytest.raises(ValueError, match="has its label now"):
-        scraped_metrics()
 
 
 def test_recorded_series_have_the_labels_that_their_rules_leave(tmp_path: Path) -> None:
