@@ -93,7 +93,8 @@ def _glance() -> list[Placed]:
             "Energy",
             "All measured energy of the chosen GPUs in the time shown, idle and overhead with it. What the "
             "electricity meter of the building says for them, if you choose the building and its PUE is "
-            "right.",
+            "right. "
+            "Worry if it grows faster than the tokens do.",
             "watth",
             f"{total(scoped(grown(MEASURED)))} / {JOULES_PER_WATT_HOUR}",
             none=f"{NO_GPU}, or {NO_PUE}",
@@ -102,7 +103,8 @@ def _glance() -> list[Placed]:
         figure(
             "Carbon",
             "Grams of CO2e for that energy, with the grid's intensity of each moment. Time without a known "
-            "intensity adds nothing: see how much that is below.",
+            "intensity adds nothing: see how much that is below. "
+            "Worry if it grows faster than the energy: the grid is dirtier when you compute.",
             "massg",
             summed(total(grams(ALL))),
             none=NO_CARBON,
@@ -111,7 +113,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Price",
-            "What that energy costs at the configured price for a kWh, in its currency.",
+            "What that energy costs at the configured price for a kWh, in its currency. "
+            "Worry if it grows and the tokens do not.",
             MONEY,
             summed(total(money(ALL), "currency")),
             none=NO_PRICE,
@@ -122,7 +125,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Energy for a million tokens",
-            "Energy of the chosen models' requests alone for a million output tokens, in the time shown.",
+            "Energy of the chosen models' requests alone for a million output tokens, in the time shown. "
+            "Worry if it climbs from week to week at the same load.",
             "watth",
             f"1e6 * {ratio(total(scoped(of_models(grown(ATTRIBUTED)))), TOKENS)} / {JOULES_PER_WATT_HOUR}",
             none=f"no tokens, or {NO_PUE}",
@@ -130,7 +134,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Carbon for a thousand requests",
-            "Grams of CO2e of the chosen models' requests alone for a thousand of them, in the time shown.",
+            "Grams of CO2e of the chosen models' requests alone for a thousand of them, in the time shown. "
+            "Worry if it climbs while the energy of a request does not: then it is the grid.",
             "massg",
             f"1000 * {ratio(summed(total(grams(OURS))), REQUESTS)}",
             none=NO_CARBON,
@@ -140,7 +145,8 @@ def _glance() -> list[Placed]:
         figure(
             "Price of a million tokens",
             "What a million output tokens cost in electricity, of the chosen models' requests alone, in the "
-            "time shown.",
+            "time shown. "
+            "Worry if it comes near what you charge.",
             MONEY,
             f"1e6 * ({summed(total(money(OURS), 'currency'))}) / on () group_left () ({TOKENS} > 0)",
             none=NO_PRICE,
@@ -158,7 +164,8 @@ def _over_time() -> list[Placed]:
         lines(
             "Power of the GPUs and of the building for them",
             "What the GPUs draw, and what the building adds by its PUE: cooling and distribution, as a "
-            "yearly mean. Without a PUE the second part is missing.",
+            "yearly mean. Without a PUE the second part is missing. "
+            "Worry if it does not fall when the load does.",
             "watt",
             [
                 Ask(total(ALL), "GPUs", DECODE),
@@ -170,7 +177,8 @@ def _over_time() -> list[Placed]:
         lines(
             "Carbon by the hour",
             "Grams of CO2e an hour: of the requests of each model, and of the chosen GPUs for nobody (idle, "
-            "overhead, unknown). The shape follows load and grid: move what can wait to where it is low.",
+            "overhead, unknown). The shape follows load and grid: move what can wait to where it is low. "
+            "Worry about grey as high as the rest.",
             "si:g/h",
             [
                 Ask(f"{hour} * {total(grams(OURS), 'served_model')}", "{{served_model}}"),
@@ -219,7 +227,8 @@ def _for_each() -> list[Placed]:
             "Energy for a million tokens, bare and full",
             "The requests' own energy for a million output tokens; and all that the chosen GPUs drew, idle "
             "and overhead too, shared among the tokens that came out. Choose all models for the second to "
-            "be fair. The gap is what better use of the GPUs would save.",
+            "be fair. The gap is what better use of the GPUs would save. "
+            "Worry if it is wide.",
             "watth",
             [
                 Ask(
@@ -232,17 +241,19 @@ def _for_each() -> list[Placed]:
             none=f"no tokens now, or {NO_PUE}",
         ),
         lines(
-            "Carbon for a thousand requests",
+            "Carbon for a thousand requests, by model",
             "Grams of CO2e of the requests alone for a thousand of them, by model. It moves with the grid, "
-            "with the length of requests and with the batch.",
+            "with the length of requests and with the batch. "
+            "Worry if one model climbs and the others do not.",
             "massg",
             [Ask(f"1000 * {ratio(total(grams(OURS), 'served_model'), requests)}", "{{served_model}}")],
             none=NO_CARBON,
         ),
         lines(
-            "Price of a million tokens",
+            "Price of a million tokens, by model",
             "Electricity for a million output tokens of each model, of its requests alone, in the "
-            "configured currency.",
+            "configured currency. "
+            "Worry if it climbs at the same load.",
             MONEY,
             [
                 Ask(
@@ -263,7 +274,8 @@ def _by_model() -> list[Placed]:
         grid(
             "Models",
             "What the requests of each model took in the time shown, the most energy first. Idle and "
-            "overhead are not shared among them.",
+            "overhead are not shared among them. "
+            "Worry about a model that is high up in energy and far down in requests.",
             "short",
             {name: "Model"},
             [
@@ -289,7 +301,7 @@ def _by_model() -> list[Placed]:
             ],
             sort="Energy",
             none=NO_ENGINE,
-            size=(14, 8),
+            size=(12, 8),
         ),
         lines(
             "Carbon intensity of the grid",
@@ -303,7 +315,8 @@ def _by_model() -> list[Placed]:
         figure(
             "Time with a known intensity",
             "How much of the time shown the grid's intensity was known, on average over the sidecars. Below "
-            "1 the grams above are short by the rest.",
+            "1 the grams above are short by the rest. "
+            "Worry then.",
             "percentunit",
             f"sum(count_over_time({sidecars(CARBON)}[$__range:$__interval])) / "
             f"sum(count_over_time({sidecars('joulescope_build_info')}[$__range:$__interval]))",
@@ -311,18 +324,19 @@ def _by_model() -> list[Placed]:
             thresholds=[(None, WARN), (0.99, "green")],
             decimals=0,
             over_range=True,
-            size=(4, 4),
+            size=(3, 8),
         ),
         figure(
             "PUE",
             "Energy of the building over that of its IT, as configured: the mean of the sidecars. It is a "
-            "yearly mean and knows nothing of this hour.",
+            "yearly mean and knows nothing of this hour. "
+            "Worry if it is not your building's.",
             "short",
             f"avg({sidecars(PUE)})",
             none=NO_PUE,
             colour=FAINT,
             decimals=2,
-            size=(4, 4),
+            size=(3, 8),
         ),
     ]
 

@@ -71,7 +71,8 @@ def _glance() -> list[Placed]:
         figure(
             "Output per joule",
             "Output tokens for a joule of the chosen models' requests: throughput per watt. More is better; "
-            "it grows with the batch.",
+            "it grows with the batch. "
+            "Worry if it falls at the same load.",
             TOKENS_PER_JOULE,
             ratio(tokens(), watts()),
             none="no tokens now",
@@ -156,7 +157,8 @@ def _waste() -> list[Placed]:
             "Work that came to nothing",
             "Watts whose work nobody got: requests that were aborted, drafted tokens that were wrong, "
             "tokens computed again. They are in the requests' joules or in overhead already: do not add "
-            "them.",
+            "them. "
+            "Worry about any that lasts all day.",
             "watt",
             [
                 Ask(of_engines(WASTED, f'reason="{reason}"'), reason, colour)
@@ -212,7 +214,8 @@ def _saved() -> list[Placed]:
         lines(
             "Prompt tokens from a cache",
             "Share of the prompt tokens that a cache had. The savings follow it; it falls when the cache is "
-            "too small or prompts no longer begin alike.",
+            "too small or prompts no longer begin alike. "
+            "Worry about a fall after a change of prompts or of the cache's size.",
             "percentunit",
             [
                 Ask(
@@ -250,14 +253,16 @@ def _throughput() -> list[Placed]:
         lines(
             "Output tokens per joule",
             "Throughput per watt of each model, of its requests alone. It rises with the batch until the "
-            "GPU is full; a fall at the same load is a regression.",
+            "GPU is full; a fall at the same load is a regression. "
+            "Worry about such a fall.",
             TOKENS_PER_JOULE,
             [Ask(ratio(tokens("served_model"), watts("served_model")), "{{served_model}}")],
             none="no tokens now",
         ),
         bars(
             "Engines that waste most",
-            "The ten engines with the most joules that came to nothing, in the time shown.",
+            "The ten engines with the most joules that came to nothing, in the time shown. "
+            "Worry if one stands far above the rest: its clients or its cache are ill.",
             "joule",
             [Ask(f"topk(10, {waste})", "{{engine}} @ {{instance}}")],
             none=NO_ENGINE,
@@ -265,17 +270,18 @@ def _throughput() -> list[Placed]:
         ),
         bars(
             "GPUs that idle most",
-            "The ten GPUs with the most watts drawn now while no request runs.",
+            "The ten GPUs with the most watts drawn now while no request runs. "
+            "Worry if the same ones stay on top.",
             "watt",
-            [Ask(f"topk(10, {numbered(idle)})", "{{instance}} GPU {{index}}")],
-            none=NO_GPU,
+            [Ask(f"topk(10, {numbered(idle)} > 0)", "{{instance}} GPU {{index}}")],
+            none="no GPU idles now",
             colour=IDLE,
         ),
     ]
 
 
 def _account() -> list[Placed]:
-    small = (4, 4)
+    small = (4, 5)
     compared = "joulescope_compared_{}_energy_joules_total"
     meters = ratio(rate(gpus(compared.format("driver"))), rate(gpus(compared.format("power"))))
     fraction = "process_cpu_seconds_total"
@@ -283,7 +289,8 @@ def _account() -> list[Placed]:
         figure(
             "Residual",
             "Measured joules minus all parts, the largest of any GPU. It is 0 to the microjoule; anything "
-            "else is a bug of joulescope: please report it.",
+            "else is a bug of joulescope: please report it. "
+            "Worry at once.",
             "joule",
             f"max(abs({gpus('joulescope_conservation_residual_joules')}))",
             none=NO_GPU,
@@ -293,7 +300,8 @@ def _account() -> list[Placed]:
         figure(
             "Sensors that answer",
             "Share of the GPUs whose sensor answers now. Below 1 the joules of some GPUs are missing "
-            "everywhere.",
+            "everywhere. "
+            "Worry then: the log of the sidecar says why.",
             "percentunit",
             f"avg({gpus('joulescope_sensor_up')})",
             none=NO_GPU,
@@ -351,7 +359,8 @@ def _account() -> list[Placed]:
         lines(
             "Do the two meters agree?",
             "Energy by the GPU's counter over its integrated power. Near 1 both are right; a few percent "
-            "off for long means that one is wrong, or that power is not what it seems on this part.",
+            "off for long means that one is wrong, or that power is not what it seems on this part. "
+            "Worry about a step.",
             "short",
             [Ask(numbered(f"({meters})"), "{{instance}} GPU {{index}}")],
             none="no GPU here has both meters",

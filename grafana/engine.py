@@ -76,7 +76,8 @@ def _glance() -> list[Placed]:
         figure(
             "Energy per output token",
             "Attributed joules over output tokens, now. It moves with batch size and prompt length; look at "
-            "the index beside it before you blame a change.",
+            "the index beside it before you blame a change. "
+            "Worry if both rise.",
             "joule",
             joules_per_token(),
             none=NO_TOKENS,
@@ -95,7 +96,8 @@ def _glance() -> list[Placed]:
         figure(
             "One more decode token",
             "Marginal joules of one more token in the batch as it runs now: what a further request would "
-            "add. Far below the mean above it, there is room in the batch; near it, the GPU is full.",
+            "add. Far below the mean above it, there is room in the batch; near it, the GPU is full. "
+            "Worry if it is near it all day: there is no room left.",
             "joule",
             f"max({of_models(engines('joulescope_marginal_energy_per_output_token_joules'))})",
             none="nothing is decoded now",
@@ -103,7 +105,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Power for requests",
-            "Watts that the chosen engines' requests cause, on all their GPUs.",
+            "Watts that the chosen engines' requests cause, on all their GPUs. "
+            "Worry if it stays high while tokens fall.",
             "watt",
             watts(),
             none=NO_ENGINE,
@@ -111,7 +114,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Output tokens",
-            "Tokens that come out, a second.",
+            "Tokens that come out, a second: the load at which the joules beside it are spent. Worry if it "
+            "falls while requests wait.",
             TOKENS_PER_SECOND,
             tokens(),
             none=NO_ENGINE,
@@ -119,7 +123,8 @@ def _glance() -> list[Placed]:
         figure(
             "KV cache in use",
             "Share of the KV-cache blocks in use, of the fullest engine. Above 90 % requests are soon "
-            "pushed out and computed again, which costs joules twice.",
+            "pushed out and computed again, which costs joules twice. "
+            "Worry then.",
             "percentunit",
             f"max({of_models(engines('joulescope_kv_cache_usage_ratio'))})",
             none="not connected",
@@ -242,7 +247,8 @@ def _power() -> list[Placed]:
         lines(
             "Tokens computed",
             "What the steps computed, a second, each token once: decode, prefill, computed again after a "
-            "preemption, and drafted tokens that were wrong. Amber and red are work for nothing.",
+            "preemption, and drafted tokens that were wrong. Amber and red are work for nothing. "
+            "Worry if they last.",
             TOKENS_PER_SECOND,
             [Ask(computed(kind), kind, colour) for kind, colour in kinds.items()],
             none=NO_ENGINE,
@@ -257,7 +263,8 @@ def _batch() -> list[Placed]:
         lines(
             "Running and waiting",
             "Requests in the running batch and in the queue, after the last step. A queue while the batch "
-            "is not full means that the KV cache is.",
+            "is not full means that the KV cache is. "
+            "Worry if waiting grows without end.",
             "short",
             [
                 Ask(mean("joulescope_requests_running"), "running", DECODE),
@@ -268,9 +275,10 @@ def _batch() -> list[Placed]:
             size=(6, 7),
         ),
         lines(
-            "Batch",
+            "Tokens in a step",
             "Tokens that the last step computed. A decode step has one for each running request; the peaks "
-            "are prompts. Larger batches cost less a token.",
+            "are prompts. Larger batches cost less a token. "
+            "Worry if it is small while requests wait.",
             "si:tok",
             [Ask(mean("joulescope_batch_tokens"), "tokens in the last step", ACCENT)],
             none="not connected",
@@ -279,7 +287,8 @@ def _batch() -> list[Placed]:
         lines(
             "Steps",
             "Scheduler iterations a second. It falls as steps grow longer; a fall at the same batch is a "
-            "slower GPU or a busy host.",
+            "slower GPU or a busy host. "
+            "Worry about such a fall.",
             PER_SECOND,
             [Ask(total(of_models(rate(engines("joulescope_steps_total")))), "steps", ACCENT)],
             none=NO_ENGINE,
@@ -296,7 +305,7 @@ def _batch() -> list[Placed]:
                     total(of_models(rate(engines("joulescope_preemptions_total")))),
                     "preemptions",
                     BAD,
-                    style={"unit": PER_SECOND, "custom.axisPlacement": "right", "max": None},
+                    style={"unit": PER_SECOND, "custom.axisPlacement": "right", "custom.axisSoftMax": 1},
                 ),
             ],
             none="not connected",
@@ -313,7 +322,8 @@ def _gpus() -> list[Placed]:
         lines(
             "GPU power and its limit",
             "Power at the last reading of each GPU, and the lowest limit among them. At the limit the clocks "
-            "fall, and more joules do not bring more tokens.",
+            "fall, and more joules do not bring more tokens. "
+            "Worry if a GPU stays there.",
             "watt",
             [
                 *by_gpu("joulescope_gpu_power_watts"),
@@ -340,7 +350,8 @@ def _gpus() -> list[Placed]:
         lines(
             "Held back",
             "GPUs whose clocks are held back, by the reason that the driver gives. Power cap is common at "
-            "full load; thermal, slowdown and power brake are for whoever looks after the machine.",
+            "full load; thermal, slowdown and power brake are for whoever looks after the machine. "
+            "Worry about those at once.",
             "short",
             [Ask(f"sum by (reason) ({of_gpus('joulescope_gpu_throttled')}) > 0", "{{reason}}")],
             none="none is held back, or the driver does not tell",
@@ -351,7 +362,8 @@ def _gpus() -> list[Placed]:
         lines(
             "SMs at work",
             "Share of the SMs that had work, by performance counters; without those the share of time in "
-            "which any kernel ran, which says less.",
+            "which any kernel ran, which says less. "
+            "Worry if they rest while requests wait: the host is the brake.",
             "percentunit",
             [
                 Ask(numbered(of_gpus("joulescope_gpu_sm_active_ratio")), f"SMs, {GPU_NAME}"),
@@ -364,7 +376,8 @@ def _gpus() -> list[Placed]:
         lines(
             "Memory bandwidth",
             "Share of the highest possible DRAM bandwidth. Decode of a small batch is bound by it: near 1 "
-            "while the SMs rest, a larger batch costs little more.",
+            "while the SMs rest, a larger batch costs little more. "
+            "Worry if it falls at the same batch.",
             "percentunit",
             by_gpu("joulescope_gpu_dram_active_ratio"),
             none=NO_GPM,
@@ -374,7 +387,8 @@ def _gpus() -> list[Placed]:
         lines(
             "Temperature",
             "Temperature of each GPU. A hotter GPU leaks more: the same work costs a few percent more "
-            "joules.",
+            "joules. "
+            "Worry above 85 °C: clocks fall soon.",
             "celsius",
             by_gpu("joulescope_gpu_temperature_celsius"),
             none=NO_GPM,

@@ -69,7 +69,8 @@ def _glance() -> list[Placed]:
         figure(
             "Serves requests",
             "Share of the measured joules that went into requests. Under a half, most of the bill is not for "
-            "users: fewer GPUs, or more load on each.",
+            "users: fewer GPUs, or more load on each. "
+            "Worry then.",
             "percentunit",
             share("joulescope_attributed_energy_joules_total"),
             none=NO_GPU,
@@ -91,7 +92,8 @@ def _glance() -> list[Placed]:
             "Energy per output token",
             "Joules of the chosen models' requests over the tokens they put out. It falls with larger "
             "batches and shorter prompts; whether the same work has become dearer is seen on the dashboard "
-            "Engine.",
+            "Engine. "
+            "Worry if it climbs while the load does not fall.",
             "joule",
             joules_per_token(),
             none="no tokens now",
@@ -99,7 +101,8 @@ def _glance() -> list[Placed]:
         figure(
             "Output tokens",
             "Tokens that came out of the chosen models, a second. Beside the power it says whether a change "
-            "of joules per token comes from the load.",
+            "of joules per token comes from the load. "
+            "Worry if it falls to nothing.",
             TOKENS_PER_SECOND,
             tokens(),
             none=NO_ENGINE,
@@ -140,7 +143,8 @@ def _balance() -> list[Placed]:
         ),
         bars(
             "Where the joules went",
-            "The same parts, summed over the time shown. They add up to the measured energy.",
+            "The same parts, summed over the time shown. They add up to the measured energy. "
+            "Worry if idle, overhead and unattributed together are more than a fifth.",
             "joule",
             [Ask(total(grown(gpus(*PARTS[name]))), name, PART_COLOURS[name]) for name in PARTS],
             none=NO_GPU,
@@ -155,7 +159,8 @@ def _models() -> list[Placed]:
         lines(
             "Power by model",
             "Watts of the requests of each model, of all its engines. It tells whom to ask first where "
-            "power is short. Idle and overhead belong to GPUs and are not in it.",
+            "power is short. Idle and overhead belong to GPUs and are not in it. "
+            "Worry if a model grows that nobody asked to grow.",
             "watt",
             [Ask(watts("served_model"), model)],
             none=NO_ENGINE,
@@ -164,14 +169,16 @@ def _models() -> list[Placed]:
         lines(
             "Energy per output token by model",
             "Joules of requests over output tokens, by model. A step up without a change of load is worth a "
-            "look at the dashboard Engine; a slow climb as the load falls is what smaller batches cost.",
+            "look at the dashboard Engine; a slow climb as the load falls is what smaller batches cost. "
+            "Worry about the step.",
             "joule",
             [Ask(joules_per_token("served_model"), model)],
             none="no tokens now",
         ),
         lines(
             "Output tokens by model",
-            "Tokens that came out, a second, by model: the load under which the joules beside it were spent.",
+            "Tokens that came out, a second, by model: the load under which the joules beside it were spent. "
+            "Worry if a model falls to nothing.",
             TOKENS_PER_SECOND,
             [Ask(tokens("served_model"), model)],
             none=NO_ENGINE,
@@ -252,8 +259,11 @@ def _table() -> Placed:
         ],
         sort="Power",
         none=NO_ENGINE,
-        key_style={"Engine": {"links": [engine_link()]}},
-        size=(24, 9),
+        key_style={
+            "Engine": {"links": [engine_link()], "custom.width": 240},
+            "Model": {"custom.width": 320},
+        },
+        size=(24, 8),
     )
 
 
@@ -267,7 +277,8 @@ def _places() -> list[Placed]:
         lines(
             "Power by cluster",
             "What the GPUs of each cluster draw, measured. The name is a label that your scrape "
-            "configuration gives; without one all is one cluster.",
+            "configuration gives; without one all is one cluster. "
+            "Worry if one nears what its feed can carry.",
             "watt",
             [Ask(cluster, "{{cluster}}")],
             none=NO_GPU,
@@ -278,8 +289,8 @@ def _places() -> list[Placed]:
             "The ten GPUs with the most watts drawn while no request ran on them. Worry if the same ones "
             "stay on top: they can be given to others, or switched off.",
             "watt",
-            [Ask(f"topk(10, {numbered(idle)})", "{{instance}} GPU {{index}}")],
-            none=NO_GPU,
+            [Ask(f"topk(10, {numbered(idle)} > 0)", "{{instance}} GPU {{index}}")],
+            none="no GPU idles now",
             colour=IDLE,
         ),
         lines(

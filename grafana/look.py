@@ -107,7 +107,7 @@ def figure(
     over_range: bool = False,
     legend: str = "",
     mappings: Sequence[Any] = (),
-    size: tuple[int, int] = (4, 4),
+    size: tuple[int, int] = (4, 5),
 ) -> Placed:
     """One number: as it is now, with its course behind it; ``over_range`` for one of all the time shown."""
     panel = _begin(stat.Panel(), title, why, unit, none)
@@ -116,6 +116,7 @@ def figure(
     mode = common_model.BigValueGraphMode.NONE if over_range else common_model.BigValueGraphMode.AREA
     panel.graph_mode(mode).color_mode(common_model.BigValueColorMode.VALUE)
     panel.justify_mode(common_model.BigValueJustifyMode.AUTO)
+    panel.text(common.VizTextDisplayOptions().value_size(32).title_size(14))
     panel.text_mode(
         common_model.BigValueTextMode.VALUE_AND_NAME if legend else common_model.BigValueTextMode.VALUE
     )
@@ -151,7 +152,8 @@ def lines(
     for number, ask in enumerate(asks):
         panel.with_target(_target(ask, number, instant=False))
         _override(panel, ask)
-    panel.line_width(1 if stacked else 1.5).fill_opacity(70 if stacked else 8)
+    # Without lines, a part that is nothing leaves no trace on top of the stack.
+    panel.line_width(0 if stacked else 1.5).fill_opacity(80 if stacked else 8)
     panel.show_points(common_model.VisibilityMode.NEVER).span_nulls(False).axis_border_show(False)
     panel.line_interpolation(
         common_model.LineInterpolation.STEP_AFTER if stairs else common_model.LineInterpolation.LINEAR
@@ -214,6 +216,7 @@ def bars(
     panel.min_viz_height(12).min_viz_width(8).max_viz_height(64)
     panel.name_placement(common_model.BarGaugeNamePlacement.LEFT)
     panel.sizing(common_model.BarGaugeSizing.AUTO)
+    panel.text(common.VizTextDisplayOptions().value_size(16).title_size(13))
     if thresholds is None:
         panel.color_scheme(_fixed(colour))
     else:

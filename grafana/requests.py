@@ -52,7 +52,8 @@ def _glance() -> list[Placed]:
         figure(
             "Half cost less than",
             "Median joules of the requests that finished in the time shown. Between the edges of two "
-            "buckets it is interpolated.",
+            "buckets it is interpolated. "
+            "Worry if it rises from day to day.",
             "joule",
             quantile(0.5, PER_REQUEST, "increase"),
             none=NO_REQUESTS,
@@ -62,7 +63,8 @@ def _glance() -> list[Placed]:
         figure(
             "One in a hundred costs more than",
             "99th percentile of the joules of a request, in the time shown. Far above the median, a few "
-            "requests carry much of the bill: look for long prompts below.",
+            "requests carry much of the bill: look for long prompts below. "
+            "Worry above ten times the median.",
             "joule",
             quantile(0.99, PER_REQUEST, "increase"),
             none=NO_REQUESTS,
@@ -72,7 +74,8 @@ def _glance() -> list[Placed]:
         figure(
             "Mean per request",
             "All joules of requests over the requests that finished, in the time shown: the figure to "
-            "reckon with.",
+            "reckon with. "
+            "Worry if it rises while the median does not.",
             "joule",
             ratio(total(of_models(grown(ATTRIBUTED))), ended),
             none=NO_REQUESTS,
@@ -81,7 +84,8 @@ def _glance() -> list[Placed]:
         figure(
             "Mean per output token",
             "All joules of requests over output tokens, in the time shown. Prompts are in it: a service "
-            "with long prompts and short answers has a high one.",
+            "with long prompts and short answers has a high one. "
+            "Worry if it rises while requests stay alike.",
             "joule",
             ratio(total(of_models(grown(ATTRIBUTED))), total(of_models(grown(GENERATED)))),
             none=NO_REQUESTS,
@@ -89,7 +93,8 @@ def _glance() -> list[Placed]:
         ),
         figure(
             "Requests finished",
-            "Requests that leave the engines, a second, for whatever reason.",
+            "Requests that leave the engines, a second, for whatever reason. "
+            "Worry if it falls while requests arrive.",
             PER_SECOND,
             finished(),
             none=NO_REQUESTS,
@@ -132,7 +137,8 @@ def _spread() -> list[Placed]:
         bars(
             "Requests by their joules",
             "How many requests cost up to so many joules and more than the line above, in the time shown. "
-            "Two humps are two kinds of request.",
+            "Two humps are two kinds of request. "
+            "Worry if a new one appears at the lower end.",
             "short",
             [Ask(buckets(PER_REQUEST, "increase"), "{{le}}")],
             none=NO_REQUESTS,
@@ -153,7 +159,8 @@ def _spread() -> list[Placed]:
         bars(
             "Requests by their joules per output token",
             "How many requests cost up to so many joules for each token they put out, in the time shown. "
-            "Those at the end have long prompts and few tokens of answer.",
+            "Those at the end have long prompts and few tokens of answer. "
+            "Worry if their part grows.",
             "short",
             [Ask(buckets(PER_TOKEN, "increase"), "{{le}}")],
             none=NO_REQUESTS,
@@ -185,7 +192,8 @@ def _kinds() -> list[Placed]:
         lines(
             "Tokens of a request",
             "Mean tokens of a request: computed of its prompt, found in a cache, put out. It says whether "
-            "requests became dearer because they became longer.",
+            "requests became dearer because they became longer. "
+            "Worry if they did not.",
             "si:tok",
             [
                 Ask(prompt("prefill"), "prompt, computed", PART_COLOURS["prefill"]),
@@ -206,7 +214,8 @@ def _kinds() -> list[Placed]:
         bars(
             "Dearest engines",
             "The ten engines with the most joules for a request, in the time shown. Single requests are in "
-            "no metric: their figures are in spans, in the request log and in joulescope top.",
+            "no metric: their figures are in spans, in the request log and in joulescope top. "
+            "Worry about one far above its like.",
             "joule",
             [
                 Ask(
@@ -243,7 +252,8 @@ def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Pl
         lines(
             f"Power by {one}",
             f"Watts of the requests of each {one}; together they are the power of all requests. What "
-            f"exceeds the limit of {many} is counted as other.",
+            f"exceeds the limit of {many} is counted as other. "
+            "Worry about one that grows alone.",
             "watt",
             [Ask(per(energy), legend)],
             none=none,
@@ -261,7 +271,8 @@ def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Pl
         ),
         grid(
             f"{many.capitalize()}",
-            f"Each {one} in the time shown, the dearest in all first.",
+            f"Each {one} in the time shown, the dearest in all first. Worry about one whose requests cost "
+            "far more than the others' for the same service.",
             "short",
             {label: one.capitalize()},
             [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from joulescope.attribution.efficiencies import Efficiencies
+from joulescope.attribution.labels import LabelRules
+from joulescope.attribution.policy import Policy
 from joulescope.clock import ManualClock, WallAnchor
 from joulescope.export.metrics import METRICS
 from joulescope.export.prometheus import family_of
@@ -38,6 +42,7 @@ SECONDS = 3600.0
 SCRAPE_SECONDS = 15.0
 _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 0.6
+_LEARN_SECONDS = 900.0
 _START_NS = 1_000_000_000_000
 _EURO_PER_KWH, _PUE = 0.21, 1.25
 _ADAPTERS = (("", 0.55), ("support-de", 0.25), ("legal-review", 0.12), ("sql-helper", 0.08))
@@ -62,7 +67,7 @@ class Site:
 
 
 def _wave(hour: float) -> float:
-    return 0.55 + 0.3 * math.sin(2 * math.pi * (hour - 0.2)) + 0.08 * math.sin(2 * math.pi * 4.3 * hour)
+    return 0.5 + 0.3 * math.sin(2 * math.pi * 3.4 * hour) + 0.1 * math.sin(2 * math.pi * 11.0 * hour)
 
 
 def _bursts(hour: float) -> float:
@@ -95,7 +100,7 @@ _SPECULATIVE = replace(
 )
 
 SITES = (
-    Site("fra-1", "node-a:5685", _dearer(WORLDS["calibrated"], 1.22, 0.62), 13.0, _wave, 11, adapters=True),
+    Site("fra-1", "node-a:5685", _dearer(WORLDS["calibrated"], 1.2, 0.66), 13.0, _wave, 11, adapters=True),
     Site("fra-1", "node-b:5685", WORLDS["tensor-parallel-2"], 4.0, _steady, 12),
     Site("ams-2", "node-c:5685", WORLDS["moe"], 5.0, _bursts, 13),
     Site("ams-2", "node-d:5685", _SPECULATIVE, 4.0, _quiet, 14, True, 420.0, 150.0),
@@ -122,7 +127,15 @@ class Told:
         self._clock = ManualClock(_START_NS)
         self._sensor = SimulatedSensor(self.fleet, self._clock)
         self._beside = Beside(site)
-        self.pipeline = Pipeline(scope=Scope(all_gpus=True), wall=WallAnchor(_START_NS, wall_ns))
+        anchor = WallAnchor(_START_NS, wall_ns)
+        learns = Efficiencies(
+            learn_seconds=_LEARN_SECONDS, wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9
+        )
+        # The simulation's request ids begin with the kind of service: here each service is a tenant.
+        labels = LabelRules(tenant_from="request_id", tenant_pattern=re.compile(r"(?P<tenant>[a-z]+)-"))
+        self.pipeline = Pipeline(
+            Policy(labels=labels), Scope(all_gpus=True), wall=anchor, efficiencies=learns
+        )
 
     def _arrivals(self) -> Iterator[PlannedRequest]:
         luck = random.Random(self._site.seed)
@@ -214,7 +227,7 @@ class Beside:
         toward = 34.0 + 40.0 * busy
         celsius += (toward - celsius) * (1 - math.exp(-(now_ns - then_ns) / 60e9))
         self._warm[reading.gpu] = (celsius, now_ns)
-        capped = busy > 0.97
+        capped = busy > 0.9
         status = GpuStatus(
             gpu=reading.gpu,
             time_ns=now_ns,
@@ -237,7 +250,7 @@ class Beside:
         self._joules["package-0"] += seconds * (62.0 + 48.0 * work + 6.0 * self._luck.random())
         self._joules["dram-0"] += seconds * (9.0 + 4.0 * work)
         busy = seconds * (0.9 + 5.0 * work)
-        for at, more in enumerate((busy, seconds * 64, seconds * 4.4 * work)):
+        for at, more in enumerate((busy, seconds * 128, seconds * 4.4 * work)):
             self._cpu[at] += more
         times = CpuTimes(self._cpu[0], self._cpu[1], {engine: self._cpu[2]} if engine else {})
         return HostReading(now_ns, dict(self._joules), times)

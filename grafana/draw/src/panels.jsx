@@ -137,7 +137,7 @@ function Grid({ panel, frames, width, height }) {
       data={frame}
       width={width}
       height={height}
-      initialSortBy={panel.options.sortBy}
+      sortBy={panel.options.sortBy}
       cellHeight={panel.options.cellHeight}
       structureRev={1}
       timeZone="utc"
