@@ -133,7 +133,7 @@ def _glance() -> list[Placed]:
             over_range=True,
         ),
         figure(
-            "Carbon for a thousand requests",
+            "Carbon of 1000 requests",
             "Grams of CO2e of the chosen models' requests alone for a thousand of them, in the time shown. "
             "Worry if it climbs while the energy of a request does not: then it is the grid.",
             "massg",
@@ -197,7 +197,7 @@ def _over_time() -> list[Placed]:
                     f"{hour} * {total(money(OURS), 'served_model', 'currency')}",
                     "{{served_model}}, {{currency}}",
                 ),
-                Ask(f"{hour} * {_for_nobody(money, 'currency')}", "for nobody, {{currency}}"),
+                Ask(f"{hour} * {_for_nobody(money, 'currency')}", "for nobody, {{currency}}", IDLE),
             ],
             none=NO_PRICE,
             stacked=True,
@@ -241,7 +241,7 @@ def _for_each() -> list[Placed]:
             none=f"no tokens now, or {NO_PUE}",
         ),
         lines(
-            "Carbon for a thousand requests, by model",
+            "Carbon of 1000 requests, by model",
             "Grams of CO2e of the requests alone for a thousand of them, by model. It moves with the grid, "
             "with the length of requests and with the batch. "
             "Worry if one model climbs and the others do not.",
@@ -282,21 +282,19 @@ def _by_model() -> list[Placed]:
                 Column(
                     "Energy",
                     f"{total(scoped(of_models(grown(ATTRIBUTED))), name)} / {JOULES_PER_WATT_HOUR}",
-                    {"unit": "watth", "custom.width": 110},
+                    {"unit": "watth", "custom.width": 95},
                 ),
-                Column("CO2e", summed(total(grams(OURS), name)), {"unit": "massg", "custom.width": 100}),
+                Column("CO2e", summed(total(grams(OURS), name)), {"unit": "massg", "custom.width": 85}),
                 Column(
                     "Price",
                     f"sum by ({name}) ({summed(total(money(OURS), name, 'currency'))})",
-                    {"unit": MONEY, "decimals": 2, "custom.width": 90},
+                    {"unit": MONEY, "decimals": 2, "custom.width": 75},
                 ),
-                Column(
-                    "Requests", total(of_models(grown(FINISHED)), name), {"decimals": 0, "custom.width": 100}
-                ),
+                Column("Requests", total(of_models(grown(FINISHED)), name), {"custom.width": 95}),
                 Column(
                     "Output tokens",
                     total(of_models(grown(GENERATED)), name),
-                    {"decimals": 0, "custom.width": 120},
+                    {"custom.width": 115},
                 ),
             ],
             sort="Energy",
@@ -313,7 +311,7 @@ def _by_model() -> list[Placed]:
             size=(6, 8),
         ),
         figure(
-            "Time with a known intensity",
+            "Intensity known",
             "How much of the time shown the grid's intensity was known, on average over the sidecars. Below "
             "1 the grams above are short by the rest. "
             "Worry then.",
@@ -334,6 +332,8 @@ def _by_model() -> list[Placed]:
             "short",
             f"avg({sidecars(PUE)})",
             none=NO_PUE,
+            over_range=True,
+            legend="as configured",
             colour=FAINT,
             decimals=2,
             size=(3, 8),

@@ -266,6 +266,7 @@ def _throughput() -> list[Placed]:
             "joule",
             [Ask(f"topk(10, {waste})", "{{engine}} @ {{instance}}")],
             none=NO_ENGINE,
+            long_names=True,
             colour=OVERHEAD,
         ),
         bars(
@@ -275,6 +276,7 @@ def _throughput() -> list[Placed]:
             "watt",
             [Ask(f"topk(10, {numbered(idle)} > 0)", "{{instance}} GPU {{index}}")],
             none="no GPU idles now",
+            long_names=True,
             colour=IDLE,
         ),
     ]
@@ -317,7 +319,6 @@ def _account() -> list[Placed]:
             f"max({sidecars('joulescope_attribution_lag_seconds')})",
             none="no sidecar answers",
             thresholds=[(None, GOOD), (5, WARN), (10, BAD)],
-            decimals=1,
             size=small,
         ),
         figure(
@@ -365,7 +366,8 @@ def _account() -> list[Placed]:
             [Ask(numbered(f"({meters})"), "{{instance}} GPU {{index}}")],
             none="no GPU here has both meters",
             bounds=(None, None),
-            decimals=3,
+            at_least=(0.95, 1.05),
+            decimals=2,
             size=(12, 7),
         ),
         lines(
@@ -386,6 +388,7 @@ def _account() -> list[Placed]:
                 Ask(of_engines("joulescope_record_gaps_total"), "gaps in records", UNATTRIBUTED),
             ],
             none="no sidecar answers",
+            at_least=(0, 1),
             size=(12, 7),
         ),
     ]

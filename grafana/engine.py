@@ -166,7 +166,7 @@ def _per_token() -> list[Placed]:
             size=(12, 9),
         ),
         lines(
-            "Index against baseline",
+            "Index by engine",
             "Actual over expected joules of the same work, by engine. 1 is as usual. The dashed lines are a "
             "tenth and a fifth more; the regression alert speaks when it stays above. Worry about steps "
             "that stay.",

@@ -291,6 +291,7 @@ def _places() -> list[Placed]:
             "watt",
             [Ask(f"topk(10, {numbered(idle)} > 0)", "{{instance}} GPU {{index}}")],
             none="no GPU idles now",
+            long_names=True,
             colour=IDLE,
         ),
         lines(

@@ -6,6 +6,7 @@ that each panel could be looked at: ``grafana/draw`` does it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,7 +91,12 @@ def _override(panel: Panel, ask: Ask) -> None:
     if ask.colour:
         colour = {"mode": "fixed", "fixedColor": ask.colour}
         properties.insert(0, model.DynamicConfigValue(id_val="color", value=colour))
-    if properties:
+    if not properties:
+        return
+    fixed, varies, _ = ask.legend.partition("{{")
+    if varies:  # what comes after differs from series to series
+        panel.override_by_regexp(f"/^{re.escape(fixed)}/", properties)
+    else:
         panel.override_by_name(ask.legend, properties)
 
 
@@ -111,15 +117,15 @@ def figure(
 ) -> Placed:
     """One number: as it is now, with its course behind it; ``over_range`` for one of all the time shown."""
     panel = _begin(stat.Panel(), title, why, unit, none)
-    panel.with_target(_target(Ask(expression, legend), 0, instant=over_range))
+    # With a name above it the number stands clear of its course, and the name says of when it is.
+    name = legend or ("in the time shown" if over_range else "now")
+    panel.with_target(_target(Ask(expression, name), 0, instant=over_range))
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
     mode = common_model.BigValueGraphMode.NONE if over_range else common_model.BigValueGraphMode.AREA
     panel.graph_mode(mode).color_mode(common_model.BigValueColorMode.VALUE)
     panel.justify_mode(common_model.BigValueJustifyMode.AUTO)
-    panel.text(common.VizTextDisplayOptions().value_size(32).title_size(14))
-    panel.text_mode(
-        common_model.BigValueTextMode.VALUE_AND_NAME if legend else common_model.BigValueTextMode.VALUE
-    )
+    panel.text_mode(common_model.BigValueTextMode.VALUE_AND_NAME)
+    panel.text(common.VizTextDisplayOptions().value_size(34).title_size(12))
     if thresholds is None:
         panel.color_scheme(_fixed(colour))
     else:
@@ -142,18 +148,21 @@ def lines(
     stacked: bool = False,
     table_legend: bool = False,
     bounds: tuple[float | None, float | None] = (0, None),
+    at_least: tuple[float, float] | None = None,
     thresholds: Steps | None = None,
     decimals: int | None = None,
     stairs: bool = False,
     size: tuple[int, int] = (8, 8),
 ) -> Placed:
-    """Courses over time; ``stacked`` only for what is disjoint."""
+    """Courses over time; ``stacked`` only for what is disjoint. The axis spans ``at_least`` so much."""
     panel = _begin(timeseries.Panel(), title, why, unit, none)
     for number, ask in enumerate(asks):
         panel.with_target(_target(ask, number, instant=False))
         _override(panel, ask)
     # Without lines, a part that is nothing leaves no trace on top of the stack.
-    panel.line_width(0 if stacked else 1.5).fill_opacity(80 if stacked else 8)
+    panel.line_width(0 if stacked else 1.5).fill_opacity(
+        80 if stacked else 8 if len(asks) == 1 and "{{" not in asks[0].legend else 0
+    )
     panel.show_points(common_model.VisibilityMode.NEVER).span_nulls(False).axis_border_show(False)
     panel.line_interpolation(
         common_model.LineInterpolation.STEP_AFTER if stairs else common_model.LineInterpolation.LINEAR
@@ -166,6 +175,8 @@ def lines(
         panel.min(least)
     if most is not None:
         panel.max(most)
+    if at_least is not None:
+        panel.axis_soft_min(at_least[0]).axis_soft_max(at_least[1])
     if thresholds is not None:
         panel.thresholds(steps(thresholds))
         dashed = common_model.GraphThresholdsStyleMode.DASHED
@@ -201,6 +212,7 @@ def bars(
     colour: str = ACCENT,
     decimals: int | None = None,
     buckets: bool = False,
+    long_names: bool = False,
     size: tuple[int, int] = (8, 8),
 ) -> Placed:
     """Numbers side by side, each with a bar; ``buckets`` makes a histogram of cumulative buckets."""
@@ -210,13 +222,17 @@ def bars(
         panel.with_target(_target(ask, number, instant=True, form=form))
         _override(panel, ask)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
-    panel.orientation(common_model.VizOrientation.HORIZONTAL)
+    upright = common_model.VizOrientation.VERTICAL
+    panel.orientation(upright if buckets else common_model.VizOrientation.HORIZONTAL)
     panel.display_mode(common_model.BarGaugeDisplayMode.GRADIENT).min(0).show_unfilled(True)
     panel.value_mode(common_model.BarGaugeValueMode.TEXT)
     panel.min_viz_height(12).min_viz_width(8).max_viz_height(64)
-    panel.name_placement(common_model.BarGaugeNamePlacement.LEFT)
+    place = common_model.BarGaugeNamePlacement
+    panel.name_placement(place.AUTO if buckets else place.TOP if long_names else place.LEFT)
     panel.sizing(common_model.BarGaugeSizing.AUTO)
-    panel.text(common.VizTextDisplayOptions().value_size(16).title_size(13))
+    panel.text(
+        common.VizTextDisplayOptions().value_size(12 if buckets else 16).title_size(11 if buckets else 13)
+    )
     if thresholds is None:
         panel.color_scheme(_fixed(colour))
     else:

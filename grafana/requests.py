@@ -50,7 +50,7 @@ def _glance() -> list[Placed]:
     ended = total(of_models(grown(engines(FINISHED))))
     return [
         figure(
-            "Half cost less than",
+            "Half cost less",
             "Median joules of the requests that finished in the time shown. Between the edges of two "
             "buckets it is interpolated. "
             "Worry if it rises from day to day.",
@@ -61,7 +61,7 @@ def _glance() -> list[Placed]:
             colour=DECODE,
         ),
         figure(
-            "One in a hundred costs more than",
+            "One in 100 costs more",
             "99th percentile of the joules of a request, in the time shown. Far above the median, a few "
             "requests carry much of the bill: look for long prompts below. "
             "Worry above ten times the median.",
@@ -132,7 +132,7 @@ def _spread() -> list[Placed]:
             "joule",
             _quantiles(PER_REQUEST),
             none=NO_REQUESTS,
-            size=(14, 8),
+            size=(12, 8),
         ),
         bars(
             "Requests by their joules",
@@ -145,7 +145,7 @@ def _spread() -> list[Placed]:
             decimals=0,
             buckets=True,
             colour=DECODE,
-            size=(10, 8),
+            size=(12, 8),
         ),
         lines(
             "Joules per output token",
@@ -154,7 +154,7 @@ def _spread() -> list[Placed]:
             "joule",
             _quantiles(PER_TOKEN),
             none=NO_REQUESTS,
-            size=(14, 8),
+            size=(12, 8),
         ),
         bars(
             "Requests by their joules per output token",
@@ -167,7 +167,7 @@ def _spread() -> list[Placed]:
             decimals=0,
             buckets=True,
             colour=DECODE,
-            size=(10, 8),
+            size=(12, 8),
         ),
     ]
 
@@ -229,6 +229,7 @@ def _kinds() -> list[Placed]:
                 )
             ],
             none=NO_REQUESTS,
+            long_names=True,
         ),
     ]
 
