@@ -102,7 +102,7 @@ def _values(board: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _has_answer(prometheus: Prometheus, expression: str, target: dict[str, Any], tries: int) -> bool:
-    """Whether there are numbers. On a starved machine one scrape may be late, and its series are stale then."""
+    """Whether there are numbers. On a starved machine a scrape may be late, and series are stale then."""
     for _ in range(tries):
         if _answers(prometheus, expression, target, time.time()):
             return True
