@@ -84,7 +84,9 @@ def summed(per_second: str) -> str:
 OURS = of_models(rate(ATTRIBUTED))
 ALL = rate(MEASURED)
 REQUESTS = total(of_models(grown(FINISHED)))
-TOKENS = total(of_models(grown(GENERATED)))
+TOKENS = total(of_models(grown(GENERATED), tokens_only=True))
+TOKEN_JOULES = total(scoped(of_models(grown(ATTRIBUTED), tokens_only=True)))
+TOKEN_WATTS = of_models(rate(ATTRIBUTED), tokens_only=True)
 
 
 def _glance() -> list[Placed]:
@@ -128,7 +130,7 @@ def _glance() -> list[Placed]:
             "Energy of the chosen models' requests alone for a million output tokens, in the time shown. "
             "Worry if it climbs from week to week at the same load.",
             "watth",
-            f"1e6 * {ratio(total(scoped(of_models(grown(ATTRIBUTED)))), TOKENS)} / {JOULES_PER_WATT_HOUR}",
+            f"1e6 * {ratio(TOKEN_JOULES, TOKENS)} / {JOULES_PER_WATT_HOUR}",
             none=f"no tokens, or {NO_PUE}",
             over_range=True,
         ),
@@ -148,7 +150,7 @@ def _glance() -> list[Placed]:
             "time shown. "
             "Worry if it comes near what you charge.",
             MONEY,
-            f"1e6 * ({summed(total(money(OURS), 'currency'))}) / on () group_left () ({TOKENS} > 0)",
+            f"1e6 * ({summed(total(money(TOKEN_WATTS), 'currency'))}) / on () group_left () ({TOKENS} > 0)",
             none=NO_PRICE,
             legend="{{currency}}",
             decimals=3,
@@ -217,11 +219,11 @@ def _for_nobody(of: object, *by: str) -> str:
 
 
 def _for_each() -> list[Placed]:
-    tokens = total(of_models(rate(GENERATED)))
+    tokens = total(of_models(rate(GENERATED), tokens_only=True))
     requests = total(of_models(rate(FINISHED)), "served_model")
     by_model = total(of_models(rate(GENERATED)), "served_model")
     all_joules = total(scoped(ALL))
-    ours = total(scoped(OURS))
+    ours = total(scoped(TOKEN_WATTS))
     return [
         lines(
             "Energy for a million tokens, bare and full",

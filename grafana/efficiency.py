@@ -74,7 +74,7 @@ def _glance() -> list[Placed]:
             "it grows with the batch. "
             "Worry if it falls at the same load.",
             TOKENS_PER_JOULE,
-            ratio(tokens(), watts()),
+            ratio(tokens(tokens_only=True), watts(tokens_only=True)),
             none="no tokens now",
             colour=DECODE,
         ),

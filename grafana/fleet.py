@@ -95,7 +95,7 @@ def _glance() -> list[Placed]:
             "Engine. "
             "Worry if it climbs while the load does not fall.",
             "joule",
-            joules_per_token(),
+            joules_per_token(tokens_only=True),
             none="no tokens now",
         ),
         figure(
@@ -104,7 +104,7 @@ def _glance() -> list[Placed]:
             "of joules per token comes from the load. "
             "Worry if it falls to nothing.",
             TOKENS_PER_SECOND,
-            tokens(),
+            tokens(tokens_only=True),
             none=NO_ENGINE,
         ),
         figure(

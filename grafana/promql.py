@@ -33,18 +33,23 @@ def _select(metric: str, matchers: str, more: str) -> str:
     return f"{metric}{{{matchers}{', ' if more else ''}{more}}}"
 
 
-MODELS = (
-    f"group by ({TARGET}, engine, served_model) ("
-    + _select("joulescope_engine_info", f'{SIDECARS}, engine=~"$engine"', 'served_model=~"$model"')
-    + ")"
-)
-"""1 for each chosen engine of a chosen model, with the model's name. Grouped, so that an engine that comes
-back with another version of vLLM is still one."""
+def _models(more: str = "") -> str:
+    """1 for each chosen engine of a chosen model, with the model's name.
+
+    Grouped, so that an engine that comes back with another version of vLLM is still one.
+    """
+    info = engines("joulescope_engine_info", f'served_model=~"$model"{more}')
+    return f"group by ({TARGET}, engine, served_model) ({info})"
 
 
-def of_models(vector: str) -> str:
+MODELS, TOKEN_MODELS = _models(), _models(', unit=~"token|"')
+"""All of them, and those that put out tokens: joules per image may not be summed up with joules per token."""
+
+
+def of_models(vector: str, *, tokens_only: bool = False) -> str:
     """Those of the series by engine whose model is chosen, each with ``served_model``."""
-    return f"{vector} * on ({TARGET}, engine) group_left (served_model) {MODELS}"
+    models = TOKEN_MODELS if tokens_only else MODELS
+    return f"{vector} * on ({TARGET}, engine) group_left (served_model) {models}"
 
 
 def of_their_gpus(vector: str) -> str:
@@ -95,19 +100,19 @@ ATTRIBUTED = engines("joulescope_attributed_energy_joules_total")
 GENERATED = engines("joulescope_generated_tokens_total")
 
 
-def watts(*by: str) -> str:
+def watts(*by: str, tokens_only: bool = False) -> str:
     """Watts of the requests of the chosen models."""
-    return total(of_models(rate(ATTRIBUTED)), *by)
+    return total(of_models(rate(ATTRIBUTED), tokens_only=tokens_only), *by)
 
 
-def tokens(*by: str) -> str:
+def tokens(*by: str, tokens_only: bool = False) -> str:
     """Output tokens per second of the chosen models."""
-    return total(of_models(rate(GENERATED)), *by)
+    return total(of_models(rate(GENERATED), tokens_only=tokens_only), *by)
 
 
-def joules_per_token(*by: str) -> str:
+def joules_per_token(*by: str, tokens_only: bool = False) -> str:
     """Attributed joules per output token, now."""
-    return ratio(watts(*by), tokens(*by))
+    return ratio(watts(*by, tokens_only=tokens_only), tokens(*by, tokens_only=tokens_only))
 
 
 def index(*by: str) -> str:

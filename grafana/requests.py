@@ -87,7 +87,10 @@ def _glance() -> list[Placed]:
             "with long prompts and short answers has a high one. "
             "Worry if it rises while requests stay alike.",
             "joule",
-            ratio(total(of_models(grown(ATTRIBUTED))), total(of_models(grown(GENERATED)))),
+            ratio(
+                total(of_models(grown(ATTRIBUTED), tokens_only=True)),
+                total(of_models(grown(GENERATED), tokens_only=True)),
+            ),
             none=NO_REQUESTS,
             over_range=True,
         ),

@@ -37,6 +37,7 @@ def _load(path: Path) -> Json:
     return found
 
 
+KNOWN = known_metrics()
 LOADED = [_load(path) for path in FILES]
 PANELS = [
     pytest.param(board, panel, id=f"{board['uid']}-{panel['title']}")
@@ -157,10 +158,9 @@ def test_a_panel_asks_the_chosen_data_source(board: Json, panel: Json) -> None:
 @pytest.mark.parametrize(("board", "panel"), PANELS)
 def test_expressions_hold_against_the_table(board: Json, panel: Json) -> None:
     """Each parses, names metrics and labels that there are, and never reads a counter without its rate."""
-    known = known_metrics()
     for expression in _expressions(panel):
         for scope in _scopes(board):
-            assert check_expression(plain(_with_scope(expression, scope)), known) == []
+            assert check_expression(plain(_with_scope(expression, scope)), KNOWN) == []
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS)
@@ -205,13 +205,12 @@ def test_variables_are_there_and_are_used(board: Json) -> None:
 @pytest.mark.parametrize("board", LOADED, ids=lambda board: board["uid"])
 def test_variables_ask_for_labels_that_there_are(board: Json) -> None:
     """Each query of a variable is of a known metric, and of a label that it has."""
-    known = known_metrics()
     for variable in board["templating"]["list"]:
         if variable["type"] != "query":
             continue
         found = re.fullmatch(r"label_values\((\w+)(\{.*\})?, (\w+)\)", variable["query"])
         assert found is not None
-        assert check_expression(plain(f"count by ({found[3]}) ({found[1]}{found[2] or ''})"), known) == []
+        assert check_expression(plain(f"count by ({found[3]}) ({found[1]}{found[2] or ''})"), KNOWN) == []
 
 
 def test_links_lead_to_dashboards_that_there_are() -> None:
@@ -252,7 +251,7 @@ def test_alerts_are_on_the_time_axis() -> None:
     for board in LOADED:
         on, off = board["annotations"]["list"]
         assert (on["enable"], off["enable"]) == (True, False)
-        assert check_expression(plain(on["expr"]), known_metrics()) == []
+        assert check_expression(plain(on["expr"]), KNOWN) == []
         pattern = re.search(r'alertname=~"([^"]+)"', on["expr"])
         assert pattern is not None
         assert any(re.fullmatch(pattern[1], name) for name in names)

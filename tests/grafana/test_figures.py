@@ -1,7 +1,8 @@
 """The dashboards' figures are right where names collide: many sidecars that call everything alike.
 
 Twenty-five nodes in each of two clusters have the same targets, engine names and GPU indices; only the
-cluster and the GPUs' UUIDs differ. One GPU is shared by two engines.
+cluster and the GPUs' UUIDs differ. One GPU is shared by two engines, of which
+one makes images.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _series() -> dict[str, str]:
         at: dict[str, str], name: str, model: str, gpu: str, watts: dict[str, float], tokens: float
     ) -> None:
         here = {**at, "engine": name}
-        add("joulescope_engine_info", "1x60", **here, served_model=model, vllm_version="1")
+        unit = "token" if name == ENGINE else "image"
+        add("joulescope_engine_info", "1x60", **here, served_model=model, unit=unit)
         add("joulescope_engine_gpu_info", "1x60", **here, gpu=gpu)
         add("joulescope_generated_tokens_total", _rising(tokens), **here)
         for phase, value in watts.items():
@@ -113,6 +115,9 @@ ATTRIBUTED = SIDECARS * (WATTS["decode"] + WATTS["prefill"])
                 ('{served_model="n"}', SECOND_WATTS / SECOND_TOKENS),
             ],
         ),
+        # Images are no tokens: they have a line of their own, and no part in the figure over all models.
+        (("fleet", "Energy per output token"), {}, [("", ATTRIBUTED / (SIDECARS * TOKENS))]),
+        (("fleet", "Output tokens"), {}, [("", SIDECARS * TOKENS)]),
         # The shared GPU's idle watts are there once, though two engines run on it.
         (("engine", "Power by phase", "C"), {}, [("", SIDECARS * WATTS["idle"])]),
         (("engine", "Power by phase", "C"), {"engine": SECOND}, [("", WATTS["idle"])]),
