@@ -308,7 +308,7 @@ def _by_model() -> list[Placed]:
             "Grams of CO2e for a kWh, as the sidecars are told. Worry about gaps: where it is too old it is "
             "left out, and the sums above are short by that time.",
             "si:g/kWh",
-            [Ask(f"avg by (cluster) ({sidecars(CARBON)}) * 3.6e6", "intensity {{cluster}}", OVERHEAD)],
+            [Ask(f"avg by (cluster) ({sidecars(CARBON)}) * 3.6e6", "intensity {{cluster}}")],
             none=NO_CARBON,
             size=(6, 8),
         ),

@@ -33,6 +33,7 @@ from grafana.promql import (
     of_models,
     of_their_gpus,
     rate,
+    ratio,
     tokens,
     total,
     watts,
@@ -67,6 +68,8 @@ def mean(metric: str) -> str:
     return total(of_models(engines(metric)))
 
 
+COMPUTED = total(of_models(rate(engines("joulescope_computed_tokens_total"))))
+STEPS = total(of_models(rate(engines("joulescope_steps_total"))))
 EXPECTED = f"({joules_per_token()}) / ({index()})"
 ERROR = f"max({of_models(engines('joulescope_baseline_error_ratio'))})"
 
@@ -140,24 +143,30 @@ def _per_token() -> list[Placed]:
         "custom.fillOpacity": 0,
         "custom.hideFrom": {"legend": True, "tooltip": False, "viz": False},
     }
-    band = {**edge, "custom.fillBelowTo": "expected, low", "custom.fillOpacity": 25}
     dashes = {"custom.lineStyle": {"fill": "dash", "dash": [6, 4]}, "custom.fillOpacity": 0}
+
+    def band(around: str, high: str, low: str) -> list[Ask]:
+        """Two standard errors of the baseline either way, filled between."""
+        filled = {**edge, "custom.fillBelowTo": low, "custom.fillOpacity": 40}
+        return [
+            Ask(f"{around} * (1 + 2 * {ERROR})", high, FAINT, style=filled),
+            Ask(f"{around} * (1 - 2 * {ERROR})", low, FAINT, style=edge),
+        ]
+
     return [
         lines(
             "Energy per output token, and what the same work should cost",
-            "The line is what a token costs; the band is what the same work should cost by the baseline, two "
-            "standard errors either way. Mix and load move both. Worry if the line leaves the band and stays "
-            "outside. Without a band there is no baseline yet.",
+            "The line is what a token costs; the dashes are what the same work should cost by the baseline, "
+            "in a band of two standard errors either way. Mix and load move both. Worry if the line leaves "
+            "the band and stays outside. Without a band there is no baseline yet.",
             "joule",
             [
-                Ask(f"{EXPECTED} * (1 + 2 * {ERROR})", "expected, high", FAINT, style=band),
-                Ask(f"{EXPECTED} * (1 - 2 * {ERROR})", "expected, low", FAINT, style=edge),
+                *band(EXPECTED, "expected, high", "expected, low"),
                 Ask(EXPECTED, "expected", FAINT, style=dashes),
                 Ask(
                     joules_per_token(),
                     "actual",
                     ACCENT,
-                    exemplars=False,
                     style={"custom.lineWidth": 2, "custom.fillOpacity": 0},
                 ),
             ],
@@ -167,51 +176,74 @@ def _per_token() -> list[Placed]:
         ),
         lines(
             "Index by engine",
-            "Actual over expected joules of the same work, by engine. 1 is as usual. The dashed lines are a "
-            "tenth and a fifth more; the regression alert speaks when it stays above. Worry about steps "
-            "that stay.",
+            "Actual over expected joules of the same work, by engine, and the band in which a difference "
+            "may be chance. 1 is as usual. The dashed lines are a tenth and a fifth more. Worry about a "
+            "step that stays: then the regression alert speaks.",
             "short",
-            [Ask(index("instance", "engine"), "{{engine}} @ {{instance}}")],
+            [
+                *band(f"max({index('instance', 'engine')}) ^ 0", "as usual, high", "as usual, low"),
+                Ask(index("instance", "engine"), "{{engine}} @ {{instance}}", style={"custom.lineWidth": 2}),
+            ],
             none=NO_BASELINE,
             bounds=(None, None),
+            at_least=(0.9, 1.2),
             thresholds=INDEX_STEPS,
             decimals=2,
-            size=(7, 9),
+            size=(12, 9),
         ),
-        grid(
-            "Baseline",
-            "Against what the index compares, and how much of the learning is done. It compares at 100 %. "
-            "Worry if it is older than the model that is served: pin a new one.",
-            "short",
-            {"engine": "Engine", "source": "Source"},
-            [
-                Column(
-                    "Learned",
-                    f"max by (engine) ({of_models(engines('joulescope_baseline_learned_ratio'))})",
-                    {"unit": "percentunit", "decimals": 0, "custom.width": 75},
-                ),
-                Column(
-                    "Error",
-                    f"max by (engine) ({of_models(engines('joulescope_baseline_error_ratio'))})",
-                    {"unit": "percentunit", "decimals": 1, "custom.width": 65},
-                ),
-                Column(
-                    "Age",
-                    "max by (engine) (time() - "
-                    f"{of_models(engines('joulescope_baseline_created_timestamp_seconds'))})",
-                    {"unit": "s", "decimals": 0, "custom.width": 80},
-                ),
-                Column(
-                    "",
-                    f"max by (engine, source) ({of_models(engines('joulescope_baseline_info'))})",
-                    {"custom.hidden": True},
-                ),
-            ],
-            sort="Learned",
-            none=NO_BASELINE,
-            size=(5, 9),
-        ),
+        _baselines(),
     ]
+
+
+def _baselines() -> Placed:
+    def by(metric: str, *labels: str) -> str:
+        names = ", ".join(("instance", "engine", *labels))
+        return f"max by ({names}) ({of_models(engines(metric))})"
+
+    created = "joulescope_baseline_created_timestamp_seconds"
+    return grid(
+        "Baselines",
+        "What each engine is compared with, and how much of the learning is done: it is compared at 100 %. "
+        "Worry if a baseline is older than the model or the version that is served: pin a new one.",
+        "short",
+        {
+            "engine": "Engine",
+            "instance": "Sidecar",
+            "baseline": "Baseline",
+            "source": "Source",
+            "created_version": "Made with",
+        },
+        [
+            Column(
+                "Learned",
+                by("joulescope_baseline_learned_ratio"),
+                {"unit": "percentunit", "decimals": 0, "custom.width": 90},
+            ),
+            Column(
+                "Error",
+                by("joulescope_baseline_error_ratio"),
+                {"unit": "percentunit", "decimals": 1, "custom.width": 90},
+            ),
+            Column(
+                "Age",
+                f"time() - {by(created)}",
+                {"unit": "s", "decimals": 0, "custom.width": 110},
+            ),
+            Column(
+                "",
+                by("joulescope_baseline_info", "baseline", "source", "created_version"),
+            ),
+        ],
+        sort="Engine",
+        none=NO_BASELINE,
+        key_style={
+            "Engine": {"custom.width": 240},
+            "Sidecar": {"custom.width": 130},
+            "Source": {"custom.width": 90},
+            "Made with": {"custom.width": 110},
+        },
+        size=(24, 4),
+    )
 
 
 def _power() -> list[Placed]:
@@ -276,11 +308,16 @@ def _batch() -> list[Placed]:
         ),
         lines(
             "Tokens in a step",
-            "Tokens that the last step computed. A decode step has one for each running request; the peaks "
-            "are prompts. Larger batches cost less a token. "
-            "Worry if it is small while requests wait.",
-            "si:tok",
-            [Ask(mean("joulescope_batch_tokens"), "tokens in the last step", ACCENT)],
+            "Tokens that a step computes: in the last step before each scrape, and in the mean. A decode "
+            "step has one for each running request; the peaks are prompts. Larger batches cost less a "
+            "token. Worry if it is small while requests wait.",
+            "short",
+            [
+                Ask(mean("joulescope_batch_tokens"), "last step", FAINT, style={"custom.lineWidth": 1}),
+                Ask(ratio(COMPUTED, STEPS), "mean", ACCENT, style={"custom.lineWidth": 2}),
+            ],
+            bounds=(1, None),
+            logarithmic=True,
             none="not connected",
             size=(6, 7),
         ),
@@ -290,7 +327,7 @@ def _batch() -> list[Placed]:
             "slower GPU or a busy host. "
             "Worry about such a fall.",
             PER_SECOND,
-            [Ask(total(of_models(rate(engines("joulescope_steps_total")))), "steps", ACCENT)],
+            [Ask(STEPS, "steps", ACCENT)],
             none=NO_ENGINE,
             size=(6, 7),
         ),
@@ -356,6 +393,7 @@ def _gpus() -> list[Placed]:
             [Ask(f"sum by (reason) ({of_gpus('joulescope_gpu_throttled')}) > 0", "{{reason}}")],
             none="none is held back, or the driver does not tell",
             decimals=0,
+            at_least=(0, 2),
             stairs=True,
             size=(8, 7),
         ),

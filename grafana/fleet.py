@@ -203,7 +203,7 @@ def _table() -> Placed:
         [
             Column("Power", watts(*BY), {"unit": "watt", "custom.width": 95}),
             Column("J/token", joules_per_token(*BY), {"unit": "joule", "custom.width": 95}),
-            Column("Tokens/s", tokens(*BY), {"unit": "short", "decimals": 0, "custom.width": 95}),
+            Column("Tokens/s", tokens(*BY), {"unit": "short", "custom.width": 95}),
             Column(
                 "Running",
                 total(of_models(engines("joulescope_requests_running")), *BY),
@@ -261,7 +261,9 @@ def _table() -> Placed:
         none=NO_ENGINE,
         key_style={
             "Engine": {"links": [engine_link()], "custom.width": 240},
-            "Model": {"custom.width": 320},
+            "Model": {"custom.width": 280},
+            "Sidecar": {"custom.width": 140},
+            "Cluster": {"custom.width": 100},
         },
         size=(24, 8),
     )

@@ -6,7 +6,6 @@ that each panel could be looked at: ``grafana/draw`` does it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ IDLE, OVERHEAD, UNATTRIBUTED = "#8a94a6", "#d99a2b", "#c2556b"
 ACCENT, FAINT = "#3d8fd1", "#9aa7b8"
 GOOD, WARN, BAD = "green", "orange", "red"
 
-TOKENS_PER_SECOND, TOKENS_PER_JOULE, PER_SECOND = "si:tok/s", "si:tok/J", "si:/s"
+TOKENS_PER_SECOND, TOKENS_PER_JOULE, PER_SECOND = "si:tok/s", "si:tok/J", "suffix:/s"
 """Units that Grafana has no name for; ``si`` scales them."""
 
 # The stated sizes of a regression: a tenth more is worth a look, a fifth more is what the alert speaks of.
@@ -70,7 +69,7 @@ def steps(of: Steps) -> dashboard.ThresholdsConfig:
 
 
 def _target(ask: Ask, number: int, *, instant: bool, form: PromQueryFormat | None = None) -> Panel:
-    query = prometheus.Dataquery().expr(ask.expression).ref_id(chr(ord("A") + number)).datasource(DATASOURCE)
+    query = prometheus.Dataquery().expr(ask.expression).ref_id(_ref(number)).datasource(DATASOURCE)
     query = query.instant() if instant else query.range()
     query.legend_format(ask.legend or "__auto")
     if form is not None:
@@ -86,16 +85,20 @@ def _fixed(colour: str) -> dashboard.FieldColor:
     return dashboard.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(colour)
 
 
-def _override(panel: Panel, ask: Ask) -> None:
+def _ref(number: int) -> str:
+    """What Grafana calls the queries of a panel: A, B, C and so on."""
+    return chr(ord("A") + number)
+
+
+def _override(panel: Panel, ask: Ask, number: int = 0) -> None:
     properties = [model.DynamicConfigValue(id_val=name, value=value) for name, value in ask.style.items()]
     if ask.colour:
         colour = {"mode": "fixed", "fixedColor": ask.colour}
         properties.insert(0, model.DynamicConfigValue(id_val="color", value=colour))
     if not properties:
         return
-    fixed, varies, _ = ask.legend.partition("{{")
-    if varies:  # what comes after differs from series to series
-        panel.override_by_regexp(f"/^{re.escape(fixed)}/", properties)
+    if "{{" in ask.legend:  # its series have names that are not known here
+        panel.override_by_query(_ref(number), properties)
     else:
         panel.override_by_name(ask.legend, properties)
 
@@ -152,13 +155,14 @@ def lines(
     thresholds: Steps | None = None,
     decimals: int | None = None,
     stairs: bool = False,
+    logarithmic: bool = False,
     size: tuple[int, int] = (8, 8),
 ) -> Placed:
     """Courses over time; ``stacked`` only for what is disjoint. The axis spans ``at_least`` so much."""
     panel = _begin(timeseries.Panel(), title, why, unit, none)
     for number, ask in enumerate(asks):
         panel.with_target(_target(ask, number, instant=False))
-        _override(panel, ask)
+        _override(panel, ask, number)
     # Without lines, a part that is nothing leaves no trace on top of the stack.
     panel.line_width(0 if stacked else 1.5).fill_opacity(
         80 if stacked else 8 if len(asks) == 1 and "{{" not in asks[0].legend else 0
@@ -175,6 +179,10 @@ def lines(
         panel.min(least)
     if most is not None:
         panel.max(most)
+    if logarithmic:
+        panel.scale_distribution(
+            common.ScaleDistributionConfig().type(common_model.ScaleDistribution.LOG).log(10)
+        )
     if at_least is not None:
         panel.axis_soft_min(at_least[0]).axis_soft_max(at_least[1])
     if thresholds is not None:
@@ -220,7 +228,7 @@ def bars(
     form = PromQueryFormat.HEATMAP if buckets else None
     for number, ask in enumerate(asks):
         panel.with_target(_target(ask, number, instant=True, form=form))
-        _override(panel, ask)
+        _override(panel, ask, number)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
     upright = common_model.VizOrientation.VERTICAL
     panel.orientation(upright if buckets else common_model.VizOrientation.HORIZONTAL)
@@ -231,7 +239,7 @@ def bars(
     panel.name_placement(place.AUTO if buckets else place.TOP if long_names else place.LEFT)
     panel.sizing(common_model.BarGaugeSizing.AUTO)
     panel.text(
-        common.VizTextDisplayOptions().value_size(12 if buckets else 16).title_size(11 if buckets else 13)
+        common.VizTextDisplayOptions().value_size(12 if buckets else 16).title_size(10 if buckets else 13)
     )
     if thresholds is None:
         panel.color_scheme(_fixed(colour))
@@ -245,7 +253,7 @@ def bars(
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table that comes from one query."""
+    """A column of a table that comes from one query; without a heading the query brings keys alone."""
 
     heading: str
     expression: str
@@ -269,23 +277,24 @@ def grid(
     for number, column in enumerate(columns):
         ask = Ask(column.expression)
         panel.with_target(_target(ask, number, instant=True, form=PromQueryFormat.TABLE))
-        _override(panel, Ask("", column.heading, style=column.style))
+        # A row that lacks a figure does not say what the whole panel would, were it empty.
+        if column.heading:
+            _override(panel, Ask("", column.heading, style={"noValue": "–", **column.style}))
     for heading, style in (key_style or {}).items():
         _override(panel, Ask("", heading, style=style))
     # One query alone calls its column "Value", several call them "Value #A" and so on.
-    values = [
-        f"Value #{chr(ord('A') + number)}" if len(columns) > 1 else "Value" for number in range(len(columns))
-    ]
+    values = [f"Value #{_ref(number)}" if len(columns) > 1 else "Value" for number in range(len(columns))]
     order = [*keys, *values]
-    names = {**keys, **{value: column.heading for value, column in zip(values, columns, strict=True)}}
+    headings = {value: column.heading for value, column in zip(values, columns, strict=True)}
+    hidden = ["Time", *(value for value, heading in headings.items() if not heading)]
     panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
     panel.with_transformation(
         model.DataTransformerConfig(
             id_val="organize",
             options={
-                "excludeByName": {"Time": True},
+                "excludeByName": dict.fromkeys(hidden, True),
                 "indexByName": {name: at for at, name in enumerate(order)},
-                "renameByName": names,
+                "renameByName": {name: text for name, text in {**keys, **headings}.items() if text},
             },
         )
     )

@@ -271,6 +271,21 @@ def test_parts_of_the_joules_have_one_colour_everywhere() -> None:
     assert set(seen) == set(PART_COLOURS)
 
 
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_overrides_are_of_what_the_panel_has(board: Json, panel: Json) -> None:
+    """Each is of one series by its name, of one query, or of one column, that the panel has."""
+    columns = {
+        name
+        for each in panel.get("transformations", ())
+        for name in each["options"].get("renameByName", {}).values()
+    }
+    names = {target["legendFormat"] for target in panel["targets"]} | columns
+    refs = {target["refId"] for target in panel["targets"]}
+    for override in panel["fieldConfig"]["overrides"]:
+        matcher = override["matcher"]
+        assert matcher["options"] in {"byName": names, "byFrameRefID": refs}[matcher["id"]]
+
+
 def test_variables_are_put_in() -> None:
     """The stand-in for Grafana knows both forms, its own variables, and refuses what has no value."""
     values = {**Shown(0, 3600, 30).values, "engine": ".*"}
