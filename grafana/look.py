@@ -155,7 +155,7 @@ def lines(
     thresholds: Steps | None = None,
     decimals: int | None = None,
     stairs: bool = False,
-    logarithmic: bool = False,
+    log_base: int | None = None,
     size: tuple[int, int] = (8, 8),
 ) -> Placed:
     """Courses over time; ``stacked`` only for what is disjoint. The axis spans ``at_least`` so much."""
@@ -179,9 +179,9 @@ def lines(
         panel.min(least)
     if most is not None:
         panel.max(most)
-    if logarithmic:
+    if log_base is not None:
         panel.scale_distribution(
-            common.ScaleDistributionConfig().type(common_model.ScaleDistribution.LOG).log(10)
+            common.ScaleDistributionConfig().type(common_model.ScaleDistribution.LOG).log(log_base)
         )
     if at_least is not None:
         panel.axis_soft_min(at_least[0]).axis_soft_max(at_least[1])

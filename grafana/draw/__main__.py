@@ -96,7 +96,7 @@ def main() -> None:
         raise SystemExit("first run: npm --prefix grafana/draw ci && npm --prefix grafana/draw run build")
     if given.again or not (given.recording / "data").exists():
         shutil.rmtree(given.recording, ignore_errors=True)
-        print("recording a simulated hour of four sidecars: about five minutes")
+        print("recording a simulated hour of four sidecars: about ten minutes")
         record(given.recording, END_SECONDS)
     names = given.boards or [board.name for board in BOARDS]
     (PAGE / "drawing").mkdir(exist_ok=True)
