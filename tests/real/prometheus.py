@@ -23,7 +23,7 @@ global:
   scrape_timeout: 200ms
 scrape_configs:
   - job_name: sidecar
-    static_configs:
+{scrape}    static_configs:
       - targets: ["{target}"]
 """
 
@@ -64,9 +64,10 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(program: str, target: str, folder: Path) -> Iterator[Prometheus]:
+def running_prometheus(program: str, target: str, folder: Path, *, scrape: str = "") -> Iterator[Prometheus]:
+    """``scrape``: more lines of the scrape configuration, indented by four."""
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target), encoding="utf-8")
+    config.write_text(CONFIG.format(target=target, scrape=scrape), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = [
         program,
