@@ -317,9 +317,9 @@ def text_of(result: Mapping[str, Any], arguments: argparse.Namespace) -> str:
         "",
         f"Simulated H100 with Llama-3.1-8B at {arguments.rate:g} requests a second; a baseline from"
         f" {arguments.learn:g} s of busy time; {BEFORE_SECONDS:g} s before each change and"
-        f" {arguments.after:g} s after it, of which the rest of {HEALTHY_HOURS} healthy and {BROKEN_HOURS} other"
-        " hours is drawn. Rules as shipped, evaluated by promtool once a minute. Times are from the change to"
-        " the alert firing, its pause included; – : not within the time.",
+        f" {arguments.after:g} s after it, of which the rest of {HEALTHY_HOURS} healthy and {BROKEN_HOURS}"
+        " other hours is drawn. Rules as shipped, evaluated by promtool once a minute. Times are from the"
+        " change to the alert firing, its pause included; – : not within the time.",
         "",
         "| kind | change | index reached | critical (30 min and 5 min) | warning (6 h and 1 h) |",
         "|---|---|---|---|---|",
@@ -343,9 +343,9 @@ def text_of(result: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     lines += [
         "",
         f"In the {runs} × {HEALTHY_HOURS} healthy hours before the changes the alert fired {before} times."
-        f" In a simulated week of {seen['hours']:g} hours, load between 0.25 and 1.5 times the usual and up to"
-        f" half of the requests with long prompts, it fired {seen['episodes']['critical']} times as critical"
-        f" and {seen['episodes']['warning']} times as a warning.",
+        f" In a simulated week of {seen['hours']:g} hours, load between 0.25 and 1.5 times the usual and up"
+        f" to half of the requests with long prompts, it fired {seen['episodes']['critical']} times as"
+        f" critical and {seen['episodes']['warning']} times as a warning.",
         "",
         "| of five minutes of that week | least | 5 % | median | 95 % | most |",
         "|---|---|---|---|---|---|",

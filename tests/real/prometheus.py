@@ -64,9 +64,12 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(program: str, target: str, folder: Path) -> Iterator[Prometheus]:
+def running_prometheus(
+    program: str, target: str, folder: Path, config_text: str = CONFIG
+) -> Iterator[Prometheus]:
+    """Prometheus with a configuration in which ``{target}`` stands for the target."""
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target), encoding="utf-8")
+    config.write_text(config_text.replace("{target}", target), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = [
         program,
