@@ -21,13 +21,13 @@ from tests.real.vllm_env import free_port
 from tests.requirements import need_program
 from tools.rules import load, scaled
 
-FACTOR = 60
-"""The rules' minutes are seconds here."""
+FACTOR = 60.0
+"""The rules' minutes are seconds here, unless a test says otherwise."""
 
 PROMETHEUS = """\
 global:
-  scrape_interval: 250ms
-  scrape_timeout: 250ms
+  scrape_interval: {scrape}ms
+  scrape_timeout: {scrape}ms
 rule_files: [rules.yaml]
 alerting:
   alertmanagers:
@@ -128,15 +128,16 @@ class Alerting:
 
 
 @contextmanager
-def running_alerting(targets: Sequence[str], folder: Path) -> Iterator[Alerting]:
-    """Scrapes the targets and evaluates all shipped rules, :data:`FACTOR` times as fast as usual."""
-    rules = yaml.safe_dump(scaled(load(), FACTOR), sort_keys=False)
+def running_alerting(targets: Sequence[str], folder: Path, factor: float = FACTOR) -> Iterator[Alerting]:
+    """Scrapes the targets every 15 s and evaluates all shipped rules, all of it so many times as fast."""
+    rules = yaml.safe_dump(scaled(load(), factor), sort_keys=False)
     (folder / "rules.yaml").write_text(rules)
+    scrape = str(round(15_000 / factor))
     with ExitStack() as stack:
         webhook = Webhook()
         stack.callback(webhook.close)
         manager = stack.enter_context(_running_alertmanager(webhook.address, folder))
-        config = PROMETHEUS.replace("{alertmanager}", manager)
+        config = PROMETHEUS.replace("{alertmanager}", manager).replace("{scrape}", scrape)
         config = config.replace("{targets}", ", ".join(json.dumps(target) for target in targets))
         program = need_program("prometheus")
         prometheus = stack.enter_context(running_prometheus(program, "", folder, config))
