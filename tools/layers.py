@@ -80,7 +80,7 @@ ROOMS: dict[str, Room] = {
     ),
     "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
     "cli": _room(
-        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution export simulation "
+        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution baselines export simulation "
         "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.attribution.cost import CostModel
 from joulescope.attribution.fit import StepFit
 from joulescope.attribution.prior import expectation_of
 from joulescope.model import METHOD, METHOD_VERSION, CostFacts, EngineInfo
@@ -151,14 +152,15 @@ def freeze(
     )
 
 
-def thaw(baseline: Baseline) -> StepFit:
-    """A cost model with the baseline's coefficients, for foreseeing only."""
+def thaw(baseline: Baseline) -> CostModel:
+    """A cost model with the baseline's coefficients: it foresees, and is not to be taught."""
+    identity = baseline.identity
     expectation = replace(
-        expectation_of(baseline.identity.gpu_name, baseline.limit_watts), limit_watts=baseline.limit_watts
+        expectation_of(identity.gpu_name, baseline.limit_watts), limit_watts=baseline.limit_watts
     )
-    fit = StepFit(baseline.cost, baseline.identity.gpu_count, expectation)
-    fit.restore(baseline.time_coefficients, baseline.energy_coefficients, baseline.unevenness)
-    return fit
+    model = CostModel(baseline.cost, identity.gpu_count, expectation)
+    model.restore(baseline.time_coefficients, baseline.energy_coefficients, baseline.unevenness)
+    return model
 
 
 def _rows(matrix: Floats) -> tuple[tuple[float, ...], ...]:

@@ -35,10 +35,10 @@ Floats = NDArray[np.float64]
 LEARNING_PART = 2.0 / 3.0
 """Of the time that it takes to make a baseline, what the coefficients get; the rest checks them."""
 
-_BLOCK_SECONDS = 30.0
-"""Busy time over which joules are summed to see how far they scatter."""
+_BLOCKS, _LONGEST_BLOCK_SECONDS = 3, 30.0
+"""While coefficients are checked, joules are summed over blocks of busy time to see how far these scatter: so
+many at least, and none longer than this."""
 
-_LEAST_BLOCKS = 3
 _FORM = 0.01
 """What the form of the model cannot express of a change of load, relative."""
 
@@ -119,8 +119,9 @@ class _Learning:
 class _Checking:
     """Fixed coefficients against what comes next."""
 
-    def __init__(self, baseline: Baseline, busy_seconds: float) -> None:
+    def __init__(self, baseline: Baseline, busy_seconds: float, check_seconds: float) -> None:
         self.baseline, self.busy_seconds = baseline, busy_seconds
+        self._block_seconds = min(check_seconds / _BLOCKS, _LONGEST_BLOCK_SECONDS)
         self._foresight = Foresight(baseline)
         self._blocks: list[tuple[float, float]] = []
         self._block = [0.0, 0.0, 0.0]
@@ -130,13 +131,13 @@ class _Checking:
         expected_joules = self._foresight.joules(work)
         for index, value in enumerate((work.busy_seconds, work.joules, expected_joules)):
             self._block[index] += value
-        if self._block[0] >= _BLOCK_SECONDS * self.baseline.identity.gpu_count:
+        if self._block[0] >= self._block_seconds * self.baseline.identity.gpu_count:
             self._blocks.append((self._block[1], self._block[2]))
             self._block = [0.0, 0.0, 0.0]
 
     @property
     def is_telling(self) -> bool:
-        return len(self._blocks) >= _LEAST_BLOCKS
+        return len(self._blocks) >= _BLOCKS
 
     def verdict(self) -> tuple[float, float]:
         """Scale and scatter."""
@@ -321,7 +322,8 @@ class Efficiency:
         if learning.busy_seconds >= LEARNING_PART * self._learn_seconds * self.identity.gpu_count:
             model.pupil = None
             self._learning = None
-            self._checking = _Checking(self._frozen(learning, time_ns), learning.busy_seconds)
+            check_seconds = (1.0 - LEARNING_PART) * self._learn_seconds
+            self._checking = _Checking(self._frozen(learning, time_ns), learning.busy_seconds, check_seconds)
 
     def _frozen(self, learning: _Learning, time_ns: int) -> Baseline:
         frozen = freeze(learning.fit, self.identity, self.info, wall_seconds=self._wall_seconds(time_ns))

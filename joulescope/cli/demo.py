@@ -52,6 +52,9 @@ _RATES_NS = 5_000_000_000
 _MAX_COMPARED = 20_000
 """Requests that are compared with the truth at the end, the latest."""
 
+_LEARN_SECONDS = 60.0
+"""A demo is not watched for half an hour until there is a baseline."""
+
 _SETTLE_SECONDS = 0.25
 """Between the engine's last step and its goodbye: the GPU's counter ticks, the last records arrive."""
 
@@ -114,12 +117,16 @@ def command(
 
 
 def _demo_settings(settings: Settings, origins: Origins, folder: Path) -> Settings:
-    """A socket of its own, and an address that is free unless one was asked for."""
+    """A socket of its own, a baseline soon, and an address that is free unless one was asked for."""
     listen = settings.listen
     if origins["listen"].kind == "default":
         listen = f"{_LOCAL}:{settings.listen_port if _is_free(settings.listen_port) else 0}"
+    learn_seconds = settings.baseline_learn_seconds
+    if origins["baseline_learn_seconds"].kind == "default":
+        learn_seconds = _LEARN_SECONDS
     return replace(
         settings,
+        baseline_learn_seconds=learn_seconds,
         socket=str(folder / "joulescope.sock"),
         gpus="engine",
         sensor="none",

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "record": "Write a trace file from the live path.",
     "replay": "Run a trace file through the same accounting.",
     "parse": "Print the raw records of a trace or a captured stream.",
+    "baseline": "Make, show, compare and pin what work used to cost.",
     "doctor": "Tell what is wrong here, and what mends it.",
     "config": "Show where each setting comes from.",
 }

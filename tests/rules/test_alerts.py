@@ -380,8 +380,8 @@ def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
     labels = {"severity": "warning", "job": "joulescope", "instance": INSTANCE}
     texts = {
         "summary": f"The account of {INSTANCE} is 1m 15s behind",
-        "description": f"The newest instant up to which the sidecar {INSTANCE} has divided all energy is 1m 15s ago."
-        " Usual is a second; an engine that is silent is waited for 10 seconds.",
+        "description": f"The newest instant up to which the sidecar {INSTANCE} has divided all energy is"
+        " 1m 15s ago. Usual is a second; an engine that is silent is waited for 10 seconds.",
         "runbook_url": f"{RUNBOOKS}JoulescopeAttributionLagging.md",
     }
     alert = "JoulescopeAttributionLagging"
@@ -390,9 +390,9 @@ def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
     labels |= {"engine": ENGINE}
     texts = {
         "summary": f"The hook in {ENGINE} drops records",
-        "description": f"The hook of engine {ENGINE} dropped 25% as many records in the last 15 minutes as the engine"
-        f" made steps, since the sidecar {INSTANCE} did not take them in time. The joules of what is missing are"
-        " unattributed.",
+        "description": f"The hook of engine {ENGINE} dropped 25% as many records in the last 15 minutes as"
+        f" the engine made steps, since the sidecar {INSTANCE} did not take them in time. The joules of what is"
+        " missing are unattributed.",
         "runbook_url": f"{RUNBOOKS}JoulescopeRecordsDropped.md",
     }
     alert = "JoulescopeRecordsDropped"

@@ -1,0 +1,84 @@
+"""`joulescope baseline`: learn from a trace, look, compare, pin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from joulescope.baselines.file import read_baseline, write_baseline
+from joulescope.cli.baseline import command
+from joulescope.errors import BaselineError
+from joulescope.ingest.trace import TraceWriter
+from joulescope.simulation.traces import SimulatedRun
+from tests.baselines.samples import baseline
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(each) for each in arguments], catch_exceptions=False)
+
+
+def trace_of(path: Path, seconds: float) -> Path:
+    writer = TraceWriter(path)
+    writer.write(list(SimulatedRun(seconds, truth=False).records()))
+    writer.close()
+    return path
+
+
+def test_learn_writes_a_file_for_each_engine(tmp_path: Path) -> None:
+    """Learned from a trace, it holds what a sidecar would have learned, under a name that says of what."""
+    trace = trace_of(tmp_path / "run.jsonl.gz", 70.0)
+    result = run("learn", trace, "-o", tmp_path / "made", "--seconds", 60)
+    (line,) = result.output.splitlines()
+    made = read_baseline(Path(line))
+    assert made.identity.model == "meta-llama/Llama-3.1-8B-Instruct"
+    assert made.scale == pytest.approx(1.0, abs=0.01)
+
+
+def test_too_short_a_trace_says_how_long_it_is(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "run.jsonl.gz", 5.0)
+    with pytest.raises(BaselineError, match=r"busy for \d+ s at most, and 1800 s are asked for"):
+        run("learn", trace, "-o", tmp_path)
+
+
+def test_a_trace_without_measured_work_says_so(tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "empty.jsonl")
+    writer.write([])
+    writer.close()
+    with pytest.raises(BaselineError, match="nothing to learn from"):
+        run("learn", tmp_path / "empty.jsonl", "-o", tmp_path)
+
+
+def test_show_says_whose_work_and_what_it_costs(tmp_path: Path) -> None:
+    write_baseline(tmp_path / "a.json", baseline())
+    text = run("show", tmp_path / "a.json").output
+    assert "1 × NVIDIA H100 80GB HBM3, limit 700 W" in text
+    assert "decode, 64 × 1024 tokens of context" in text
+
+
+def test_compare_gives_the_factor(tmp_path: Path) -> None:
+    """Twice the scale is twice the joules, step by step; other kinds of engines are noted."""
+    write_baseline(tmp_path / "a.json", baseline(scale=1.0))
+    write_baseline(tmp_path / "b.json", baseline(scale=2.0))
+    lines = run("compare", tmp_path / "a.json", tmp_path / "b.json").output.splitlines()
+    assert {line.split()[-1] for line in lines[1:]} == {"2.000"}
+
+
+def test_pin_and_list(tmp_path: Path) -> None:
+    """A pinned copy beside the learned one, and both in the list, in the order of their files."""
+    write_baseline(tmp_path / "learned-a.json", baseline())
+    result = run("pin", tmp_path / "learned-a.json", tmp_path, "--name", "before the upgrade")
+    assert result.output == f"{tmp_path}/pinned-before-the-upgrade.json\n"
+    _, learned, pinned = run("list", tmp_path).output.splitlines()
+    assert learned.split()[0] == "learned"
+    assert pinned.startswith("pinned")
+    assert pinned.endswith("before the upgrade")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "no.json"), ("pin", "no.json", "x"), ("compare", "no.json", "no.json")]
+)
+def test_a_file_that_is_not_there_is_an_error_in_words(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(BaselineError, match=r"no\.json: cannot be read"):
+        run(*arguments)
