@@ -391,8 +391,8 @@ def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
     texts = {
         "summary": f"The hook in {ENGINE} drops records",
         "description": f"The hook of engine {ENGINE} dropped 25% as many records in the last 15 minutes as"
-        f" the engine made steps, since the sidecar {INSTANCE} did not take them in time. The joules of what is"
-        " missing are unattributed.",
+        f" the engine made steps, since the sidecar {INSTANCE} did not take them in time. The joules of what"
+        " is missing are unattributed.",
         "runbook_url": f"{RUNBOOKS}JoulescopeRecordsDropped.md",
     }
     alert = "JoulescopeRecordsDropped"
