@@ -66,15 +66,13 @@ ENGINE = {"job": "joulescope", "instance": "node", "engine": "e"}
 class Rise:
     """By how much the counters rose in 30 seconds, and what the error was at their end."""
 
+    begin_seconds: float
+    """Since the start of the run."""
     actual_joules: float
     expected_joules: float
     steps: float
     tokens: float
     error_ratio: float
-
-    @property
-    def index(self) -> float:
-        return self.actual_joules / self.expected_joules if self.expected_joules else float("nan")
 
 
 class Observer:
@@ -84,7 +82,9 @@ class Observer:
         self._run, self._efficiencies = run, efficiencies
         self._steps = self._tokens = 0
         self._next_ns = run.start_ns
-        self._last: tuple[float, float, int, int] | None = None
+        self._last: tuple[float, float, float, int, int] | None = None
+        self.engine = ""
+        """The label by which the engine is known, once a request has told it."""
         self.rises: list[Rise] = []
 
     def records(self) -> Iterator[AnyRecord]:
@@ -99,25 +99,22 @@ class Observer:
         if self._run.time_ns < self._next_ns:
             return
         self._next_ns += SAMPLE_SECONDS * 10**9
-        totals = self._efficiencies.totals(self.engine) if self.engine else None
+        totals = self._efficiencies.totals(self.engine)
         if totals is None or totals.actual_joules is None or totals.expected_joules is None:
             return
-        now = (totals.actual_joules, totals.expected_joules, self._steps, self._tokens)
+        seconds = (self._run.time_ns - self._run.start_ns) / 1e9
+        now = (seconds, totals.actual_joules, totals.expected_joules, self._steps, self._tokens)
         if self._last is not None:
-            differences = (float(new - old) for new, old in zip(now, self._last, strict=True))
-            self.rises.append(Rise(*differences, error_ratio=totals.error_ratio or 0.0))
+            rises = (float(new - old) for new, old in zip(now[1:], self._last[1:], strict=True))
+            self.rises.append(Rise(self._last[0], *rises, error_ratio=totals.error_ratio or 0.0))
         self._last = now
-
-    @property
-    def engine(self) -> str | None:
-        return next(iter(self._efficiencies._engines), None)
 
 
 def observe(run: SimulatedRun, efficiencies: Efficiencies) -> list[Rise]:
     """A run through the pipeline; the last, incomplete sample is left out."""
     observer = Observer(run, efficiencies)
-    for _ in Replay(observer.records(), efficiencies=efficiencies, on_progress=observer.look):
-        pass
+    for request in Replay(observer.records(), efficiencies=efficiencies, on_progress=observer.look):
+        observer.engine = request.engine
     return observer.rises
 
 
@@ -250,7 +247,7 @@ def _series(rises: Sequence[Rise]) -> list[dict[str, str]]:
 def detection(rises: Sequence[Rise], healthy: Sequence[Rise], seed: int) -> dict[str, Any]:
     """Hours without the change, then the run's own minutes after it, then hours drawn from its later half."""
     luck = Random(seed)
-    after = list(rises[int(BEFORE_SECONDS) // SAMPLE_SECONDS :])
+    after = [rise for rise in rises if rise.begin_seconds > BEFORE_SECONDS - 1]
     later = after[len(after) // 2 :]
     per_hour = 3600 // SAMPLE_SECONDS
     series = [luck.choice(healthy) for _ in range(HEALTHY_HOURS * per_hour)]
