@@ -89,6 +89,16 @@ def _demo(change: str, baselines: Path, folder: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "joulescope.cli.main", "demo", "--no-table", "--listen", address]
     command += ["--rate", str(RATE), "--baseline-dir", str(baselines)]
+    command += [
+        "--pue",
+        "1.3",
+        "--carbon-intensity",
+        "360",
+        "--electricity-price",
+        "0.2",
+        "--currency",
+        "EUR",
+    ]
     command += ["--change", f"{change}@{CHANGE_AFTER_SECONDS:g}"]
     name = re.sub(r"\W", "-", change)
     with (
@@ -143,6 +153,30 @@ def test_other_work_is_not_told(world: World, change: str) -> None:
     }
     assert world.addresses[change] not in told
     assert world.index(change) == pytest.approx(1.0, abs=0.04)
+
+
+def test_every_recorded_series_has_data(world: World) -> None:
+    """Each rule that is shipped answers, and none of them ended with an error."""
+    prometheus = world.alerting.prometheus
+    rules = [rule for group in prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+    assert [rule["lastError"] for rule in rules if rule.get("lastError")] == []
+    recorded = {rule["name"] for rule in rules if rule["type"] == "recording"}
+    assert len(recorded) > 40
+    assert {name for name in recorded if not prometheus.query(f"count({name})")} == set()
+
+
+def test_the_account_of_the_rules_agrees_with_itself(world: World) -> None:
+    """Series of the same thing agree: watts by GPU and cluster, grams and what they are a product of."""
+    query = world.alerting.prometheus.query
+    (ratio,) = query(
+        "cluster:joulescope_measured_power_watts:rate5m / sum(gpu:joulescope_measured_power_watts:rate5m)"
+    ).values()
+    assert ratio == pytest.approx(1.0, rel=0.1)
+    (grams,) = query(
+        "sum(engine:joulescope_emissions:grams_per_second)"
+        " / sum(engine:joulescope_power_watts:rate5m and engine:joulescope_emissions:grams_per_second)"
+    ).values()
+    assert grams == pytest.approx(1.3 * 0.0001, rel=0.2)
 
 
 def test_joules_per_token_would_have_told(world: World) -> None:
