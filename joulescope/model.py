@@ -26,6 +26,7 @@ from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
 from joulescope.label_model import LabelTotals
+from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
 
 if TYPE_CHECKING:
@@ -391,3 +392,4 @@ class Snapshot:
     multipliers: Multipliers = field(default_factory=Multipliers)
     servers: tuple[ServerTotals, ...] = ()
     """Those without a hook, whose own pages are read."""
+    serving: ServingTotals = field(default_factory=ServingTotals)

@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model surroundings_model units errors clock"
+VALUES = "model host_model label_model surroundings_model serving_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -48,12 +48,16 @@ ROOMS: dict[str, Room] = {
     "host_model": _room(),
     "label_model": _room(),
     "surroundings_model": _room(),
-    "model": _room("engine_model gpu_model host_model label_model surroundings_model", packages="numpy"),
+    "serving_model": _room(),
+    "model": _room(
+        "engine_model gpu_model host_model label_model surroundings_model serving_model", packages="numpy"
+    ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
     "web": _room("errors clock units"),
+    "web_client": _room("web errors clock"),
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
@@ -67,7 +71,7 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
-    "export": _room(VALUES, packages="msgspec opentelemetry prometheus_client starlette uvicorn"),
+    "export": _room(VALUES, packages="bcrypt msgspec opentelemetry prometheus_client starlette uvicorn yaml"),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
         f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"
@@ -78,9 +82,13 @@ ROOMS: dict[str, Room] = {
         "export pipeline",
         packages="msgspec",
     ),
-    "doctor": _room(f"{VALUES} config hook.contract hook.environment sensors sampling"),
+    "doctor": _room(
+        f"{VALUES} config hook.contract hook.environment sensors sampling "
+        "export.web_config_file export.web_config_report export.web_config_rules"
+    ),
     "cli": _room(
-        f"{VALUES} doctor config hook.wire sensors sampling ingest attribution baselines export simulation "
+        f"{VALUES} web_client doctor config hook.wire sensors sampling ingest attribution baselines export "
+        "simulation "
         "pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),

@@ -13,10 +13,11 @@ MAX_SEARCHED_CHARACTERS = 96
 """The pattern sees so much of an id and no more: clients choose how long it is."""
 
 _ROUTE = re.compile(
-    r"(?:chatcmpl|cmpl|embd|pooling|classify|score|rerank|generative-scoring|generate-tokens|decision"
+    r"(?:\d+_)?(?:chatcmpl|cmpl|embd|pooling|classify|score|rerank|generative-scoring|generate-tokens|decision"
     r"|transcribe|translate)-"
 )
-"""What vLLM puts before the X-Request-Id of a client, by route (0.32, ``entrypoints/``)."""
+"""What vLLM puts before the X-Request-Id of a client: by route (0.32, ``entrypoints/``), and before that the
+number of the answer, where several were asked for and ids are not randomized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class LabelRules:
         if self.tenant_from == "lora":
             return (self._found(request.lora) or request.lora)[:MAX_TENANT_CHARACTERS] or NO_TENANT
         sent = request.external_id or request.request_id
-        return self._found(_ROUTE.sub("", sent, count=1) if _ROUTE.match(sent) else sent) or NO_TENANT
+        route = _ROUTE.match(sent)
+        return self._found(sent[route.end() :] if route else sent) or NO_TENANT
 
     def _found(self, text: str) -> str:
         match = self.tenant_pattern and self.tenant_pattern.match(text[:MAX_SEARCHED_CHARACTERS])

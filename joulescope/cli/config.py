@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 
 import click
 
 from joulescope.cli.options import settings_options
+from joulescope.clock import WallAnchor
 from joulescope.config import TABLE, Settings
 from joulescope.config.load import Origins
+from joulescope.export.web_config_file import Sources
+from joulescope.export.web_config_report import facts, warnings
+from joulescope.export.web_config_rules import read_rules
 
 
 @click.group()
 def command() -> None:
-    """Show where each setting comes from."""
+    """Show where each setting comes from, and whether files that settings name will do."""
 
 
 @command.command()
@@ -37,6 +42,20 @@ def show(as_json: bool, settings: Settings, origins: Origins) -> None:
 def example() -> None:
     """Print a YAML file of all settings at their defaults, each with a comment."""
     click.echo(example_yaml(), nl=False)
+
+
+@command.command("check-web")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_web(file: Path) -> None:
+    """Tell what a web configuration file comes to, before a sidecar gets it.
+
+    Ends with 0 if it can be used and 2 if not; warnings go to standard error.
+    """
+    rules = read_rules(file, Sources())
+    for fact in facts(rules):
+        click.echo(fact)
+    for warning in warnings(rules, WallAnchor.now().wall_ns / 1e9):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def example_yaml() -> str:

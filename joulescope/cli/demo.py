@@ -228,10 +228,9 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _announce(console: Console, daemon: Daemon, seconds: float | None) -> None:
-    host, port = daemon.address
     ending = "Ctrl-C ends it" if seconds is None else f"ends after {seconds:g} s"
     console.print(f"A simulated H100 serves Llama-3.1-8B to simulated clients; {ending}.")
-    console.print(Text(f"Metrics: http://{host}:{port}/metrics"), soft_wrap=True)
+    console.print(Text(f"Metrics: {daemon.url}/metrics"), soft_wrap=True)
 
 
 def _report(console: Console, final: Snapshot, comparisons: list[Comparison]) -> None:

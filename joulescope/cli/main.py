@@ -16,6 +16,7 @@ from joulescope.errors import JoulescopeError, MissingExtra
 
 INSTALL_LINE = "pip install 'joulescope-inference[sidecar]'"
 EXTRA_PACKAGES = (
+    "bcrypt",
     "click",
     "msgspec",
     "numpy",

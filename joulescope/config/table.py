@@ -72,6 +72,12 @@ class Settings:
         Listen(),
         "Where /metrics and the health pages are served. Port 0 takes a free one.",
     )
+    web_config_file: str | None = _setting(
+        None,
+        OptionalPath(dash=False),
+        "YAML file with TLS, client certificates and passwords of these pages, in the format of Prometheus' "
+        "exporters. It is read anew when it changes.",
+    )
     gpus: str = _setting(
         "engine",
         Gpus(),

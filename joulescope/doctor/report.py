@@ -8,11 +8,13 @@ import textwrap
 from collections.abc import Sequence
 
 import joulescope
+from joulescope.clock import WallAnchor
 from joulescope.doctor.engine import check_hook, check_sidecar, check_socket
 from joulescope.doctor.findings import Finding, Severity, worst
 from joulescope.doctor.gpus import check_gpus
 from joulescope.doctor.place import Place
 from joulescope.doctor.sampler import check_sampler
+from joulescope.doctor.serving import check_serving
 from joulescope.doctor.surroundings import check_clock, check_container, check_python, check_settings
 
 WATCH_SECONDS = 3.0
@@ -32,6 +34,7 @@ def examine(place: Place, seconds: float = WATCH_SECONDS) -> list[Finding]:
         *check_clock(place),
         *check_gpus(settings, place, seconds),
         *check_socket(settings, place),
+        *check_serving(settings, WallAnchor.now().wall_ns / 1e9),
         *check_sidecar(settings),
         *check_hook(place),
         *check_sampler(place),

@@ -19,6 +19,7 @@ from joulescope.errors import ConfigError
 
 _INSTALL = "pip install 'joulescope-inference[sidecar]'"
 _SIDECAR_PACKAGES = (
+    "bcrypt",
     "click",
     "msgspec",
     "numpy",

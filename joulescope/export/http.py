@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from joulescope.export.http_guard import TRUSTED
 from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
 from joulescope.export.prometheus import Exposition
 from joulescope.export.snapshot_json import encode_snapshot
@@ -36,10 +37,11 @@ def create_app(
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
-    the making, the answer is 503; health and readiness are always answered.
+    the making, or three quarters of that for one address, the answer is 503; health and readiness are
+    always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
-    slots = threading.BoundedSemaphore(max_concurrent_scrapes)
+    slots = Slots(max_concurrent_scrapes)
 
     def metrics(request: Request) -> Response:
         headers = request.headers
@@ -58,9 +60,11 @@ def create_app(
 
     async def ready(request: Request) -> Response:
         is_ready, reason = get_ready()
+        if not request.scope.get(TRUSTED, True):
+            reason = "ready" if is_ready else "not ready; the reason is told to users with a password"
         return PlainTextResponse(f"{reason}\n", status_code=200 if is_ready else 503)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", _bounded(landing, slots)),
             Route("/metrics", _bounded(metrics, slots)),
@@ -69,19 +73,47 @@ def create_app(
             Route("/-/ready", ready),
         ]
     )
+    app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
+    return app
 
 
-def _bounded(make: Callable[[Request], Response], slots: threading.BoundedSemaphore) -> Endpoint:
+class Slots:
+    """How many pages may be in the making, and how many of them for one address, so that others have a turn.
+
+    Taken and given back by the thread of the event loop alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._most_of_one = (3 * most + 3) // 4
+        self._taken: Counter[str] = Counter()
+
+    def take(self, peer: str) -> bool:
+        """Whether there was one for this address."""
+        if self._taken.total() >= self._most or self._taken[peer] >= self._most_of_one:
+            return False
+        self._taken[peer] += 1
+        return True
+
+    def give_back(self, peer: str) -> None:
+        """Ends what :meth:`take` began."""
+        self._taken[peer] -= 1
+        if not self._taken[peer]:
+            del self._taken[peer]
+
+
+def _bounded(make: Callable[[Request], Response], slots: Slots) -> Endpoint:
     """Makes a page in a worker thread, so that health is answered meanwhile, or refuses it at once."""
 
     async def endpoint(request: Request) -> Response:
-        if not slots.acquire(blocking=False):
+        peer = "" if request.client is None else request.client.host
+        if not slots.take(peer):
             return PlainTextResponse(
                 "too many pages are being made at once; try again\n", 503, {"Retry-After": "1"}
             )
         try:
             return await run_in_threadpool(make, request)
         finally:
-            slots.release()
+            slots.give_back(peer)
 
     return endpoint

@@ -1,58 +1,40 @@
-"""An HTTP server in a background thread that no client can hold up."""
+"""An HTTP server in a background thread that no client can hold up, with TLS and passwords if wanted."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import logging
 import socket
 import threading
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.errors import ConfigError
+from joulescope.export.http_counts import HttpCounts
+from joulescope.export.http_guard import MAX_HEAD_BYTES, Guard
+from joulescope.export.http_protocol import Crowd, House, protocol
+from joulescope.export.web_config_report import warnings
+from joulescope.export.web_config_rules import WebRules
+from joulescope.export.web_config_users import Passwords
+from joulescope.serving_model import ServingTotals
 
 CLIENT_TIMEOUT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 5
-MAX_CONNECTIONS = 64
-BACKLOG = 128
+MAX_CONNECTIONS = 128
+BACKLOG = 1024
+"""Connections that may wait in the kernel."""
+
+ACCEPTS_IN_A_TURN = 8
+"""Of the event loop. asyncio takes as many as may wait: a crowd would push each other out before the
+handshake of any of them had a turn."""
+
 MAX_PORT = 65535
 FORCED_SHARE = 0.75
 """Share of the time to stop after which connections are no longer waited for."""
 
-
-def _protocol(timeout_seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's h11 protocol, with a deadline for the client to ask and for it to take the answer.
-
-    uvicorn itself waits for ever for a request's head, and for a client that does not read.
-    """
-
-    class DeadlineProtocol(H11Protocol):
-        deadline: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            super().connection_made(transport)
-            self.set_deadline()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self.set_deadline()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.drop_deadline()
-            super().connection_lost(exc)
-
-        def set_deadline(self) -> None:
-            self.drop_deadline()
-            self.deadline = self.loop.call_later(timeout_seconds, self.transport.abort)
-
-        def drop_deadline(self) -> None:
-            if self.deadline is not None:
-                self.deadline.cancel()
-
-    return DeadlineProtocol
+_logger = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -64,6 +46,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)  # asyncio has set it to what it takes in a turn
         self.settled.set()
 
     def serve_in_thread(self, sock: socket.socket) -> None:
@@ -74,15 +58,33 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves ``app`` on ``host:port``; port 0 takes a free one."""
+    """Serves ``app`` on ``host:port``; port 0 takes a free one.
+
+    All of ``app`` stands behind ``rules``: its connections behind their TLS, its pages behind their
+    passwords. Without rules, nobody is asked for anything.
+    """
 
     def __init__(
-        self, host: str, port: int, app: ASGIApp, *, client_timeout_seconds: float = CLIENT_TIMEOUT_SECONDS
+        self,
+        host: str,
+        port: int,
+        app: ASGIApp,
+        *,
+        rules: WebRules | None = None,
+        clock: Clock | None = None,
+        client_timeout_seconds: float = CLIENT_TIMEOUT_SECONDS,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
+        clock = clock or SystemClock()
         self._host = host
         self._port = port
-        self._app = app
-        self._client_timeout_seconds = client_timeout_seconds
+        self._bound = (host, port)
+        self._counts = HttpCounts()
+        self._rules = rules or WebRules(None, clock)
+        self._app = Guard(app, self._rules, Passwords(clock), self._counts, clock)
+        self._house = House(
+            self._rules, Crowd(max_connections, self._counts), self._counts, client_timeout_seconds
+        )
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -92,22 +94,24 @@ class HttpServer:
         Raises:
             ConfigError: if the address cannot be listened on; the message says how to mend it.
         """
+        for warning in warnings(self._rules.last, WallAnchor.now().wall_ns / 1e9):
+            _logger.warning("web configuration: %s", warning)
         sock = _listen(self._host, self._port)
         bound = sock.getsockname()
         config = uvicorn.Config(
             self._app,
-            http=_protocol(self._client_timeout_seconds),
+            http=protocol(self._house),
             ws="none",
             loop="asyncio",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # a client that sends nonsense is counted, and fills no log
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            backlog=BACKLOG,
+            backlog=ACCEPTS_IN_A_TURN,
         )
         server = self._server = _Server(config)
         self._thread = threading.Thread(
@@ -115,7 +119,26 @@ class HttpServer:
         )
         self._thread.start()
         server.settled.wait()
-        return str(bound[0]), int(bound[1])
+        self._bound = str(bound[0]), int(bound[1])
+        return self._bound
+
+    @property
+    def url(self) -> str:
+        """Where its pages are, by the scheme that holds now."""
+        scheme = "http" if self._rules.last.context is None else "https"
+        host, port = self._bound
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def totals(self) -> ServingTotals:
+        """How it fares; may be called from any thread."""
+        certificate = self._rules.last.certificate
+        return ServingTotals(
+            responses=dict(self._counts.responses),
+            refused_connections=dict(self._counts.refused_connections),
+            config_usable=self._rules.usable,
+            config_failures=self._rules.failures,
+            certificate_not_after_seconds=None if certificate is None else certificate.not_after_seconds,
+        )
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
         """Lets answers under way finish, then closes; returns after the time at the latest."""

@@ -21,6 +21,7 @@ from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
+from joulescope.export.table_serving import SERVING
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
@@ -136,4 +137,5 @@ METRICS: tuple[Metric, ...] = (
     *MULTIPLIERS,
     *SIDECAR,
     *SAMPLER,
+    *SERVING,
 )

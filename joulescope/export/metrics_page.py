@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from joulescope.export.budget import LARGEST, series_of, snapshot_of
 from joulescope.export.metric import Metric
 from joulescope.export.metrics import SIDECAR
+from joulescope.export.series_page import LABELLED, render_series
 from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
 from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
@@ -18,6 +20,7 @@ from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
 from joulescope.export.table_servers import SERVERS
+from joulescope.export.table_serving import SERVING
 from joulescope.export.table_status import SAMPLER, STATUS
 from joulescope.model import INTERVAL_LEVEL
 
@@ -33,6 +36,7 @@ SECTIONS = (
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
+    ("How pages are served", SERVING),
 )
 
 INTRODUCTION = """\
@@ -48,8 +52,8 @@ For each GPU, at every scrape:
 disjoint, so they may be summed; *marginal* and *wasted* energy are other views of the same joules and
 may not be added to them, and *avoided* energy was never drawn. A figure that is not known has no series:
 absent is not zero. Counters whose labels are known beforehand start at 0 with the first scrape. Exemplars
-(trace ids) are in the OpenMetrics format only. A label that is fed by an engine takes at most 16 values
-beyond the known ones; the rest is counted as `other`.
+(trace ids) are in the OpenMetrics format only. How many series there are, and what bounds them:
+[below](#how-many-series).
 
 The host's own joules, of CPU packages and DRAM, have names of their own, `joulescope_host_…`, and are in none
 of the other figures: [host energy](host-energy.md).
@@ -85,6 +89,27 @@ QUERIES = (
     (
         "Watts of CPUs and DRAM that an engine uses",
         "sum by (engine) (rate(joulescope_host_attributed_energy_joules_total[5m]))",
+    ),
+    (
+        "Joules by model",
+        "sum by (served_model) ("
+        "sum by (job, instance, engine) (increase(joulescope_attributed_energy_joules_total[1h]))"
+        " * on (job, instance, engine) group_left (served_model) joulescope_engine_info)",
+    ),
+    (
+        "Joules per output token, by adapter",
+        "sum by (engine, lora) (rate(joulescope_adapter_energy_joules_total[5m]))"
+        " / sum by (engine, lora) (rate(joulescope_adapter_generated_tokens_total[5m]))",
+    ),
+    (
+        "Who uses the energy: five tenants",
+        "topk(5, sum by (tenant) (increase(joulescope_tenant_energy_joules_total[1h])))",
+    ),
+    (
+        "What one more token costs, of what tokens cost in the mean",
+        "avg_over_time(joulescope_marginal_energy_per_output_token_joules[5m]) / on (engine)"
+        " (sum by (engine) (rate(joulescope_attributed_energy_joules_total[5m]))"
+        " / sum by (engine) (rate(joulescope_generated_tokens_total[5m])))",
     ),
     (
         "Efficiency index: what work costs, of what the same work used to cost",
@@ -154,6 +179,9 @@ its trace id and sampling decision, or else the root of a new trace.
 """
 
 
+_LARGEST = snapshot_of(LARGEST)
+
+
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |\n"
 
@@ -164,19 +192,21 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _metric_row(metric: Metric) -> tuple[str, ...]:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    return f"`{metric.name}`", metric.kind.value, metric.unit, labels, metric.help
+    series = str(series_of(metric, _LARGEST) or "")
+    return f"`{metric.name}`", metric.kind.value, metric.unit, labels, series, metric.help
 
 
 def render() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     for title, metrics in SECTIONS:
-        table = _table(("metric", "type", "unit", "labels", "meaning"), map(_metric_row, metrics))
+        table = _table(("metric", "type", "unit", "labels", "series", "meaning"), map(_metric_row, metrics))
         parts.append(f"## {title}\n\n{table}")
     parts.append(
         "CPU time, memory and file descriptors of the sidecar are the usual `process_…` metrics of the "
         "Prometheus client.\n"
     )
+    parts += [render_series(), LABELLED]
     queries = _table(("question", "expression"), ((question, f"`{query}`") for question, query in QUERIES))
     parts.append(f"## Questions in PromQL\n\n{queries}")
     parts += [METERS, REQUESTS]

@@ -147,6 +147,7 @@ def test_refused_names_do_not_fill_the_memory() -> None:
         ("chatcmpl-acme~7f3", "acme"),
         ("cmpl-team-a~7f3-0", "team-a"),
         ("embd-acme~1-0", "acme"),
+        ("1_cmpl-acme~7f3-0", "acme"),
         ("generate-tokens-acme~1", "acme"),
         ("acme~7f3", "acme"),
         ("acme~globex~1", "acme"),

@@ -25,6 +25,7 @@ from joulescope.model import (
     SidecarTotals,
     Snapshot,
 )
+from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
 
 GPU_A = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
@@ -309,6 +310,13 @@ def rich_snapshot() -> Snapshot:
             carbon_failures={"timeout": 2},
             price_per_joule=6.103515625e-08,
             currency="EUR",
+        ),
+        serving=ServingTotals(
+            responses={"200": 5000, "401": 3, "503": 1},
+            refused_connections={"handshake": 7, "slow": 2},
+            config_usable=True,
+            config_failures=1,
+            certificate_not_after_seconds=1_725_000_000.0,
         ),
         servers=(
             ServerTotals(

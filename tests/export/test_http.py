@@ -15,7 +15,7 @@ import pytest
 
 from joulescope import __version__
 from joulescope.errors import ConfigError
-from joulescope.export.http import create_app
+from joulescope.export.http import Slots, create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.snapshot_json import decode_snapshot, encode_snapshot
 from joulescope.host_model import HostTotals
@@ -172,6 +172,16 @@ def test_concurrent_scrapes_are_bounded() -> None:
         release.set()
         assert [answer.result()[0] for answer in under_way] == [200, 200]
         assert get(address, "/metrics")[0] == 200
+
+
+def test_one_address_does_not_take_all_slots() -> None:
+    """Of eight pages six may be for one address; they come back, and others have theirs meanwhile."""
+    slots = Slots(8)
+    assert [slots.take("a") for _ in range(7)] == [True] * 6 + [False]
+    assert [slots.take("b") for _ in range(3)] == [True, True, False]
+    slots.give_back("a")
+    assert [slots.take("b"), slots.take("a")] == [True, False]
+    assert Slots(1).take("a")
 
 
 def test_a_failing_snapshot_is_an_error_and_gives_its_slot_back() -> None:

@@ -16,9 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from joulescope import __version__
+from joulescope.export.budget import LARGEST, snapshot_of
 from joulescope.export.metrics import METRICS
 from joulescope.export.prometheus import MAX_KEPT, Exposition, Page, accepts_gzip
-from joulescope.model import HistogramState
+from joulescope.model import HistogramState, Snapshot
 from tests.export.samples import TRACE_ID, engine_a, rich_snapshot
 from tests.requirements import need_program
 
@@ -167,9 +168,10 @@ def test_own_cost_is_exported() -> None:
     assert "process_resident_memory_bytes " in text
 
 
-def test_promtool_finds_nothing() -> None:
-    """``promtool check metrics`` accepts names, types and help without a word."""
+@pytest.mark.parametrize("snapshot", [rich_snapshot(), snapshot_of(LARGEST)], ids=["rich", "largest"])
+def test_promtool_finds_nothing(snapshot: Snapshot) -> None:
+    """``promtool check metrics`` accepts names, types and help without a word, also of the largest node."""
     promtool = need_program("promtool")
-    page = Exposition(rich_snapshot).render().body
+    page = Exposition(lambda: snapshot).render().body
     result = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")

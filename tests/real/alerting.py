@@ -140,7 +140,7 @@ def running_alerting(targets: Sequence[str], folder: Path, factor: float = FACTO
         config = PROMETHEUS.replace("{alertmanager}", manager).replace("{scrape}", scrape)
         config = config.replace("{targets}", ", ".join(json.dumps(target) for target in targets))
         program = need_program("prometheus")
-        prometheus = stack.enter_context(running_prometheus(program, "", folder, config))
+        prometheus = stack.enter_context(running_prometheus(program, "", folder, config_text=config))
         prometheus.wait_for("prometheus_build_info or up")
         yield Alerting(prometheus, webhook)
 

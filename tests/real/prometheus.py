@@ -23,7 +23,7 @@ global:
   scrape_timeout: 200ms
 scrape_configs:
   - job_name: sidecar
-    static_configs:
+{scrape}    static_configs:
       - targets: ["{target}"]
 """
 
@@ -65,11 +65,11 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(
-    program: str, target: str, folder: Path, config_text: str = CONFIG
+    program: str, target: str, folder: Path, *, scrape: str = "", config_text: str = CONFIG
 ) -> Iterator[Prometheus]:
-    """Prometheus with a configuration in which ``{target}`` stands for the target."""
+    """``scrape``: more lines of the scrape configuration, indented by four, where ``config_text`` has it."""
     config = folder / "prometheus.yml"
-    config.write_text(config_text.replace("{target}", target), encoding="utf-8")
+    config.write_text(config_text.format(target=target, scrape=scrape), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = [
         program,

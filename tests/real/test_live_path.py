@@ -10,7 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -29,6 +29,9 @@ pytestmark = pytest.mark.real
 
 GPU = "GPU-5b1d3c5e-0000-4000-8000-000000000001"
 REQUESTS, ABORTS = 224, 12
+TENANTS = ("acme~", "globex~", "")
+"""What stands before the clients' ids, in turn."""
+
 LAYERS = 24
 """Slow enough for a client to hang up in time, and for the server's other half to keep pace."""
 SMALL_KV_CACHE = ["--block-size", "32", "--num-gpu-blocks-override", "80", "--max-num-seqs", "24"]
@@ -111,7 +114,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "2000"}
         nvml = environment(build(folder), driver)
         scraping = ("--scrape", vllm.url, "--scrape-seconds", "1")
-        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **otel}, arguments=scraping)
+        tenants = ("--tenant-from", "request_id", "--tenants", "acme,idle")
+        sidecar = Sidecar(vllm.socket_path, folder, {**nvml, **otel}, arguments=(*scraping, *tenants))
         stack.callback(sidecar.kill)
         sidecar.start()
         target = f"127.0.0.1:{sidecar.port}"
@@ -127,7 +131,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def _run(world: World) -> None:
     world.first_mj = world.driver.counter_mj(GPU)
     world.driver.resume()
-    world.answers = send_all(world.vllm.port, mixed_asks(REQUESTS, seed=7), clients=32)
+    asks = mixed_asks(REQUESTS, seed=7)
+    asks = [replace(ask, id=f"{TENANTS[at % 3]}{ask.id}") for at, ask in enumerate(asks)]
+    world.answers = send_all(world.vllm.port, asks, clients=32)
     world.answers += send_all(world.vllm.port, mixed_asks(ABORTS, 8, "calm", abort_every=1), clients=2)
     wait_until(lambda: len(world.sidecar.requests()) >= REQUESTS + ABORTS, "the last accounts")
     world.vllm_metrics = scrape(f"{world.vllm.url}/metrics")
@@ -331,6 +337,21 @@ def test_the_recording_replays_to_the_same_accounts(world: World) -> None:
     for account in world.accounts.values():
         again = replayed[account["request_id"]]["attributed_joules"]
         assert again == pytest.approx(account["attributed_joules"], rel=1e-6, abs=1e-5)
+
+
+def test_each_tenant_has_its_own_joules(world: World) -> None:
+    """The tenant that the client's X-Request-Id names is in the request log, and its requests' joules are its
+    series'; who was listed and never came is there with nothing."""
+    joules = dict.fromkeys(("none", "acme", "idle", "globex"), 0.0)
+    for name, account in world.accounts.items():
+        tenant, tilde, _ = name.partition("~")
+        assert account["tenant"] == (tenant if tilde else "none")
+        joules[account["tenant"]] += account["attributed_joules"]
+    (engine,) = world.snapshot.engines
+    told = {tenant: sum(totals.joules.values()) for tenant, totals in engine.tenants.items()}
+    assert told == pytest.approx(joules, abs=1e-4)
+    assert min(told["acme"], told["globex"], told["none"]) > 0 == told["idle"]
+    assert list(engine.adapters) == ["base"]
 
 
 def test_no_text_ever_leaves_the_engine(world: World) -> None:

@@ -16,6 +16,7 @@ import pytest
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.metrics_page import QUERIES
+from joulescope.label_model import LabelTotals
 from joulescope.model import Snapshot
 from tests.export.samples import GPU_A, TRACE_ID, engine_a, engine_b, gpu_a, rich_snapshot
 from tests.real.prometheus import PATIENCE_SECONDS, Prometheus, running_prometheus
@@ -24,6 +25,14 @@ from tests.requirements import need_program
 pytestmark = pytest.mark.real
 
 JOULES_PER_TOKEN = 0.25
+
+
+def labelled(n: int, nobody: str, somebody: str) -> dict[str, LabelTotals]:
+    """Two thirds of the joules and the tokens are somebody's."""
+    return {
+        nobody: LabelTotals({"prefill": 1.0 * n, "decode": 1.0 * n}, 8 * n, n),
+        somebody: LabelTotals({"prefill": 1.0 * n, "decode": 3.0 * n}, 16 * n, n),
+    }
 
 
 class GrowingAccount:
@@ -49,6 +58,8 @@ class GrowingAccount:
             engine_a(),
             attributed_joules={(GPU_A, "prefill"): 2.0 * n, (GPU_A, "decode"): 4.0 * n},
             tokens={"generated": 24 * n},
+            adapters=labelled(n, "base", "sql"),
+            tenants=labelled(n, "none", "acme"),
         )
         # An exemplar must carry the present: Prometheus refuses one that is out of bounds.
         old = engine.joules_per_request
@@ -97,6 +108,27 @@ def test_joules_per_token_is_a_ratio_of_rates(prometheus: Prometheus) -> None:
     """Two counters give the exact J/token of the engine; an engine without tokens gives no number."""
     found = prometheus.query(dict(QUERIES)["Joules per output token"])
     assert found[("llama-0",)] == pytest.approx(JOULES_PER_TOKEN)
+
+
+def test_adapters_and_tenants_are_the_engines_joules_once_more(prometheus: Prometheus) -> None:
+    """In every stored sample both views sum to the engine's joules; each adapter has its own J/token."""
+    attributed = "sum by (engine) (joulescope_attributed_energy_joules_total)"
+    for view in ("adapter", "tenant"):
+        told = f"sum by (engine) (joulescope_{view}_energy_joules_total)"
+        assert prometheus.query(f"{attributed} - {told}") == {("llama-0",): 0.0}
+    found = prometheus.query(dict(QUERIES)["Joules per output token, by adapter"])
+    assert found == {
+        ("llama-0", "base"): pytest.approx(0.25),
+        ("llama-0", "sql"): pytest.approx(0.25),
+    }
+
+
+def test_the_model_comes_by_a_join(prometheus: Prometheus) -> None:
+    """The documented join names the served model of each engine, and loses no joule on the way."""
+    by_model = prometheus.query(dict(QUERIES)["Joules by model"])
+    whole = prometheus.query("sum(increase(joulescope_attributed_energy_joules_total[1h]))")
+    assert set(by_model) == {("llama",)}
+    assert by_model[("llama",)] == pytest.approx(whole[()], rel=0.2)
 
 
 def test_conservation_holds_in_the_database(prometheus: Prometheus) -> None:

@@ -1,0 +1,56 @@
+"""The sidecar as a whole behind a web configuration file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from joulescope.clock import SystemClock
+from joulescope.config import Settings
+from joulescope.daemon import Daemon
+from joulescope.errors import ConfigError
+from joulescope.export.snapshot_json import decode_snapshot
+from joulescope.web_client import Access, SidecarClient
+from tests.export.certificates import TLS, USERS, make_place
+from tests.export.web_server import until
+
+
+def build(folder: Path, text: str) -> Daemon:
+    place = make_place(folder, text)
+    settings = Settings(
+        socket=str(folder / "s"),
+        listen="127.0.0.1:0",
+        sensor="none",
+        host="off",
+        web_config_file=str(place.config),
+    )
+    return Daemon.build(settings, environ={})
+
+
+def test_the_setting_reaches_the_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Pages are behind TLS and password, the log says https, and the accounts tell how serving fares."""
+    daemon = build(tmp_path, TLS + USERS)
+    with caplog.at_level(logging.INFO):
+        daemon.start()
+    try:
+        url = f"https://prometheus:open%3A s%C3%A9same@127.0.0.1:{daemon.address[1]}"
+        sidecar = SidecarClient(url, SystemClock(), Access(ca_file=str(tmp_path / "ca.pem")))
+        decode_snapshot(sidecar.get("/api/snapshot"))
+        until(lambda: daemon.snapshot().serving.responses["200"] > 0)
+        serving = daemon.snapshot().serving
+        page = sidecar.get("/metrics")
+    finally:
+        daemon.close()
+    assert f"serving https://127.0.0.1:{daemon.address[1]}/metrics" in caplog.text
+    assert serving.config_usable
+    assert serving.certificate_not_after_seconds is not None
+    assert b"joulescope_web_config_usable 1.0" in page
+
+
+def test_a_bad_file_stops_the_start_with_its_line(tmp_path: Path) -> None:
+    """Before anything was opened: no page is ever served less protected than was asked for."""
+    with pytest.raises(ConfigError, match=r"web\.yml:4: tls_server_config\.min_version is TLS12 or TLS13"):
+        build(tmp_path, TLS + "  min_version: '13'\n")
+    assert not (tmp_path / "s").exists()
