@@ -7,7 +7,8 @@ a database. Beyond that it holds expressions to the rules of the house:
 * a counter is read through ``rate`` or its like, a gauge never is;
 * ``rate`` comes before ``sum``, not after it, or a restart of one sidecar would be a leap of the sum;
 * an alert reads no ``_bucket`` and no ``_sum``: they vanish where a server turns histograms into native ones;
-* an info metric is joined by target and not by its own label alone: two sidecars may use the same name.
+* an info metric is joined by target and not by an engine's name alone, which two sidecars may both use; the
+  UUID of a GPU is enough.
 
 Metrics that a target scrapes have the target's labels beside their own. A name with a colon is a recorded
 series and has those that its rule leaves.
@@ -271,7 +272,7 @@ class _Check:
             self._has(one, label, f"the side of {operator} that has one series a match")
         if isinstance(one_part, promql.VectorSelector) and (one_part.name or "").endswith("_info"):
             missing = TARGET - matched
-            if missing:
+            if missing and "gpu" not in matched:
                 self._note(f"{one_part.name} is joined without {', '.join(sorted(missing))}")
         return many | frozenset(modifier.group_labels or ())
 

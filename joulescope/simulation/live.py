@@ -27,7 +27,8 @@ from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
 TICK_SECONDS = 0.005
-AHEAD_SECONDS = 0.3
+AHEAD_SECONDS = 2.0
+"""So late may the thread come, where the machine is busy, before the GPU does not know its own power."""
 EARLY_SECONDS = 2 * TICK_SECONDS
 """Records go out this much before their time: the emitter says every 20 ms that all that has ended was
 sent, and so it must have been handed over by then."""

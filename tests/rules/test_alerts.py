@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.promtool import RULES, Firing, Values, alerts_missed, level, rising
+from tests.promtool import RULES, Firing, Values, alerts_missed, level, rising, texts_missed
 from tests.rules import sidecars as s
 from tests.rules.sidecars import ENGINE, GPU, INSTANCE, healthy, throttled, unattributed
+from tools.rules import RUNBOOKS
 
 pytestmark = pytest.mark.real
 
@@ -371,3 +372,28 @@ def test_an_alert_that_does_not_fire_is_noticed(tmp_path: Path) -> None:
     hot = {throttled("thermal"): level((1, 61))}
     assert "JoulescopeGpuThrottled" in alerts_missed(tmp_path, healthy(61), {"30m": [HOT]})
     assert "JoulescopeGpuThrottled" in alerts_missed(tmp_path, healthy(61, hot), {"30m": NOTHING})
+
+
+def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
+    """Shares in percent, times in words, and who it is about."""
+    late = {s.LAG: level((75, 61))}
+    labels = {"severity": "warning", "job": "joulescope", "instance": INSTANCE}
+    texts = {
+        "summary": f"The account of {INSTANCE} is 1m 15s behind",
+        "description": f"The newest instant up to which the sidecar {INSTANCE} has divided all energy is"
+        " 1m 15s ago. Usual is a second; an engine that is silent is waited for 10 seconds.",
+        "runbook_url": f"{RUNBOOKS}JoulescopeAttributionLagging.md",
+    }
+    alert = "JoulescopeAttributionLagging"
+    assert texts_missed(tmp_path, healthy(61, late), "20m", alert, [(labels, texts)]) == ""
+    dropped = {s.DROPPED: rising((375, 81))}
+    labels |= {"engine": ENGINE}
+    texts = {
+        "summary": f"The hook in {ENGINE} drops records",
+        "description": f"The hook of engine {ENGINE} dropped 25% as many records in the last 15 minutes as"
+        f" the engine made steps, since the sidecar {INSTANCE} did not take them in time. The joules of what"
+        " is missing are unattributed.",
+        "runbook_url": f"{RUNBOOKS}JoulescopeRecordsDropped.md",
+    }
+    alert = "JoulescopeRecordsDropped"
+    assert texts_missed(tmp_path, healthy(81, dropped), "40m", alert, [(labels, texts)]) == ""

@@ -34,6 +34,7 @@ JOIN = "group_left (model) joulescope_engine_info"
         "joulescope_sensor_up * on (job, instance, gpu) group_right () joulescope_engine_gpu_info",
         'label_replace(up, "x", "$1", "instance", "(.*)")',
         "joulescope_engine_up or joulescope_sensor_up",
+        "joulescope_gpu_power_watts * on (gpu) group_left (parent) joulescope_mig_instance_info",
         "3600 * (1 + 2) * joulescope_gpu_power_watts",
         "avg_over_time(joulescope_gpu_power_watts[5m])",
         "(process_resident_memory_bytes > 1e9) and on (job, instance) (up == 1)",
