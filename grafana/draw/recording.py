@@ -277,7 +277,7 @@ def _write(site: Site, seconds: float, wall_ns: int, path: Path) -> None:
                     file.write(_line(sample.name, {**sample.labels, **target}, sample.value, at))
             since = number * SCRAPE_SECONDS
             file.write(_line("process_cpu_seconds_total", target, 3.0 + 0.031 * since, at))
-            file.write(_line("process_resident_memory_bytes", target, 88e6 + 3e6 * math.sin(since / 300), at))
+            file.write(_line("process_resident_memory_bytes", target, 88e6, at))
             file.write(_line("up", target, 1.0, at))
 
 
