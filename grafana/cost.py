@@ -6,6 +6,7 @@ together at every instant. Sums over time are sums of products: the grid's inten
 
 from __future__ import annotations
 
+from grafana.empty import NO_CARBON, NO_ENGINE, NO_GPU, NO_PRICE, NO_PUE
 from grafana.frame import Board, Choice, Row
 from grafana.look import (
     DECODE,
@@ -35,11 +36,6 @@ from grafana.promql import (
     total,
 )
 
-NO_GPU = "no GPU is measured here"
-NO_ENGINE = "no engine of this choice"
-NO_PUE = "no pue is set"
-NO_CARBON = "no carbon intensity is set"
-NO_PRICE = "no price is set"
 PUE = "joulescope_facility_pue_ratio"
 CARBON = "joulescope_grid_carbon_intensity_grams_per_joule"
 PRICE = "joulescope_electricity_price_per_joule"
@@ -90,6 +86,10 @@ TOKEN_WATTS = of_models(rate(ATTRIBUTED), tokens_only=True)
 
 
 def _glance() -> list[Placed]:
+    return [*_glance_left(), *_glance_right()]
+
+
+def _glance_left() -> list[Placed]:
     return [
         figure(
             "Energy",
@@ -125,6 +125,11 @@ def _glance() -> list[Placed]:
             over_range=True,
             colour=DECODE,
         ),
+    ]
+
+
+def _glance_right() -> list[Placed]:
+    return [
         figure(
             "Energy for a million tokens",
             "Energy of the chosen models' requests alone for a million output tokens, in the time shown. "
@@ -271,6 +276,10 @@ def _for_each() -> list[Placed]:
 
 
 def _by_model() -> list[Placed]:
+    return [*_models(), *_factors()]
+
+
+def _models() -> list[Placed]:
     name = "served_model"
     return [
         grid(
@@ -312,6 +321,11 @@ def _by_model() -> list[Placed]:
             none=NO_CARBON,
             size=(6, 8),
         ),
+    ]
+
+
+def _factors() -> list[Placed]:
+    return [
         figure(
             "Intensity known",
             "How much of the time shown the grid's intensity was known, on average over the sidecars. Below "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from grafana.empty import NO_BASELINE, NO_ENGINE, NO_TOKENS
+from grafana.engine_baseline import as_usual
+from grafana.engine_gpus import its_gpus, rated_of_gpus
 from grafana.frame import Board, Row
 from grafana.look import (
     ACCENT,
@@ -18,20 +21,15 @@ from grafana.look import (
     UNATTRIBUTED,
     WARN,
     Ask,
-    Column,
     Placed,
     figure,
-    grid,
     lines,
 )
 from grafana.promql import (
     engines,
-    gpus,
     index,
     joules_per_token,
-    numbered,
     of_models,
-    of_their_gpus,
     rate,
     ratio,
     tokens,
@@ -39,22 +37,7 @@ from grafana.promql import (
     watts,
 )
 
-NO_ENGINE = "no engine of this choice"
-NO_TOKENS = "no tokens now"
-NO_BASELINE = "no baseline yet"
-NO_GPM = "this GPU or driver does not tell"
 PHASES = 'phase="{}"'
-GPU_NAME = "{{instance}} GPU {{index}}"
-
-
-def of_gpus(metric: str, more: str = "") -> str:
-    """Series by GPU of those on which the chosen engines run."""
-    return of_their_gpus(gpus(metric, more))
-
-
-def rated_of_gpus(metric: str) -> str:
-    """The same for a counter."""
-    return of_their_gpus(rate(gpus(metric)))
 
 
 def phase_watts(phase: str) -> str:
@@ -70,11 +53,13 @@ def mean(metric: str) -> str:
 
 COMPUTED = total(of_models(rate(engines("joulescope_computed_tokens_total"))))
 STEPS = total(of_models(rate(engines("joulescope_steps_total"))))
-EXPECTED = f"({joules_per_token()}) / ({index()})"
-ERROR = f"max({of_models(engines('joulescope_baseline_error_ratio'))})"
 
 
 def _glance() -> list[Placed]:
+    return [*_glance_left(), *_glance_right()]
+
+
+def _glance_left() -> list[Placed]:
     return [
         figure(
             "Energy per output token",
@@ -106,6 +91,11 @@ def _glance() -> list[Placed]:
             none="nothing is decoded now",
             colour=DECODE,
         ),
+    ]
+
+
+def _glance_right() -> list[Placed]:
+    return [
         figure(
             "Power for requests",
             "Watts that the chosen engines' requests cause, on all their GPUs. "
@@ -135,116 +125,6 @@ def _glance() -> list[Placed]:
             decimals=0,
         ),
     ]
-
-
-def _per_token() -> list[Placed]:
-    edge = {
-        "custom.lineWidth": 0,
-        "custom.fillOpacity": 0,
-        "custom.hideFrom": {"legend": True, "tooltip": False, "viz": False},
-    }
-    dashes = {"custom.lineStyle": {"fill": "dash", "dash": [6, 4]}, "custom.fillOpacity": 0}
-
-    def band(around: str, high: str, low: str) -> list[Ask]:
-        """Two standard errors of the baseline either way, filled between."""
-        filled = {**edge, "custom.fillBelowTo": low, "custom.fillOpacity": 40}
-        return [
-            Ask(f"{around} * (1 + 2 * {ERROR})", high, FAINT, style=filled),
-            Ask(f"{around} * (1 - 2 * {ERROR})", low, FAINT, style=edge),
-        ]
-
-    return [
-        lines(
-            "Energy per output token, and what the same work should cost",
-            "The line is what a token costs; the dashes are what the same work should cost by the baseline, "
-            "in a band of two standard errors either way. Mix and load move both. Worry if the line leaves "
-            "the band and stays outside. Without a band there is no baseline yet.",
-            "joule",
-            [
-                *band(EXPECTED, "expected, high", "expected, low"),
-                Ask(EXPECTED, "expected", FAINT, style=dashes),
-                Ask(
-                    joules_per_token(),
-                    "actual",
-                    ACCENT,
-                    style={"custom.lineWidth": 2, "custom.fillOpacity": 0},
-                ),
-            ],
-            none=NO_TOKENS,
-            log_base=2,
-            bounds=(None, None),
-            size=(12, 9),
-        ),
-        lines(
-            "Index by engine",
-            "Actual over expected joules of the same work, by engine, and the band in which a difference "
-            "may be chance. 1 is as usual. The dashed lines are a tenth and a fifth more. Worry about a "
-            "step that stays: then the regression alert speaks.",
-            "short",
-            [
-                *band(f"max({index('instance', 'engine')}) ^ 0", "as usual, high", "as usual, low"),
-                Ask(index("instance", "engine"), "{{engine}} @ {{instance}}", style={"custom.lineWidth": 2}),
-            ],
-            none=NO_BASELINE,
-            bounds=(None, None),
-            at_least=(0.9, 1.2),
-            thresholds=INDEX_STEPS,
-            decimals=2,
-            size=(12, 9),
-        ),
-        _baselines(),
-    ]
-
-
-def _baselines() -> Placed:
-    def by(metric: str, *labels: str) -> str:
-        names = ", ".join(("instance", "engine", *labels))
-        return f"max by ({names}) ({of_models(engines(metric))})"
-
-    created = "joulescope_baseline_created_timestamp_seconds"
-    return grid(
-        "Baselines",
-        "What each engine is compared with, and how much of the learning is done: it is compared at 100 %. "
-        "Worry if a baseline is older than the model or the version that is served: pin a new one.",
-        "short",
-        {
-            "engine": "Engine",
-            "instance": "Sidecar",
-            "baseline": "Baseline",
-            "source": "Source",
-            "created_version": "Made with",
-        },
-        [
-            Column(
-                "Learned",
-                by("joulescope_baseline_learned_ratio"),
-                {"unit": "percentunit", "decimals": 0, "custom.width": 90},
-            ),
-            Column(
-                "Error",
-                by("joulescope_baseline_error_ratio"),
-                {"unit": "percentunit", "decimals": 1, "custom.width": 90},
-            ),
-            Column(
-                "Age",
-                f"time() - {by(created)}",
-                {"unit": "s", "decimals": 0, "custom.width": 110},
-            ),
-            Column(
-                "",
-                by("joulescope_baseline_info", "baseline", "source", "created_version"),
-            ),
-        ],
-        sort="Engine",
-        none=NO_BASELINE,
-        key_style={
-            "Engine": {"custom.width": 240},
-            "Sidecar": {"custom.width": 130},
-            "Source": {"custom.width": 90},
-            "Made with": {"custom.width": 110},
-        },
-        size=(24, 4),
-    )
 
 
 def _power() -> list[Placed]:
@@ -352,91 +232,6 @@ def _batch() -> list[Placed]:
     ]
 
 
-def _gpus() -> list[Placed]:
-    def by_gpu(metric: str) -> list[Ask]:
-        return [Ask(numbered(of_gpus(metric)), GPU_NAME)]
-
-    return [
-        lines(
-            "GPU power and its limit",
-            "Power at the last reading of each GPU, and the lowest limit among them. At the limit the clocks "
-            "fall, and more joules do not bring more tokens. "
-            "Worry if a GPU stays there.",
-            "watt",
-            [
-                *by_gpu("joulescope_gpu_power_watts"),
-                Ask(
-                    f"min({of_gpus('joulescope_gpu_power_limit_watts')})",
-                    "limit",
-                    BAD,
-                    style={"custom.lineStyle": {"fill": "dash", "dash": [6, 4]}, "custom.fillOpacity": 0},
-                ),
-            ],
-            none="no GPU of this engine is measured",
-            size=(8, 7),
-        ),
-        lines(
-            "SM clock",
-            "Clock of each GPU's SMs. Worry if one falls behind the others: it is held back, and with tensor "
-            "parallelism all wait for it.",
-            "hertz",
-            by_gpu("joulescope_gpu_sm_clock_hertz"),
-            none=NO_GPM,
-            bounds=(None, None),
-            size=(8, 7),
-        ),
-        lines(
-            "Held back",
-            "GPUs whose clocks are held back, by the reason that the driver gives. Power cap is common at "
-            "full load; thermal, slowdown and power brake are for whoever looks after the machine. "
-            "Worry about those at once.",
-            "short",
-            [Ask(f"sum by (reason) ({of_gpus('joulescope_gpu_throttled')}) > 0", "{{reason}}")],
-            none="none is held back, or the driver does not tell",
-            decimals=0,
-            at_least=(0, 2),
-            stairs=True,
-            size=(8, 7),
-        ),
-        lines(
-            "SMs at work",
-            "Share of the SMs that had work, by performance counters; without those the share of time in "
-            "which any kernel ran, which says less. "
-            "Worry if they rest while requests wait: the host is the brake.",
-            "percentunit",
-            [
-                Ask(numbered(of_gpus("joulescope_gpu_sm_active_ratio")), f"SMs, {GPU_NAME}"),
-                Ask(numbered(of_gpus("joulescope_gpu_sm_utilization_ratio")), f"any kernel, {GPU_NAME}"),
-            ],
-            none=NO_GPM,
-            bounds=(0, 1),
-            size=(8, 7),
-        ),
-        lines(
-            "Memory bandwidth",
-            "Share of the highest possible DRAM bandwidth. Decode of a small batch is bound by it: near 1 "
-            "while the SMs rest, a larger batch costs little more. "
-            "Worry if it falls at the same batch.",
-            "percentunit",
-            by_gpu("joulescope_gpu_dram_active_ratio"),
-            none=NO_GPM,
-            bounds=(0, 1),
-            size=(8, 7),
-        ),
-        lines(
-            "Temperature",
-            "Temperature of each GPU. A hotter GPU leaks more: the same work costs a few percent more "
-            "joules. "
-            "Worry above 85 °C: clocks fall soon.",
-            "celsius",
-            by_gpu("joulescope_gpu_temperature_celsius"),
-            none=NO_GPM,
-            bounds=(None, None),
-            size=(8, 7),
-        ),
-    ]
-
-
 ENGINE = Board(
     name="engine",
     title="Engine",
@@ -444,9 +239,9 @@ ENGINE = Board(
     variables=("cluster", "instance", "model", "engine", "gpu"),
     rows=[
         Row("At a glance", _glance()),
-        Row("Is it as usual?", _per_token()),
+        Row("Is it as usual?", as_usual()),
         Row("Power and work", _power()),
         Row("Batch", _batch()),
-        Row("Its GPUs", _gpus()),
+        Row("Its GPUs", its_gpus()),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.empty import NO_ENGINE, NO_GPU
 from grafana.frame import Board, Row, engine_link
 from grafana.look import (
     BAD,
@@ -40,8 +41,6 @@ from grafana.promql import (
     watts,
 )
 
-NO_GPU = "no GPU is measured here"
-NO_ENGINE = "no engine of this choice"
 BY = ("cluster", "instance", "engine", "served_model")
 
 
@@ -57,6 +56,10 @@ def share(metric: str) -> str:
 
 
 def _glance() -> list[Placed]:
+    return [*_glance_left(), *_glance_right()]
+
+
+def _glance_left() -> list[Placed]:
     return [
         figure(
             "GPU power",
@@ -88,6 +91,11 @@ def _glance() -> list[Placed]:
             thresholds=[(None, GOOD), (0.2, WARN), (0.4, BAD)],
             decimals=1,
         ),
+    ]
+
+
+def _glance_right() -> list[Placed]:
+    return [
         figure(
             "Energy per output token",
             "Joules of the chosen models' requests over the tokens they put out. It falls with larger "
@@ -187,12 +195,6 @@ def _models() -> list[Placed]:
 
 
 def _table() -> Placed:
-    kv = of_models(engines("joulescope_kv_cache_usage_ratio"))
-    up = {
-        "type": "value",
-        "options": {"1": {"text": "up", "color": GOOD}, "0": {"text": "left", "color": IDLE}},
-    }
-    colour = {"custom.cellOptions": {"type": "color-text"}}
     return grid(
         "Engines",
         "Each engine as it is now, the one that draws most first; its name leads to its own dashboard. "
@@ -200,63 +202,7 @@ def _table() -> Placed:
         "index means that there is no baseline yet.",
         "short",
         {"engine": "Engine", "served_model": "Model", "instance": "Sidecar", "cluster": "Cluster"},
-        [
-            Column("Power", watts(*BY), {"unit": "watt", "custom.width": 95}),
-            Column("J/token", joules_per_token(*BY), {"unit": "joule", "custom.width": 95}),
-            Column("Tokens/s", tokens(*BY), {"unit": "short", "custom.width": 95}),
-            Column(
-                "Running",
-                total(of_models(engines("joulescope_requests_running")), *BY),
-                {"unit": "short", "decimals": 0, "custom.width": 85},
-            ),
-            Column(
-                "Waiting",
-                total(of_models(engines("joulescope_requests_waiting")), *BY),
-                {"unit": "short", "decimals": 0, "custom.width": 85},
-            ),
-            Column(
-                "KV cache",
-                f"max by ({', '.join(BY)}) ({kv})",
-                {
-                    "unit": "percentunit",
-                    "decimals": 0,
-                    "min": 0,
-                    "max": 1,
-                    "custom.width": 130,
-                    "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
-                    # Above 0.9 vLLM is near to pushing requests out and computing them again.
-                    "color": {"mode": "thresholds"},
-                    "thresholds": {
-                        "mode": "absolute",
-                        "steps": [{"color": DECODE, "value": None}, {"color": WARN, "value": 0.9}],
-                    },
-                },
-            ),
-            Column(
-                "Index",
-                index(*BY),
-                {
-                    "unit": "short",
-                    "decimals": 2,
-                    "custom.width": 75,
-                    "color": {"mode": "thresholds"},
-                    "thresholds": {
-                        "mode": "absolute",
-                        "steps": [
-                            {"color": GOOD, "value": None},
-                            {"color": WARN, "value": 1.1},
-                            {"color": BAD, "value": 1.2},
-                        ],
-                    },
-                    **colour,
-                },
-            ),
-            Column(
-                "State",
-                total(of_models(engines("joulescope_engine_up")), *BY),
-                {"mappings": [up], "custom.width": 75, **colour},
-            ),
-        ],
+        _columns(),
         sort="Power",
         none=NO_ENGINE,
         key_style={
@@ -267,6 +213,72 @@ def _table() -> Placed:
         },
         size=(24, 8),
     )
+
+
+def _columns() -> list[Column]:
+    kv = of_models(engines("joulescope_kv_cache_usage_ratio"))
+    up = {
+        "type": "value",
+        "options": {"1": {"text": "up", "color": GOOD}, "0": {"text": "left", "color": IDLE}},
+    }
+    colour = {"custom.cellOptions": {"type": "color-text"}}
+    return [
+        Column("Power", watts(*BY), {"unit": "watt", "custom.width": 95}),
+        Column("J/token", joules_per_token(*BY), {"unit": "joule", "custom.width": 95}),
+        Column("Tokens/s", tokens(*BY), {"unit": "short", "custom.width": 95}),
+        Column(
+            "Running",
+            total(of_models(engines("joulescope_requests_running")), *BY),
+            {"unit": "short", "decimals": 0, "custom.width": 85},
+        ),
+        Column(
+            "Waiting",
+            total(of_models(engines("joulescope_requests_waiting")), *BY),
+            {"unit": "short", "decimals": 0, "custom.width": 85},
+        ),
+        Column(
+            "KV cache",
+            f"max by ({', '.join(BY)}) ({kv})",
+            {
+                "unit": "percentunit",
+                "decimals": 0,
+                "min": 0,
+                "max": 1,
+                "custom.width": 130,
+                "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
+                # Above 0.9 vLLM is near to pushing requests out and computing them again.
+                "color": {"mode": "thresholds"},
+                "thresholds": {
+                    "mode": "absolute",
+                    "steps": [{"color": DECODE, "value": None}, {"color": WARN, "value": 0.9}],
+                },
+            },
+        ),
+        Column(
+            "Index",
+            index(*BY),
+            {
+                "unit": "short",
+                "decimals": 2,
+                "custom.width": 75,
+                "color": {"mode": "thresholds"},
+                "thresholds": {
+                    "mode": "absolute",
+                    "steps": [
+                        {"color": GOOD, "value": None},
+                        {"color": WARN, "value": 1.1},
+                        {"color": BAD, "value": 1.2},
+                    ],
+                },
+                **colour,
+            },
+        ),
+        Column(
+            "State",
+            total(of_models(engines("joulescope_engine_up")), *BY),
+            {"mappings": [up], "custom.width": 75, **colour},
+        ),
+    ]
 
 
 def _places() -> list[Placed]:

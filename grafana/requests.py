@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.empty import NO_ENGINE, NO_REQUESTS, NO_TENANT
 from grafana.frame import Board, Row
 from grafana.look import (
     BAD,
@@ -20,9 +21,6 @@ from grafana.look import (
 )
 from grafana.promql import ATTRIBUTED, GENERATED, engines, grown, of_models, rate, ratio, total
 
-NO_REQUESTS = "no request finished in this time"
-NO_ADAPTER = "no engine of this choice"
-NO_TENANT = "tenants are not configured"
 FINISHED = "joulescope_requests_finished_total"
 PER_REQUEST = "joulescope_request_energy_joules"
 PER_TOKEN = "joulescope_request_output_token_energy_joules"
@@ -46,7 +44,10 @@ def finished(more: str = "", *by: str) -> str:
 
 
 def _glance() -> list[Placed]:
-    aborted = total(of_models(grown(engines(FINISHED, 'reason="abort"'))))
+    return [*_glance_left(), *_glance_right()]
+
+
+def _glance_left() -> list[Placed]:
     ended = total(of_models(grown(engines(FINISHED))))
     return [
         figure(
@@ -81,6 +82,13 @@ def _glance() -> list[Placed]:
             none=NO_REQUESTS,
             over_range=True,
         ),
+    ]
+
+
+def _glance_right() -> list[Placed]:
+    aborted = total(of_models(grown(engines(FINISHED, 'reason="abort"'))))
+    ended = total(of_models(grown(engines(FINISHED))))
+    return [
         figure(
             "Mean per output token",
             "All joules of requests over output tokens, in the time shown. Prompts are in it: a service "
@@ -239,8 +247,7 @@ def _kinds() -> list[Placed]:
 
 def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Placed]:
     """Panels of adapters, or of tenants: power, joules per token, and a table of both with requests."""
-    one, many = names
-    chosen = f'{label}=~"${label}"'
+    (one, many), chosen = names, f'{label}=~"${label}"'
     energy = engines(f"joulescope_{kind}_energy_joules_total", chosen)
     generated = engines(f"joulescope_{kind}_generated_tokens_total", chosen)
     requests = engines(f"joulescope_{kind}_requests_finished_total", chosen)
@@ -309,7 +316,7 @@ REQUESTS = Board(
         Row("At a glance", _glance()),
         Row("How costs spread", _spread()),
         Row("Why they cost so", _kinds()),
-        Row("By adapter", _owners("adapter", "lora", NO_ADAPTER, ("adapter", "adapters"))),
+        Row("By adapter", _owners("adapter", "lora", NO_ENGINE, ("adapter", "adapters"))),
         Row("By tenant", _owners("tenant", "tenant", NO_TENANT, ("tenant", "tenants"))),
     ],
 )
