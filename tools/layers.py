@@ -57,7 +57,6 @@ ROOMS: dict[str, Room] = {
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
     "web": _room("errors clock units"),
-    "web_client": _room("web errors clock"),
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
@@ -86,10 +85,10 @@ ROOMS: dict[str, Room] = {
         f"{VALUES} config hook.contract hook.environment sensors sampling "
         "export.web_config_file export.web_config_report export.web_config_rules"
     ),
+    "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} web_client doctor config hook.wire sensors sampling ingest attribution baselines export "
-        "simulation "
-        "pipeline replay daemon",
+        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
+        "export simulation pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
 }

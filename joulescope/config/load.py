@@ -14,7 +14,9 @@ from joulescope.config.surroundings import check_ages, check_mig, check_price
 from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
 from joulescope.errors import ConfigError
 
-FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER"})
+FOREIGN_VARIABLES = frozenset(
+    {CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER", "JOULESCOPE_TOP_URL"}
+)
 """Known, but no settings: the path of the file, and the hook's own switches."""
 
 _KUBERNETES_LINK = re.compile(
