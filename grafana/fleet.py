@@ -10,6 +10,7 @@ from grafana.look import (
     FAINT,
     GOOD,
     IDLE,
+    INDEX_STEPS,
     OVERHEAD,
     PART_COLOURS,
     TOKENS_PER_SECOND,
@@ -19,6 +20,7 @@ from grafana.look import (
     Column,
     Placed,
     bars,
+    column_steps,
     figure,
     grid,
     lines,
@@ -247,11 +249,7 @@ def _columns() -> list[Column]:
                 "custom.width": 130,
                 "custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"},
                 # Above 0.9 vLLM is near to pushing requests out and computing them again.
-                "color": {"mode": "thresholds"},
-                "thresholds": {
-                    "mode": "absolute",
-                    "steps": [{"color": DECODE, "value": None}, {"color": WARN, "value": 0.9}],
-                },
+                **column_steps([(None, DECODE), (0.9, WARN)]),
             },
         ),
         Column(
@@ -261,15 +259,7 @@ def _columns() -> list[Column]:
                 "unit": "short",
                 "decimals": 2,
                 "custom.width": 75,
-                "color": {"mode": "thresholds"},
-                "thresholds": {
-                    "mode": "absolute",
-                    "steps": [
-                        {"color": GOOD, "value": None},
-                        {"color": WARN, "value": 1.1},
-                        {"color": BAD, "value": 1.2},
-                    ],
-                },
+                **column_steps(INDEX_STEPS),
                 **colour,
             },
         ),

@@ -68,6 +68,12 @@ def steps(of: Steps) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(found)
 
 
+def column_steps(of: Steps) -> dict[str, Any]:
+    """Thresholds of one column, which is coloured by them."""
+    found = [{"color": colour, "value": value} for value, colour in of]
+    return {"color": {"mode": "thresholds"}, "thresholds": {"mode": "absolute", "steps": found}}
+
+
 def _target(ask: Ask, number: int, *, instant: bool, form: PromQueryFormat | None = None) -> Panel:
     query = prometheus.Dataquery().expr(ask.expression).ref_id(_ref(number)).datasource(DATASOURCE)
     query = query.instant() if instant else query.range()
