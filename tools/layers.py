@@ -53,6 +53,7 @@ ROOMS: dict[str, Room] = {
         "engine_model gpu_model host_model label_model surroundings_model serving_model", packages="numpy"
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
@@ -70,7 +71,9 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
-    "export": _room(VALUES, packages="bcrypt msgspec opentelemetry prometheus_client starlette uvicorn yaml"),
+    "export": _room(
+        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+    ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
         f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"

@@ -15,9 +15,19 @@ from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, 
 from joulescope.errors import ConfigError
 
 FOREIGN_VARIABLES = frozenset(
-    {CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER", "JOULESCOPE_TOP_URL"}
+    {
+        CONFIG_VARIABLE,
+        "JOULESCOPE_DISABLED",
+        "JOULESCOPE_SAMPLER",
+        "JOULESCOPE_ANSWER",
+        "JOULESCOPE_ANSWER_DEADLINE_MS",
+        "JOULESCOPE_ANSWER_URL",
+        "JOULESCOPE_TENANT_HEADER",
+        "JOULESCOPE_TOP_URL",
+    }
 )
-"""Known, but no settings: the path of the file, and the hook's own switches."""
+"""Known, but no settings: the path of the file, the switches of the hook and the middleware in vLLM, and what
+``joulescope top`` looks at."""
 
 _KUBERNETES_LINK = re.compile(
     r"JOULESCOPE(_[A-Z0-9_]+)?_"
