@@ -9,6 +9,8 @@ BENCH ?= sidecar hook_overhead inside
 BENCH_ARGS ?=
 COMPAT_ARGS ?=
 DOCS_ARGS ?=
+DASHBOARDS_ARGS ?=
+PICTURE_ARGS ?=
 WHEEL_DIR ?= dist
 
 BIN := $(VENV)/bin
@@ -34,6 +36,7 @@ lint: $(VENV)/.dev layers ## Check style, types, layers and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.11 --package grafana
 	$(BIN)/hadolint Dockerfile
 
 layers: $(VENV)/.dev ## Check which room imports which, and the sizes of modules and functions
@@ -47,6 +50,15 @@ compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM releases
 
 docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only looks
 	$(BIN)/python tools/generate_docs.py $(DOCS_ARGS)
+
+dashboards: $(VENV)/.dev ## Write the Grafana dashboards again; DASHBOARDS_ARGS=--check only looks
+	$(BIN)/python -m grafana $(DASHBOARDS_ARGS)
+
+pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs npm, chromium, prometheus
+	$(PIP) --editable '.[pictures]'
+	npm --prefix grafana/draw ci --no-audit --no-fund
+	npm --prefix grafana/draw run build
+	$(BIN)/python -m grafana.draw $(PICTURE_ARGS)
 
 wheel: $(VENV)/.made ## Build the wheel into $(WHEEL_DIR)
 	rm -rf build/lib build/bdist.*
@@ -74,4 +86,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[sidecar,test,lint]'
 	@touch $@ $(VENV)/.sidecar
 
-.PHONY: help demo test test-fast lint layers bench compat docs wheel clean
+.PHONY: help demo test test-fast lint layers bench compat docs dashboards pictures wheel clean

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from joulescope.daemon import Daemon
 from joulescope.export.requests_json import RequestsView
 from joulescope.model import FinishedRequest, Snapshot
 from joulescope.sensors.simulated import SimulatedSensor
+from joulescope.simulation.changes import KINDS, PlannedChange
 from joulescope.simulation.comparison import Comparison, compare
 from joulescope.simulation.live import LiveSimulation
 from joulescope.terminal.balance import balance_table
@@ -62,6 +63,15 @@ _SETTLE_SECONDS = 0.25
 """Between the engine's last step and its goodbye: the GPU's counter ticks, the last records arrive."""
 
 
+def _changes(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[PlannedChange, ...]:
+    try:
+        return tuple(PlannedChange.parse(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long; default: on Ctrl-C."
@@ -74,10 +84,26 @@ _SETTLE_SECONDS = 0.25
     show_default=True,
     help="Mean arrivals of requests a second.",
 )
+@click.option(
+    "--change",
+    "changes",
+    callback=_changes,
+    multiple=True,
+    metavar="KIND[=SIZE]@SECONDS",
+    help="Makes something otherwise after so long, as a regression or another load would; may be repeated. "
+    + "; ".join(f"{name}: {kind.meaning} ({kind.usual:g})" for name, kind in KINDS.items())
+    + ".",
+)
 @click.option("--no-table", is_flag=True, help="A line of text a second instead of the live view.")
 @settings_options(exclude=_DECIDED_HERE)
 def command(
-    seconds: float | None, seed: int, rate: float, no_table: bool, settings: Settings, origins: Origins
+    seconds: float | None,
+    seed: int,
+    rate: float,
+    changes: tuple[PlannedChange, ...],
+    no_table: bool,
+    settings: Settings,
+    origins: Origins,
 ) -> None:
     """Run the sidecar on a simulated H100 that serves a simulated service, and show what it says.
 
@@ -90,7 +116,7 @@ def command(
     set_up_logging("warning" if quiet else settings.log_level, settings.log_format)
     with tempfile.TemporaryDirectory(prefix="joulescope-") as folder:
         settings = _demo_settings(settings, origins, Path(folder))
-        demo = _Demo(settings, seed, rate)
+        demo = _Demo(settings, seed, rate, changes)
         demo.run(console, seconds, live)
 
 
@@ -128,9 +154,11 @@ def _is_free(port: int) -> bool:
 class _Demo:
     """One run: starts both ends, shows what happens, closes, and takes stock."""
 
-    def __init__(self, settings: Settings, seed: int, rate: float) -> None:
+    def __init__(self, settings: Settings, seed: int, rate: float, changes: Sequence[PlannedChange]) -> None:
         self._clock = SystemClock()
-        self._simulation = LiveSimulation(settings.socket, self._clock, seed=seed, rate_per_second=rate)
+        self._simulation = LiveSimulation(
+            settings.socket, self._clock, seed=seed, rate_per_second=rate, changes=changes
+        )
         self._daemon = Daemon.build(settings, open_sensor=self._open_sensor, clock=self._clock)
         self.place = ""
         self._finished: dict[str, FinishedRequest] = {}

@@ -100,8 +100,9 @@ QUERIES = (
     ),
     (
         "Joules by model",
-        "sum by (served_model) (sum by (engine) (increase(joulescope_attributed_energy_joules_total[1h]))"
-        " * on (engine) group_left (served_model) joulescope_engine_info)",
+        "sum by (served_model) ("
+        "sum by (job, instance, engine) (increase(joulescope_attributed_energy_joules_total[1h]))"
+        " * on (job, instance, engine) group_left (served_model) joulescope_engine_info)",
     ),
     (
         "Joules per output token, by adapter",

@@ -123,6 +123,12 @@ class SimulatedEngine:
         """When the oldest step in flight was scheduled, if there is one."""
         return self._flights[0].schedule_end_ns if self._flights else None
 
+    def become(self, world: World) -> None:
+        """From the next step on it lives in another world, of the same model on as many GPUs."""
+        self.world = world
+        self._readback_ns = ns_from_seconds(world.runtime.readback_seconds)
+        self._replica.become(world)
+
     def submit(self, plan: PlannedRequest) -> None:
         """One more request, of a client that decides as it goes; if its arrival is past, it comes now."""
         self._submitted += 1

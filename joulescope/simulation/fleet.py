@@ -99,6 +99,11 @@ class Fleet:
             greetings.append(greeting)
         return greetings
 
+    def become(self, world: World) -> None:
+        """From the next steps on all engines live in another world; see :meth:`SimulatedEngine.become`."""
+        for engine in self.engines:
+            engine.become(world)
+
     def advance(self, until_ns: int) -> Iterator[AnyRecord]:
         """What all engines tell until then, each with its session's number."""
         advance_together(self.engines, until_ns)

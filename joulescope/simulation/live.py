@@ -16,18 +16,19 @@ from typing import Protocol, cast
 from joulescope.clock import Clock, WallAnchor
 from joulescope.hook.emitter import Emitter
 from joulescope.hook.wire import AnyRecord, Hello, Progress, Record, RequestEnd, RequestStart, Step
+from joulescope.simulation.changes import PlannedChange, Upheaval, requests
 from joulescope.simulation.engine import SimulatedEngine
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.parts import GPU_MEMORY_UTILIZATION, World
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
-from joulescope.simulation.workload import Workload
 from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
 TICK_SECONDS = 0.005
-AHEAD_SECONDS = 0.3
+AHEAD_SECONDS = 2.0
+"""So late may the thread come, where the machine is busy, before the GPU does not know its own power."""
 EARLY_SECONDS = 2 * TICK_SECONDS
 """Records go out this much before their time: the emitter says every 20 ms that all that has ended was
 sent, and so it must have been handed over by then."""
@@ -79,10 +80,18 @@ class LiveEngine:
         engine: it must begin at about the clock's now.
         queue: where records go, usually an emitter with a :class:`LiveTranslator`.
         clock: decides when a record is due.
+        changes: what becomes otherwise meanwhile, counted from where the engine stands now.
     """
 
-    def __init__(self, engine: SimulatedEngine, queue: RecordQueue, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: SimulatedEngine,
+        queue: RecordQueue,
+        clock: Clock,
+        changes: Sequence[PlannedChange] = (),
+    ) -> None:
         self._engine = engine
+        self._upheaval = Upheaval(engine.world, changes, engine.become, engine.now_ns)
         self._queue = queue
         self._clock = clock
         self._unsent: deque[AnyRecord] = deque()
@@ -117,13 +126,19 @@ class LiveEngine:
         """Lets the engine live on and hands over what is due. The thread calls it; so may a test."""
         now_ns = self._clock.now_ns()
         ahead_ns = now_ns + ns_from_seconds(AHEAD_SECONDS)
-        self._unsent += [
-            record for record in self._engine.advance(ahead_ns) if not isinstance(record, Progress)
-        ]
+        while (until_ns := self._upheaval.next_ns(ahead_ns)) < ahead_ns:
+            self._live_on(until_ns)
+            self._upheaval.pass_time(until_ns)
+        self._live_on(ahead_ns)
         due_ns = now_ns + ns_from_seconds(EARLY_SECONDS)
         while self._unsent and _ended_ns(self._unsent[0]) <= due_ns:
             self._queue.put(self._unsent.popleft())
         self._tell_pending()
+
+    def _live_on(self, until_ns: int) -> None:
+        self._unsent += [
+            record for record in self._engine.advance(until_ns) if not isinstance(record, Progress)
+        ]
 
     def _tell_pending(self) -> None:
         steps = (record.schedule_end_ns for record in self._unsent if isinstance(record, Step))
@@ -148,6 +163,7 @@ class LiveSimulation:
         clock: it must tell CLOCK_MONOTONIC, for the emitter does.
         seed: decides what clients do.
         rate_per_second: mean arrivals a second.
+        changes: what becomes otherwise meanwhile.
     """
 
     def __init__(
@@ -159,6 +175,7 @@ class LiveSimulation:
         rate_per_second: float = 8.0,
         world: World = H100_LLAMA_8B,
         limits: EngineLimits | None = None,
+        changes: Sequence[PlannedChange] = (),
     ) -> None:
         start_ns = clock.now_ns()
         limits = EngineLimits() if limits is None else limits
@@ -168,7 +185,7 @@ class LiveSimulation:
             memory_used_bytes=int(GPU_MEMORY_UTILIZATION * world.hardware.memory_bytes),
             seed=seed,
         )
-        workload = Workload(rate_per_second, start_ns, seed=seed)
+        workload = requests(rate_per_second, start_ns, classes=world.classes, seed=seed, changes=changes)
         self.truth = TrueLedger()
         self.engine = SimulatedEngine(
             world, self.gpu, workload, start_ns=start_ns, limits=limits, ledger=self.truth
@@ -188,7 +205,7 @@ class LiveSimulation:
             )
 
         self._emitter = Emitter(socket_path, greeting, translator=LiveTranslator())
-        self._live = LiveEngine(self.engine, self._emitter, clock)
+        self._live = LiveEngine(self.engine, self._emitter, clock, changes)
 
     def start(self) -> None:
         """Starts the engine and its reports; the GPU knows its power from here on."""

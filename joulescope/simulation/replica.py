@@ -54,6 +54,12 @@ class Replica:
             self.books[at : at + world.parallel.tensor] for at in range(0, len(books), world.parallel.tensor)
         ]
 
+    def become(self, world: World) -> None:
+        """From the next step on the work costs what it costs in another world on as many GPUs."""
+        self.world, self._law, self._later = world, law_of(world), None
+        for book in self.books:
+            book.gpu.hardware = world.hardware
+
     def begin(self, time_ns: int) -> None:
         """From now on requests are running."""
         for book in self.books:

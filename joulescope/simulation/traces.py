@@ -19,13 +19,14 @@ from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook.wire import AnyRecord, Bye, TraceHeader
 from joulescope.model import GpuStatus
 from joulescope.sensors.simulated import H100_PROFILE, SensorProfile, SimulatedSensor
+from joulescope.simulation.changes import PlannedChange, Upheaval, requests
 from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.gpu import SimulatedGpu
 from joulescope.simulation.parts import World
 from joulescope.simulation.polling import USUAL_POLLING, Polling
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
-from joulescope.simulation.workload import RequestClass, Workload
+from joulescope.simulation.workload import RequestClass
 from joulescope.simulation.worlds import H100_LLAMA_8B
 from joulescope.units import ns_from_seconds
 
@@ -50,6 +51,7 @@ class SimulatedRun:
         polling: how punctual whoever polls is.
         truth: whether :attr:`truth` learns who truly caused the joules (costs most of the time).
         keep_steps: whether ``truth.steps`` tells the true joules of every step.
+        changes: what becomes otherwise meanwhile, at the poll that follows.
     """
 
     def __init__(
@@ -67,17 +69,19 @@ class SimulatedRun:
         start_ns: int = START_NS,
         truth: bool = True,
         keep_steps: bool = False,
+        changes: Sequence[PlannedChange] = (),
     ) -> None:
         self.limits = world.limits if limits is None else limits
         self.world = world
         self.start_ns = start_ns
         self._end_ns = start_ns + ns_from_seconds(seconds)
-        workload = Workload(
+        workload = requests(
             rate_per_second,
             start_ns,
             classes=world.classes if classes is None else classes,
             seed=seed,
             max_prompt_tokens=world.max_prompt_tokens,
+            changes=changes,
         )
         self.truth = TrueLedger(keep_steps=keep_steps)
         self.fleet = Fleet(
@@ -89,6 +93,7 @@ class SimulatedRun:
             seed=seed,
             change_ns=start_ns + ns_from_seconds(seconds * world.change.at_ratio) if world.change else None,
         )
+        self._upheaval = Upheaval(world, changes, self.fleet.become, start_ns)
         self._clock = ManualClock(start_ns)
         self._sensor = SimulatedSensor(self.fleet, self._clock, sensor)
         self._told: dict[str, GpuStatus] = {}
@@ -145,6 +150,7 @@ class SimulatedRun:
         due_ns += int(self._luck.random() * self._polling.jitter_ratio * self._period_ns)
         self._clock.time_ns = max(due_ns, self._stamped_ns + 1)
         yield from self.fleet.advance(self.time_ns)
+        self._upheaval.pass_time(self.time_ns)
         yield from self._samples()
 
     def _samples(self) -> Iterator[AnyRecord]:

@@ -79,6 +79,7 @@ class Workload:
         classes: what arrives.
         seed: decides everything.
         max_prompt_tokens: prompts are cut so that prompt and answer fit the model.
+        first_number: that of the first request.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Workload:
         classes: Sequence[RequestClass] = MIXED,
         seed: int = 0,
         max_prompt_tokens: int = 30_000,
+        first_number: int = 1,
     ) -> None:
         if rate_per_second <= 0:
             raise ValueError(f"rate_per_second must be above 0, got {rate_per_second}")
@@ -96,12 +98,13 @@ class Workload:
         self._time_ns = start_ns
         self._classes = tuple(classes)
         self._max_prompt_tokens = max_prompt_tokens
+        self._first_number = first_number
         self._rng = np.random.default_rng(seed)
         total = sum(kind.weight for kind in self._classes)
         self._shares = [kind.weight / total for kind in self._classes]
 
     def __iter__(self) -> Iterator[PlannedRequest]:
-        for number in count(1):
+        for number in count(self._first_number):
             self._time_ns += ns_from_seconds(self._rng.exponential(self._mean_gap_seconds))
             kind = self._classes[self._rng.choice(len(self._classes), p=self._shares)]
             yield self._plan(number, kind)

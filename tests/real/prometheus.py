@@ -64,10 +64,12 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(program: str, target: str, folder: Path, *, scrape: str = "") -> Iterator[Prometheus]:
-    """``scrape``: more lines of the scrape configuration, indented by four."""
+def running_prometheus(
+    program: str, target: str, folder: Path, *, scrape: str = "", config_text: str = CONFIG
+) -> Iterator[Prometheus]:
+    """``scrape``: more lines of the scrape configuration, indented by four, where ``config_text`` has it."""
     config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target, scrape=scrape), encoding="utf-8")
+    config.write_text(config_text.format(target=target, scrape=scrape), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = [
         program,

@@ -1,0 +1,13 @@
+"""What a panel says when it is empty: why, and not just that."""
+
+NO_BASELINE = "no baseline yet"
+NO_CARBON = "no carbon intensity is set"
+NO_ENGINE = "no engine of this choice"
+NO_GPM = "this GPU or driver does not tell"
+NO_GPU = "no GPU is measured here"
+NO_PRICE = "no price is set"
+NO_PUE = "no pue is set"
+NO_REQUESTS = "no request finished in this time"
+NO_SIDECAR = "no sidecar answers"
+NO_TENANT = "tenants are not configured"
+NO_TOKENS = "no tokens now"
