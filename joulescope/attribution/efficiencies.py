@@ -93,6 +93,11 @@ class Efficiencies:
             error_ratio=efficiency.error_ratio,
         )
 
+    def current(self) -> dict[str, Baseline]:
+        """What each engine is compared with now; those without a baseline are left out."""
+        found = {engine: efficiency.baseline for engine, efficiency in self._engines.items()}
+        return {engine: baseline for engine, baseline in found.items() if baseline is not None}
+
     def baseline_of(self, engine: str) -> Baseline | None:
         """What an engine is compared with now."""
         efficiency = self._engines.get(engine)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +25,32 @@ def encode_baseline(baseline: Baseline) -> bytes:
     """The file's text."""
     fields = {FORMAT_KEY: FORMAT, **asdict(baseline)}
     return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+
+
+def encode_baselines(baselines: Mapping[str, Baseline]) -> bytes:
+    """Those of several engines, each as in a file of its own: ``{"baselines": {"engine": {…}}}``."""
+    texts = {engine: msgspec.Raw(encode_baseline(baseline)) for engine, baseline in baselines.items()}
+    return msgspec.json.encode({"baselines": texts})
+
+
+def decode_baselines(text: bytes, where: str) -> dict[str, Baseline]:
+    """What :func:`encode_baselines` wrote.
+
+    Raises:
+        BaselineError: if it is something else.
+    """
+    try:
+        found = msgspec.json.decode(text, type=_Baselines)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BaselineError(f"{where}: not a sidecar's baselines: {error}") from error
+    return {
+        engine: decode_baseline(bytes(raw), f"{where}, engine {engine!r}")
+        for engine, raw in found.baselines.items()
+    }
+
+
+class _Baselines(msgspec.Struct):
+    baselines: dict[str, msgspec.Raw]
 
 
 def decode_baseline(text: bytes, where: str) -> Baseline:

@@ -14,12 +14,17 @@ import click
 from joulescope.attribution.baseline import PINNED, Baseline
 from joulescope.attribution.efficiencies import LEARN_SECONDS, Efficiencies
 from joulescope.attribution.reference import reference_steps
-from joulescope.baselines.file import read_baseline, write_baseline
+from joulescope.baselines.file import decode_baselines, read_baseline, write_baseline
 from joulescope.baselines.store import SUFFIX, BaselineFolder
+from joulescope.cli.access import target_options
 from joulescope.clock import WallAnchor
 from joulescope.errors import BaselineError
 from joulescope.ingest.trace import TraceReader
 from joulescope.replay import Replay
+from joulescope.terminal.source import HttpSource
+from joulescope.terminal.target import Target
+
+BASELINES_PATH = "/api/baselines"
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -58,6 +63,28 @@ def learn(trace: Path, output: Path, seconds: float) -> None:
     _make_folder(output)
     for baseline in learned:
         path = output / f"{_slug(baseline.name)}{SUFFIX}"
+        write_baseline(path, baseline)
+        click.echo(path)
+
+
+@command.command()
+@target_options
+@click.option("-o", "--output", type=_FOLDER, required=True, help="Folder for one file an engine.")
+def save(target: Target, output: Path) -> None:
+    """Write what a running sidecar compares its engines with: /api/baselines, one file for each."""
+    source = HttpSource(target)
+    try:
+        found = decode_baselines(source.fetch(BASELINES_PATH), f"{source.place}{BASELINES_PATH}")
+    finally:
+        source.close()
+    if not found:
+        raise BaselineError(
+            f"{source.place}: no engine has a baseline yet; joulescope_baseline_learned_ratio tells how far "
+            "they are"
+        )
+    _make_folder(output)
+    for engine, baseline in found.items():
+        path = output / f"{_slug(engine)}{SUFFIX}"
         write_baseline(path, baseline)
         click.echo(path)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 
 from joulescope.attribution.baseline import Baseline, Identity
 from joulescope.attribution.efficiencies import Efficiencies
+from joulescope.baselines.file import encode_baselines
 from joulescope.baselines.store import BaselineFolder, choose
 from joulescope.periodic import Periodic
 
@@ -29,6 +31,7 @@ class BaselineKeeper:
         self._is_new = False
         self._to_keep: deque[Baseline] = deque()
         self._periodic = Periodic("baselines", self.look)
+        self._current: Mapping[str, Baseline] = {}
 
     def find(self, identity: Identity, version: str) -> Baseline | None:
         """The baseline that was kept for such an engine."""
@@ -59,6 +62,11 @@ class BaselineKeeper:
         if self._is_new and not self._to_keep:
             self._is_new = False
             efficiencies.renew()
+        self._current = efficiencies.current()
+
+    def page(self) -> bytes:
+        """What each engine is compared with now, as JSON: by engine, the text of a baseline's file."""
+        return encode_baselines(self._current)
 
     def look(self) -> float:
         """Writes what was learned and reads what has changed; returns the pause until the next look."""

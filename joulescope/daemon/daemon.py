@@ -126,6 +126,7 @@ class Daemon:
                 self.ready,
                 get_requests=lambda: (self.open_requests(), self.recent_requests()),
                 shows_ids=ids_shown_to(settings.request_ids, settings.listen_host),
+                get_baselines=self._keeper.page,
                 history=self._history,
                 routes=self._answers.routes(self.open_request),
             ),

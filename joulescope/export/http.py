@@ -36,20 +36,21 @@ def create_app(
     *,
     get_requests: GetRequests = lambda: ((), ()),
     shows_ids: Callable[[Request], bool] = lambda request: True,
+    get_baselines: Callable[[], bytes] = lambda: b"{}",
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
     history: History | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/api/requests``, the live page at ``/``, health and readiness, and
-    ``routes`` beside them.
+    """``/metrics``, ``/api/snapshot``, ``/api/requests``, ``/api/baselines``, the live page at ``/``, health
+    and readiness, and ``routes`` beside them.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
     first, and finished ones, oldest first, from a worker thread; ``shows_ids`` whether the one who asks may
-    see their ids, traces and tenants; ``history`` is what the live page can look back on. Beyond
-    ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one address, the answer is
-    503; health and readiness are always answered.
+    see their ids, traces and tenants; ``get_baselines`` what engines are compared with, as JSON; ``history``
+    is what the live page can look back on. Beyond ``max_concurrent_scrapes`` pages in the making, or three
+    quarters of that for one address, the answer is 503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
     slots = Slots(max_concurrent_scrapes)
@@ -61,6 +62,9 @@ def create_app(
 
     def snapshot(request: Request) -> Response:
         return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
+
+    def baselines(request: Request) -> Response:
+        return Response(get_baselines(), media_type="application/json", headers=NO_STORE)
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("joulescope is healthy\n")
@@ -77,6 +81,7 @@ def create_app(
             Route("/metrics", _bounded(metrics, slots)),
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
+            Route("/api/baselines", _bounded(baselines, slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
             *routes,

@@ -82,15 +82,24 @@ class HttpSource:
         self._connection: http.client.HTTPConnection | None = None
 
     def read(self) -> Reading:
-        status, body = self._get(SNAPSHOT_PATH)
-        if status != 200:
-            raise self._refused(status)
+        body = self.fetch(SNAPSHOT_PATH)
         version = _version_of(body)
         try:
             snapshot = decode_snapshot(body)
             return Reading(snapshot, self._requests(), version, self._complaint())
         except ValueError as error:
             raise SourceError(self._foreign(version, error), passing=False) from error
+
+    def fetch(self, path: str) -> bytes:
+        """One page.
+
+        Raises:
+            SourceError: if it cannot be had; the message says what would help.
+        """
+        status, body = self._get(path)
+        if status != 200:
+            raise self._refused(status)
+        return body
 
     def close(self) -> None:
         """Closes the connection; the next reading opens another."""

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from joulescope.baselines.file import (
     MAX_BYTES,
     decode_baseline,
+    decode_baselines,
     encode_baseline,
+    encode_baselines,
     read_baseline,
     write_baseline,
 )
@@ -98,6 +100,19 @@ def test_mixtures_have_two_more_coefficients_of_time() -> None:
 def test_any_bytes_are_refused_in_words(text: bytes) -> None:
     with pytest.raises(BaselineError):
         decode_baseline(text, "a.json")
+
+
+def test_several_go_into_one_page_and_back() -> None:
+    """By engine; what is wrong with one is said with its engine."""
+    both = {"a": baseline(), "b\n": baseline(scale=3.0)}
+    assert decode_baselines(encode_baselines(both), "here") == both
+    assert decode_baselines(encode_baselines({}), "here") == {}
+    broken = encode_baselines(both).replace(b'"source": "learned"', b'"source": "guessed"', 1)
+    with pytest.raises(BaselineError, match="here, engine 'a': source must be"):
+        decode_baselines(broken, "here")
+    for text in (b"", b"[]", b"{}", b'{"baselines": 7}', b"<html>"):
+        with pytest.raises(BaselineError, match="here: not a sidecar's baselines"):
+            decode_baselines(text, "here")
 
 
 def test_files_that_cannot_be_had_are_named(tmp_path: Path) -> None:

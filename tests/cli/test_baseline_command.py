@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from joulescope.baselines.file import read_baseline, write_baseline
+from joulescope.attribution.baseline import Baseline
+from joulescope.baselines.file import encode_baselines, read_baseline, write_baseline
 from joulescope.cli.baseline import command
-from joulescope.errors import BaselineError
+from joulescope.errors import BaselineError, JoulescopeError
+from joulescope.export.http import create_app
+from joulescope.export.http_server import HttpServer
 from joulescope.ingest.trace import TraceWriter
 from joulescope.simulation.traces import SimulatedRun
 from tests.baselines.samples import baseline
+from tests.export.samples import rich_snapshot
 
 
 def run(*arguments: object) -> Result:
@@ -34,6 +40,35 @@ def test_learn_writes_a_file_for_each_engine(tmp_path: Path) -> None:
     made = read_baseline(Path(line))
     assert made.identity.model == "meta-llama/Llama-3.1-8B-Instruct"
     assert made.scale == pytest.approx(1.0, abs=0.01)
+
+
+@contextmanager
+def sidecar(*baselines: Baseline) -> Iterator[str]:
+    """The URL of pages that tell of these baselines, by engine ``llama/0``, ``llama/1`` and so on."""
+    page = encode_baselines({f"llama/{number}": each for number, each in enumerate(baselines)})
+    app = create_app(rich_snapshot, lambda: (True, "ready"), get_baselines=lambda: page)
+    server = HttpServer("127.0.0.1", 0, app)
+    host, port = server.start()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def test_save_writes_what_a_sidecar_compares_with(tmp_path: Path) -> None:
+    """One file an engine, named after it, however odd the name; they are read back as they were."""
+    with sidecar(baseline(), baseline(scale=2.0)) as url:
+        lines = run("save", "--url", url, "-o", tmp_path).output.splitlines()
+    assert lines == [f"{tmp_path}/llama-0.json", f"{tmp_path}/llama-1.json"]
+    assert [read_baseline(Path(line)) for line in lines] == [baseline(), baseline(scale=2.0)]
+
+
+def test_save_says_why_there_is_nothing(tmp_path: Path) -> None:
+    """No baseline yet, or no sidecar."""
+    with sidecar() as url, pytest.raises(BaselineError, match="no engine has a baseline yet"):
+        run("save", "--url", url, "-o", tmp_path)
+    with pytest.raises(JoulescopeError, match="joulescope serve"):
+        run("save", "--url", url, "-o", tmp_path)
 
 
 def test_too_short_a_trace_says_how_long_it_is(tmp_path: Path) -> None:
