@@ -381,7 +381,8 @@ def text_of(result: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     ]
     lines += [
         "",
-        "What is drawn again has no slow drift in it. Nothing of this has been measured on hardware.",
+        "What is drawn again has no slow drift in it; in `thermal` every simulated hour begins with a cold GPU, and"
+        " so costs less than the baseline says. Nothing of this has been measured on hardware.",
         "",
     ]
     return "\n".join(lines)
