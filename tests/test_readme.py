@@ -157,6 +157,7 @@ def test_serve_answers_as_the_readme_says(tmp_path: Path) -> None:
     assert command != serve
     base = curl.split()[-1].removesuffix("/metrics").replace("localhost:5685", f"127.0.0.1:{port}")
     with _running(command, tmp_path, JOULESCOPE_LISTEN=f"127.0.0.1:{port}"):
+        _wait_for(lambda: _answers("127.0.0.1", port))  # the socket for engines is there some ms earlier
         for page in ("/metrics", "/-/healthy", "/api/snapshot", "/"):
             assert f"`{page}`" in README or page == "/"
             with urllib.request.urlopen(base + page, timeout=PATIENCE_SECONDS) as answer:
@@ -180,6 +181,11 @@ def test_record_then_replay_then_parse(tmp_path: Path) -> None:
     requests = (tmp_path / "requests.jsonl").read_text().splitlines()
     assert {json.loads(line)["request_id"] for line in requests} == {"chat-1", "chat-2"}
     assert _run(parse, tmp_path).stdout.count('"type":"step"') == 3
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
 
 
 def _free_port() -> int:

@@ -25,6 +25,7 @@ from joulescope.export.http_server import HttpServer
 from joulescope.export.otlp import create_resource, metrics_enabled, traces_enabled
 from joulescope.export.otlp_metrics import OtlpMetrics
 from joulescope.export.otlp_spans import OtlpSpans
+from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
 from joulescope.export.web_config_rules import WebRules
 from joulescope.host_model import EngineProcess
@@ -91,11 +92,17 @@ class Daemon:
             self._pipeline.sensor_down()
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
+        self._history = History()
         web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
         self._http = HttpServer(
             settings.listen_host,
             settings.listen_port,
-            create_app(self.snapshot, self.ready),
+            create_app(
+                self.snapshot,
+                self.ready,
+                get_requests=lambda: (self.open_requests(), self.recent_requests()),
+                history=self._history,
+            ),
             rules=WebRules(web_config_file, clock),
             clock=clock,
         )
@@ -355,6 +362,7 @@ class Daemon:
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         self._snapshot = replace(self._surroundings.beside(snapshot), serving=self._http.totals())
+        self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
 
     def _finish(self) -> None:

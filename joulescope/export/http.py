@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from joulescope.export.http_guard import TRUSTED
-from joulescope.export.landing import CONTENT_SECURITY_POLICY, render_landing
+from joulescope.export.page import page_routes
+from joulescope.export.page.history import History
 from joulescope.export.prometheus import Exposition
+from joulescope.export.requests_json import RequestsView, encode_requests, limits_of
 from joulescope.export.snapshot_json import encode_snapshot
-from joulescope.model import Snapshot
+from joulescope.model import FinishedRequest, OpenRequest, Snapshot
 
 GetSnapshot = Callable[[], Snapshot]
 GetReady = Callable[[], tuple[bool, str]]
+GetRequests = Callable[[], tuple[Sequence[OpenRequest], Sequence[FinishedRequest]]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 MAX_CONCURRENT_SCRAPES = 8
@@ -30,15 +33,18 @@ def create_app(
     get_snapshot: GetSnapshot,
     get_ready: GetReady,
     *,
+    get_requests: GetRequests = lambda: ((), ()),
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
+    history: History | None = None,
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/``, ``/-/healthy`` and ``/-/ready``.
+    """``/metrics``, ``/api/snapshot``, ``/api/requests``, the live page at ``/``, health and readiness.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
-    can account for energy now, and a sentence that says why. Beyond ``max_concurrent_scrapes`` pages in
-    the making, or three quarters of that for one address, the answer is 503; health and readiness are
-    always answered.
+    can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
+    first, and finished ones, oldest first, from a worker thread; ``history`` is what the live page can look
+    back on. Beyond ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one
+    address, the answer is 503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics)
     slots = Slots(max_concurrent_scrapes)
@@ -51,9 +57,13 @@ def create_app(
     def snapshot(request: Request) -> Response:
         return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
 
-    def landing(request: Request) -> Response:
-        policy = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        return HTMLResponse(render_landing(get_snapshot()), headers={**NO_STORE, **policy})
+    def requests(request: Request) -> Response:
+        try:
+            limits = limits_of(request.query_params)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        body = encode_requests(RequestsView.of(get_snapshot(), *get_requests()), limits)
+        return Response(body, media_type="application/json", headers=NO_STORE)
 
     async def healthy(request: Request) -> Response:
         return PlainTextResponse("joulescope is healthy\n")
@@ -66,9 +76,10 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Route("/", _bounded(landing, slots)),
+            *page_routes(get_snapshot, history or History(), lambda make: _bounded(make, slots)),
             Route("/metrics", _bounded(metrics, slots)),
             Route("/api/snapshot", _bounded(snapshot, slots)),
+            Route("/api/requests", _bounded(requests, slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
         ]

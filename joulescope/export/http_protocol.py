@@ -208,6 +208,8 @@ class Gate(asyncio.Protocol):
 
     async def _shake(self, transport: asyncio.Transport, rules: Rules) -> None:
         assert rules.context is not None
+        if transport.is_closing():
+            return
         transport.pause_reading()  # the first bytes are for TLS
         try:
             tls = await asyncio.get_running_loop().start_tls(

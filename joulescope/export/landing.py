@@ -1,4 +1,8 @@
-"""The landing page: one self-contained HTML page, drawn from one snapshot, without scripts."""
+"""The page at ``/`` as the server draws it, from one snapshot: complete without scripts.
+
+Where a browser runs the scripts of :mod:`joulescope.export.page`, they begin with the snapshot that is in the
+page and put the live view in its place; where they fail, this stays.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,46 @@ from html import escape
 
 from joulescope import __version__
 from joulescope.export.metric import clean
+from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.host_model import HostDomainTotals
 from joulescope.model import METHOD, METHOD_VERSION, TOKEN, EngineTotals, GpuTotals, Snapshot
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 REFRESH_SECONDS = 5
+"""How often a browser without scripts asks anew."""
 
 LINKS = (
-    ("/metrics", "metrics for Prometheus"),
-    ("/api/snapshot", "the same figures as JSON"),
-    ("/-/ready", "readiness"),
-    ("/-/healthy", "health"),
+    ("metrics", "metrics for Prometheus"),
+    ("api/snapshot", "the same figures as JSON"),
+    ("-/ready", "readiness"),
+    ("-/healthy", "health"),
+)
+"""Relative, so that they hold behind a proxy that puts the sidecar below a path."""
+
+PARTS = ("attributed", "idle", "overhead", "unattributed")
+
+GPU_HEAD = (
+    "GPU",
+    "sensor",
+    "power",
+    "measured",
+    "attributed",
+    "idle",
+    "overhead",
+    "unattributed",
+    "residual",
 )
 
-STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8881;--a:#2f9e6b;--i:#8a94a6;--o:#d99a2b;--u:#c2556b}
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2.5rem auto;padding:0 1.25rem}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.25rem 0;opacity:.8}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{font-weight:600;background:var(--soft)}
-td{font-variant-numeric:tabular-nums}
-.bar{display:flex;height:.9rem;border-radius:.45rem;overflow:hidden;background:var(--soft);margin:.6rem 0}
-.a{background:var(--a)}.i{background:var(--i)}.o{background:var(--o)}.u{background:var(--u)}
-.key span{display:inline-block;width:.7rem;height:.7rem;border-radius:.2rem;margin:0 .35rem 0 1rem}
-.key span:first-child{margin-left:0}.down{color:var(--u);font-weight:600}nav a{margin-right:1.25rem}
-"""
-
-PARTS = (("a", "attributed"), ("i", "idle"), ("o", "overhead"), ("u", "unattributed"))
+ENGINE_HEAD = (
+    "engine",
+    "model",
+    "software",
+    "hook",
+    "finished",
+    "open",
+    "output",
+    "attributed",
+    "J per output so far",
+)
 
 
 def _joules(value: float) -> str:
@@ -57,7 +73,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> st
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     if not body:
         return f"<p>{empty}</p>"
-    titles = "".join(f"<th>{title}</th>" for title in head)
+    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
     return f'<div class="wide"><table><tr>{titles}</tr>{body}</table></div>'
 
 
@@ -128,51 +144,55 @@ def _balance(gpus: Sequence[GpuTotals]) -> str:
     if measured_joules <= 0:
         return "<p>No energy measured yet.</p>"
     shares = [100 * part / measured_joules for part in joules]
+    starts = [sum(shares[:number]) for number in range(len(shares))]
     bar = "".join(
-        f'<div class="{mark}" style="width:{share:.3f}%"></div>'
-        for (mark, _), share in zip(PARTS, shares, strict=True)
+        f'<rect class="{name}" x="{start:.3f}%" width="{share:.3f}%" height="100%"/>'
+        for name, start, share in zip(PARTS, starts, shares, strict=True)
     )
     key = "".join(
-        f'<span class="{mark}"></span>{name} {_joules(part)} ({share:.1f} %)'
-        for (mark, name), part, share in zip(PARTS, joules, shares, strict=True)
+        f'<li><i class="swatch {name}"></i>{name} {_joules(part)} ({share:.1f} %)</li>'
+        for name, part, share in zip(PARTS, joules, shares, strict=True)
     )
-    return f'<p>{_joules(measured_joules)} measured</p><div class="bar">{bar}</div><p class="key">{key}</p>'
+    return (
+        f'<p>{_joules(measured_joules)} measured</p><svg class="bar" aria-hidden="true">{bar}</svg>'
+        f'<ul class="key">{key}</ul>'
+    )
 
 
-def render_landing(snapshot: Snapshot) -> str:
-    """The page; every text that came from outside is escaped."""
-    gpu_head = (
-        "GPU",
-        "sensor",
-        "power",
-        "measured",
-        "attributed",
-        "idle",
-        "overhead",
-        "unattributed",
-        "residual",
-    )
-    engine_head = (
-        "engine",
-        "model",
-        "software",
-        "hook",
-        "finished",
-        "open",
-        "output",
-        "attributed",
-        "J per output so far",
-    )
-    gpus = _table(gpu_head, map(_gpu_row, snapshot.gpus), "No GPU is being measured.")
-    engines = _table(engine_head, map(_engine_row, snapshot.engines), "No engine has connected yet.")
-    links = "".join(f'<a href="{path}">{text}</a>' for path, text in LINKS)
+def render_landing(snapshot: Snapshot, folder: str, modules: Sequence[str]) -> str:
+    """The page; every text that came from outside is escaped.
+
+    Args:
+        folder: where the files of the live view are, relative to the page.
+        modules: the scripts among them; ``main.js`` is the one that begins.
+    """
+    preloads = "".join(f'<link rel="modulepreload" href="{folder}/{name}">' for name in modules)
     return clean(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>joulescope</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}"><style>{STYLE}</style></head><body>'
-        f"<h1>joulescope {escape(__version__)}</h1>"
-        f"<p>Energy divided by {escape(METHOD)} version {escape(METHOD_VERSION)}.</p><nav>{links}</nav>"
+        '<meta name="color-scheme" content="light dark">'
+        f'<noscript><meta http-equiv="refresh" content="{REFRESH_SECONDS}"></noscript>'
+        f'<link rel="icon" href="{folder}/icon.svg">{preloads}'
+        f'<link rel="stylesheet" href="{folder}/page.css">'
+        f'<script type="module" blocking="render" src="{folder}/main.js"></script></head><body>'
+        f'<div id="drawn">{_drawn(snapshot)}</div><div id="live" hidden></div>'
+        f'<script type="application/json" id="first">{_embedded(snapshot)}</script></body></html>'
+    )
+
+
+def _embedded(snapshot: Snapshot) -> str:
+    """The snapshot as JSON that cannot end the element it stands in."""
+    return encode_snapshot(snapshot).decode().replace("<", "\\u003c")
+
+
+def _drawn(snapshot: Snapshot) -> str:
+    gpus = _table(GPU_HEAD, map(_gpu_row, snapshot.gpus), "No GPU is being measured.")
+    engines = _table(ENGINE_HEAD, map(_engine_row, snapshot.engines), "No engine has connected yet.")
+    links = "".join(f'<a href="{path}">{text}</a>' for path, text in LINKS)
+    return (
+        f"<header><h1>joulescope {escape(__version__)}</h1>"
+        f"<p>Energy divided by {escape(METHOD)} version {escape(METHOD_VERSION)}.</p>"
+        f"<nav>{links}</nav></header>"
         f"<h2>Energy balance</h2>{_balance(snapshot.gpus)}<h2>GPUs</h2>{gpus}<h2>Engines</h2>{engines}"
         f"{_host(snapshot.host.domains)}"
-        "</body></html>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -15,12 +15,12 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from joulescope.export.lines import Encode, Lines
 from joulescope.export.metric import Kind, Metric
 from joulescope.export.metrics import METRICS
 from joulescope.model import HistogramState, PageTotals, Snapshot
 
 GetSnapshot = Callable[[], Snapshot]
-Encode = Callable[[Collector], bytes]
 
 MAX_EXEMPLAR_RUNES = 128
 """OpenMetrics 1.0: names and values of an exemplar's labels together; more make a scrape invalid."""
@@ -34,35 +34,48 @@ BASE_UNITS = ("joules", "watts", "bytes", "seconds", "ratio", "grams_per_joule",
 """Units that OpenMetrics states beside the name; it requires that the family's name ends with them."""
 
 
+_HISTOGRAMS = tuple(metric for metric in METRICS if metric.kind is Kind.HISTOGRAM)
+_OTHERS = tuple(metric for metric in METRICS if metric.kind is not Kind.HISTOGRAM)
+
+
 class SnapshotCollector(Collector):
     """The table's families, filled from one snapshot. Families without a value are left out."""
 
-    def __init__(self, get_snapshot: GetSnapshot) -> None:
+    def __init__(self, get_snapshot: GetSnapshot, metrics: Sequence[Metric] = METRICS) -> None:
         self._get_snapshot = get_snapshot
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Family]:
         snapshot = self._get_snapshot()
-        for metric in METRICS:
+        for metric in self._metrics:
             family = family_of(metric, snapshot)
             if family.samples:
                 yield family
 
     def describe(self) -> Iterator[Family]:
         """The empty families: registering reads no snapshot."""
-        for metric in METRICS:
+        for metric in self._metrics:
             yield Family(metric.family, metric.help, metric.kind.value)
 
 
 def family_of(metric: Metric, snapshot: Snapshot) -> Family:
     """One family of the exposition. No ``_created`` samples: they would double the series."""
-    unit = metric.unit if metric.unit in BASE_UNITS and metric.kind is not Kind.INFO else ""
     if metric.kind is Kind.HISTOGRAM:
-        return _histogram_family(metric, snapshot, unit)
-    family = Family(metric.family, metric.help, metric.kind.value, unit)
+        return _histogram_family(metric, snapshot, _unit(metric))
+    family = _empty(metric)
     for point in metric.read(snapshot):
         if not isinstance(point.value, HistogramState):
             family.add_sample(metric.name, dict(zip(metric.labels, point.labels, strict=True)), point.value)
     return family
+
+
+def _unit(metric: Metric) -> str:
+    return metric.unit if metric.unit in BASE_UNITS and metric.kind is not Kind.INFO else ""
+
+
+def _empty(metric: Metric) -> Family:
+    """The family of a metric that is no histogram, without a sample."""
+    return Family(metric.family, metric.help, metric.kind.value, _unit(metric))
 
 
 def _histogram_family(metric: Metric, snapshot: Snapshot, unit: str) -> Family:
@@ -109,13 +122,14 @@ class Exposition:
     def __init__(self, get_snapshot: GetSnapshot, *, process_metrics: bool = True) -> None:
         self._get_snapshot = get_snapshot
         self._registry = CollectorRegistry()
-        self._registry.register(SnapshotCollector(self._told))
+        self._registry.register(SnapshotCollector(self._told, _HISTOGRAMS))
         if process_metrics:
             ProcessCollector(registry=self._registry)
         self._lock = threading.Lock()
         self._pages = self._told_pages = PageTotals()
         self._snapshot: Snapshot | None = None
         self._kept: dict[tuple[str, bool], Page] = {}
+        self._lines: dict[str, Lines] = {}
 
     def render(self, accept: str = "", accept_encoding: str = "") -> Page:
         """The format that ``Accept`` prefers: OpenMetrics (with exemplars) if named, else text 0.0.4."""
@@ -136,13 +150,22 @@ class Exposition:
         begin = time.perf_counter()
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         plain = self._kept.get((content_type, False))
-        body = encode(self._registry) if plain is None else plain.body
+        body = self._body(encode, content_type) if plain is None else plain.body
         if packed:
             body = gzip.compress(body, GZIP_LEVEL, mtime=0)
             headers["Content-Encoding"] = "gzip"
         taken_seconds = time.perf_counter() - begin
         self._pages = PageTotals(self._pages.made + 1, self._pages.seconds + taken_seconds)
         return Page(body, headers)
+
+    def _body(self, encode: Encode, content_type: str) -> bytes:
+        """The plain families line by line, then what the library writes anew: histograms, and the process."""
+        lines = self._lines.get(content_type) or Lines(encode)
+        if len(self._lines) < MAX_KEPT:
+            self._lines[content_type] = lines
+        told = self._told()
+        text = "".join(lines.of(metric, _empty(metric), list(metric.read(told))) for metric in _OTHERS)
+        return text.encode("utf-8") + encode(self._registry)
 
     def _told(self) -> Snapshot:
         """The snapshot of this page, with what the pages of those before it took."""

@@ -23,7 +23,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         "joulescope_version": __version__,
         "method": METHOD,
         "method_version": METHOD_VERSION,
-        "snapshot": _plain(snapshot),
+        "snapshot": plain(snapshot),
     }
     return msgspec.json.encode(envelope)
 
@@ -44,16 +44,16 @@ def decode_snapshot(body: bytes) -> Snapshot:
     return msgspec.convert(snapshot, Snapshot)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses become objects, figures by two labels nested ones, sets sorted lists."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return _nested(value) if any(isinstance(key, tuple) for key in value) else dict(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     return value

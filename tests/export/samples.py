@@ -20,6 +20,7 @@ from joulescope.model import (
     GpuTotals,
     HistogramState,
     MeterComparison,
+    OpenRequest,
     PageTotals,
     SamplerStatistics,
     SidecarTotals,
@@ -369,5 +370,28 @@ def finished(number: int = 0, **changes: object) -> FinishedRequest:
         marginal_low_joules=3.0,
         marginal_high_joules=3.5,
         avoided_joules=0.5,
+    )
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def running(**changes: object) -> OpenRequest:
+    """An open request that decodes."""
+    request = OpenRequest(
+        request_id="chat-2-cafebabe",
+        external_id="chat-2",
+        engine="b0",
+        model="org/b",
+        lora="tone",
+        kind="generate",
+        start_ns=90 * SECOND,
+        first_token_ns=91 * SECOND,
+        phase="decode",
+        prompt_tokens=128,
+        cached_tokens=64,
+        output_tokens=40,
+        preemptions=1,
+        attributed_joules=12.5,
+        prefill_joules=2.5,
+        marginal_joules=8.0,
     )
     return replace(request, **changes)  # type: ignore[arg-type]

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
 from joulescope.attribution.tally import exemplar_labels
 from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, OTHER, per_label
-from joulescope.export.prometheus import MAX_EXEMPLAR_RUNES, Exposition
+from joulescope.export.prometheus import MAX_EXEMPLAR_RUNES, Exposition, SnapshotCollector
 from joulescope.label_model import LabelTotals
 from joulescope.model import EngineTotals, HistogramState, Snapshot
 from tests.export.samples import engine_a, rich_snapshot
@@ -101,3 +102,24 @@ def test_a_scrape_sees_what_is_there_and_nothing_else(chosen: list[int]) -> None
             if line.startswith("joulescope_snapshot_timestamp_seconds ")
         ]
         assert float(line.split()[1]) == 1.7e9 + number
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.dictionaries(names, st.floats(), max_size=4), min_size=1, max_size=4), st.booleans())
+def test_every_line_is_what_the_library_writes(scrapes: list[dict[str, float]], openmetrics: bool) -> None:
+    """Scrape after scrape, with names that come and go and any values: the lines of the library."""
+    accept = OPENMETRICS if openmetrics else ""
+    current = [rich_snapshot()]
+    exposition = Exposition(lambda: current[0], process_metrics=False)
+    library = SnapshotCollector(lambda: current[0])
+    for number, values in enumerate(scrapes):
+        told = {name: LabelTotals({"prefill": value, "decode": value}) for name, value in values.items()}
+        engine = replace(engine_a(), adapters=told, tokens={"generated": number})
+        current[0] = replace(rich_snapshot(), engines=(engine,), wall_seconds=1.7e9 + number)
+        ours, theirs = exposition.render(accept).body, choose_encoder(accept)[0](library)
+        assert without_pages(ours) == without_pages(theirs)
+
+
+def without_pages(page: bytes) -> list[bytes]:
+    """Lines in order of their text; what making the pages took is another figure for each exposition."""
+    return sorted(line for line in page.split(b"\n") if not line.startswith(b"joulescope_metrics_page"))

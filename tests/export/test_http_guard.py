@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -176,6 +178,34 @@ def test_heads_have_a_limit_and_a_form(
     assert not said or int(said.split(b" ", 2)[1]) in (400, 405, 431)
     assert b"200 OK" not in said
     assert caplog.records == []
+    assert guarded.get("/-/healthy")[0] == 200
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.one_of(
+            st.sampled_from(
+                [b"GET ", b"HEAD ", b"/metrics", b" HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n", b"\0"]
+            ),
+            st.sampled_from(
+                [b"Authorization: Basic ", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n"]
+            ),
+            st.binary(max_size=40),
+        ),
+        max_size=12,
+    )
+)
+def test_no_bytes_open_the_door_or_break_it(guarded: Running, parts: list[bytes]) -> None:
+    """Whatever a stranger sends, it is neither let in nor an error of the server's, and others are served."""
+    with guarded.knock() as client:
+        client.sendall(b"".join(parts))
+        client.shutdown(socket.SHUT_WR)
+        said = b""
+        with suppress(ConnectionResetError):
+            while got := client.recv(1 << 16):
+                said += got
+    assert not said.startswith((b"HTTP/1.1 200", b"HTTP/1.1 5"))
     assert guarded.get("/-/healthy")[0] == 200
 
 

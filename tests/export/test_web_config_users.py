@@ -117,18 +117,19 @@ def test_an_unknown_user_takes_as_long_as_a_wrong_password() -> None:
 
 def test_memory_is_bounded_and_holds_no_password() -> None:
     """Of many right passwords the oldest are forgotten; what is kept cannot be read back."""
-    hashed = bcrypt.hashpw(b"x", bcrypt.gensalt(CHEAP_COST))
+    secret = b"correct horse battery"
+    hashed = bcrypt.hashpw(secret, bcrypt.gensalt(CHEAP_COST))
     users = {f"u{number}": hashed for number in range(MOST_KNOWN + 5)}
 
     async def scenario() -> Passwords:
         checker = passwords()
         for name in users:
-            assert await checker.check(users, Credentials(name, b"x"), "a") is Verdict.RIGHT
+            assert await checker.check(users, Credentials(name, secret), "a") is Verdict.RIGHT
         return checker
 
     checker = run(scenario())
     assert len(checker._known) == MOST_KNOWN
-    assert all(len(key) == 64 and b"u1" not in key for key in checker._known)
+    assert all(len(key) == 64 and secret not in key for key in checker._known)
 
 
 def test_guesses_get_a_fifth_of_a_core() -> None:
