@@ -256,6 +256,10 @@ class FinishedRequest:
     unit: str = TOKEN
     work_unit: str = TOKEN
     software: str = "vllm"
+    first_step_ns: int | None = None
+    """When the scheduler began the first step that computed it: until then it waited."""
+    pauses_ns: tuple[tuple[int, int], ...] = ()
+    """The stretches, begin and end, in which it was pushed out of the KV cache; at most sixteen are kept."""
     method: str = METHOD
     method_version: str = METHOD_VERSION
     tenant: str = ""

@@ -36,12 +36,10 @@ def get(
     timeout_seconds: float = TIMEOUT_SECONDS,
     max_bytes: int = MAX_BYTES,
     direct: bool = False,
-    context: ssl.SSLContext | None = None,
 ) -> bytes:
     """Body of the answer.
 
     ``direct`` asks the host itself, whatever proxy is set: what is on this machine no proxy can reach.
-    ``context`` says which certificates are believed and shown; left out, those that the machine believes.
     ``timeout_seconds`` bounds every single wait for the peer, and the whole time to within one such wait.
 
     Raises:
@@ -52,7 +50,7 @@ def get(
     request = urllib.request.Request(url, headers=dict(headers or {}))
     place = shown(url)
     try:
-        with _opener(direct, context).open(request, timeout=timeout_seconds) as answer:
+        with _opener(direct).open(request, timeout=timeout_seconds) as answer:
             body = bytearray()
             while chunk := answer.read1(_CHUNK_BYTES):
                 body += chunk
@@ -107,13 +105,9 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener(direct: bool, context: ssl.SSLContext | None) -> urllib.request.OpenerDirector:
-    handlers: list[urllib.request.BaseHandler] = [_SameOrigin()]
-    if direct:
-        handlers.append(urllib.request.ProxyHandler({}))
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    return urllib.request.build_opener(*handlers)
+def _opener(direct: bool) -> urllib.request.OpenerDirector:
+    no_proxy = [urllib.request.ProxyHandler({})] if direct else []
+    return urllib.request.build_opener(_SameOrigin, *no_proxy)
 
 
 def _late(place: str, timeout_seconds: float) -> FetchError:

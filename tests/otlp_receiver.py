@@ -31,6 +31,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class ReceivedEvent:
+    """One event of a span."""
+
+    name: str
+    time_ns: int
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ReceivedSpan:
     """One span, decoded. Ids are lower-case hex; ``parent_span_id`` is empty at the root of a trace."""
 
@@ -47,11 +56,23 @@ class ReceivedSpan:
     attributes: dict[str, Any]
     resource: dict[str, Any]
     scope: str
+    events: tuple[ReceivedEvent, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReceivedExemplar:
+    """One exemplar of a histogram; ids are lower-case hex."""
+
+    value: float
+    time_ns: int
+    trace_id: str
+    span_id: str
 
 
 @dataclass(frozen=True)
 class ReceivedPoint:
-    """One data point of a metric. ``kind`` is ``counter``, ``updowncounter`` or ``gauge``."""
+    """One data point of a metric. ``kind`` is ``counter``, ``updowncounter``, ``gauge`` or ``histogram``;
+    the value of a histogram is its sum."""
 
     name: str
     unit: str
@@ -60,14 +81,25 @@ class ReceivedPoint:
     value: float
     time_ns: int
     resource: dict[str, Any]
+    start_ns: int = 0
+    is_delta: bool = False
+    counts: tuple[int, ...] = ()
+    bounds: tuple[float, ...] = ()
+    exemplars: tuple[ReceivedExemplar, ...] = ()
+    has_extremes: bool = False
 
 
 @dataclass
 class Receiver:
-    """What has arrived so far. ``status`` is what the next requests are answered with."""
+    """What has arrived so far. ``status`` is what the next requests are answered with, with ``headers``."""
 
     endpoint: str
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    rejects: tuple[int, str] = (0, "")
+    """What a successful answer says of spans or points that were not taken."""
+    body: bytes | None = None
+    """In place of the answer that OTLP wants."""
     spans: list[ReceivedSpan] = field(default_factory=list)
     points: list[ReceivedPoint] = field(default_factory=list)
     requests: int = 0
@@ -128,33 +160,56 @@ def decode_spans(body: bytes) -> Iterator[ReceivedSpan]:
                     attributes=_attributes(span.attributes),
                     resource=resource,
                     scope=scope_spans.scope.name,
+                    events=tuple(
+                        ReceivedEvent(event.name, event.time_unix_nano, _attributes(event.attributes))
+                        for event in span.events
+                    ),
                 )
 
 
-def _data(metric: Any) -> tuple[str, Iterable[Any]]:
+def _data(metric: Any) -> tuple[str, Any]:
     if metric.HasField("sum"):
-        return ("counter" if metric.sum.is_monotonic else "updowncounter"), metric.sum.data_points
+        return ("counter" if metric.sum.is_monotonic else "updowncounter"), metric.sum
     if metric.HasField("gauge"):
-        return "gauge", metric.gauge.data_points
-    raise AssertionError(f"metric {metric.name!r} is neither sum nor gauge")
+        return "gauge", metric.gauge
+    if metric.HasField("histogram"):
+        return "histogram", metric.histogram
+    raise AssertionError(f"metric {metric.name!r} is neither sum, gauge nor histogram")
+
+
+def _of_histogram(point: Any) -> dict[str, Any]:
+    """What only points of histograms have."""
+    return {
+        "counts": tuple(point.bucket_counts),
+        "bounds": tuple(point.explicit_bounds),
+        "has_extremes": point.HasField("min") or point.HasField("max"),
+        "exemplars": tuple(
+            ReceivedExemplar(each.as_double, each.time_unix_nano, each.trace_id.hex(), each.span_id.hex())
+            for each in point.exemplars
+        ),
+    }
 
 
 def decode_points(body: bytes) -> Iterator[ReceivedPoint]:
-    """Points of an ``ExportMetricsServiceRequest``; sums and gauges only."""
+    """Points of an ``ExportMetricsServiceRequest``: sums, gauges and histograms with explicit bounds."""
     for resource_metrics in ExportMetricsServiceRequest.FromString(body).resource_metrics:
         resource = _attributes(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
-                kind, data_points = _data(metric)
-                for point in data_points:
+                kind, data = _data(metric)
+                is_histogram = kind == "histogram"
+                for point in data.data_points:
                     yield ReceivedPoint(
                         name=metric.name,
                         unit=metric.unit,
                         kind=kind,
                         attributes=_attributes(point.attributes),
-                        value=getattr(point, point.WhichOneof("value")),
+                        value=point.sum if is_histogram else getattr(point, point.WhichOneof("value")),
                         time_ns=point.time_unix_nano,
                         resource=resource,
+                        start_ns=point.start_time_unix_nano,
+                        is_delta=kind != "gauge" and data.aggregation_temporality == 1,
+                        **(_of_histogram(point) if is_histogram else {}),
                     )
 
 
@@ -177,19 +232,25 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             if receiver.status != 200:
                 return b""
             with receiver.arrived:
+                answer: Any
                 if self.path == "/v1/traces":
                     receiver.spans.extend(decode_spans(body))
-                    answer = ExportTraceServiceResponse().SerializeToString()
+                    answer = ExportTraceServiceResponse()
+                    answer.partial_success.rejected_spans = receiver.rejects[0]
                 else:
                     receiver.points.extend(decode_points(body))
-                    answer = ExportMetricsServiceResponse().SerializeToString()
+                    answer = ExportMetricsServiceResponse()
+                    answer.partial_success.rejected_data_points = receiver.rejects[0]
+                answer.partial_success.error_message = receiver.rejects[1]
                 receiver.arrived.notify_all()
-            return answer
+            return bytes(answer.SerializeToString()) if receiver.body is None else receiver.body
 
         def answer(self, body: bytes) -> None:
             self.send_response(receiver.status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", str(len(body)))
+            for name, value in receiver.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

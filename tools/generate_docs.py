@@ -26,11 +26,12 @@ the same flags as `joulescope serve`.
 
 A name that no setting has is an error, in the file and among the `JOULESCOPE_` variables too, and the
 message says what was probably meant. A variable that is set but empty counts as not set. Left alone are
-`JOULESCOPE_DISABLED`, which belongs to the hook, and the variables that Kubernetes adds to every pod for a
-Service whose name begins with `joulescope`.
+`JOULESCOPE_DISABLED`, which belongs to the hook, what belongs to the middleware in vLLM, and the variables
+that Kubernetes adds to every pod for a Service whose name begins with `joulescope`.
 
 The hook in vLLM's processes reads two of these variables and no file: `JOULESCOPE_SOCKET`, where to
-report, and `JOULESCOPE_DISABLED=1`, which switches it off for good. OpenTelemetry is configured by its own
+report, and `JOULESCOPE_DISABLED=1`, which switches it off for good; the middleware there has
+[some of its own](answer.md#switching-it-on). OpenTelemetry is configured by its own
 standard `OTEL_` variables; see [metrics](metrics.md#opentelemetry).
 
 """

@@ -53,11 +53,11 @@ ROOMS: dict[str, Room] = {
         "engine_model gpu_model host_model label_model surroundings_model serving_model", packages="numpy"
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
     "web": _room("errors clock units"),
-    "web_client": _room("web errors clock"),
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
@@ -71,7 +71,9 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
-    "export": _room(VALUES, packages="bcrypt msgspec opentelemetry prometheus_client starlette uvicorn yaml"),
+    "export": _room(
+        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+    ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
         f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution", packages="msgspec numpy"
@@ -86,10 +88,10 @@ ROOMS: dict[str, Room] = {
         f"{VALUES} config hook.contract hook.environment sensors sampling "
         "export.web_config_file export.web_config_report export.web_config_rules"
     ),
+    "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} web_client doctor config hook.wire sensors sampling ingest attribution baselines export "
-        "simulation "
-        "pipeline replay daemon",
+        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
+        "export simulation pipeline replay daemon",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -287,7 +287,7 @@ class Engine:
         for handle in step.preempted:
             self.tally.preemptions += 1
             if handle in table.slot_of:
-                table.preempted(table.slot_of[handle])
+                table.preempted(table.slot_of[handle], step.schedule_start_ns)
         for handle, local, external in step.cached:
             if handle in table.slot_of and min(local, external) >= 0:
                 table.cached_tokens[table.slot_of[handle]] += local + external
@@ -304,6 +304,7 @@ class Engine:
             output_ns = np.array([step.output_start_ns for step in block.told])
             came_ns = output_ns[np.searchsorted(block.offsets, first, side="right") - 1]
             table.first_token_ns[slots[first]] = came_ns
+        table.scheduled(slots, block.began_ns)
         generated = _by_slot(slots, block.sampled, capacity)
         table.generated_tokens += generated
         tally.generated(table, generated)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.attribution.cost import CostModel
+from joulescope.attribution.pauses import Pauses
 from joulescope.attribution.uncertainty import NORMAL_90, Doubt
 from joulescope.model import MIG_GPM, EngineInfo, FinishedRequest, RequestEnded, RequestStarted
 from joulescope.units import joules_from_uj
@@ -25,6 +26,7 @@ _INT_COLUMNS = (
     "cached_tokens",
     "preemptions",
     "steps",
+    "first_step_ns",
     "first_token_ns",
     "last_step_ns",
     "attributed_uj",
@@ -67,6 +69,7 @@ class RequestTable:
     cached_tokens: _Ints
     preemptions: _Ints
     steps: _Ints
+    first_step_ns: _Ints
     first_token_ns: _Ints
     last_step_ns: _Ints
     attributed_uj: _Ints
@@ -87,6 +90,7 @@ class RequestTable:
         self.started: list[RequestStarted | None] = [None] * capacity
         self.slot_of: dict[int, int] = {}
         """Handle to slot, oldest first."""
+        self.pauses = Pauses()
         self._free = list(range(capacity - 1, -1, -1))
 
     def _name_columns(self) -> None:
@@ -117,12 +121,26 @@ class RequestTable:
         self.slot_of[request.request] = slot
         return slot
 
-    def preempted(self, slot: int) -> None:
+    def preempted(self, slot: int, time_ns: int) -> None:
         """What the request had computed is lost and will be computed again."""
+        self.pauses.begin(slot, time_ns)
         self.preemptions[slot] += 1
         until = max(self.recompute_until[slot], self.computed_until[slot])
         self.recompute_until[slot] = until
         self.prefill_until[slot] = max(self.prompt_tokens[slot], until)
+
+    def scheduled(self, slots: _Ints, step_ns: Callable[[_Ints], _Ints]) -> None:
+        """Notes when requests ran for the first time, or again. ``step_ns``: when the step of a row began.
+
+        To be called before the rows are counted as steps.
+        """
+        first = np.flatnonzero(self.steps[slots] == 0)[::-1]
+        if len(first):  # of several steps of a request the earliest counts: it is written last
+            self.first_step_ns[slots[first]] = step_ns(first)
+        if self.pauses.open:
+            again = np.flatnonzero(np.isin(slots, list(self.pauses.open)))
+            for slot, time_ns in zip(slots[again].tolist(), step_ns(again).tolist(), strict=True):
+                self.pauses.end(slot, time_ns)
 
     def finish(
         self, ends: Sequence[RequestEnded], info: EngineInfo, model: CostModel
@@ -138,12 +156,7 @@ class RequestTable:
         ]
 
     def _finish(
-        self,
-        slot: int,
-        end: RequestEnded,
-        info: EngineInfo,
-        now: dict[str, int],
-        stds: tuple[float, float],
+        self, slot: int, end: RequestEnded, info: EngineInfo, now: dict[str, int], stds: tuple[float, float]
     ) -> FinishedRequest:
         started = self.started[slot]
         if started is None:
@@ -164,7 +177,9 @@ class RequestTable:
             kind=started.kind,
             start_ns=started.time_ns,
             end_ns=max(end.time_ns, started.time_ns),
+            first_step_ns=now["first_step_ns"] or None,
             first_token_ns=now["first_token_ns"] or None,
+            pauses_ns=self.pauses.take(slot, end.time_ns),
             finish_reason=end.reason,
             prompt_tokens=now["prompt_tokens"],
             cached_tokens=now["cached_tokens"],

@@ -136,6 +136,11 @@ class StepBlock:
     def __len__(self) -> int:
         return len(self.told)
 
+    def began_ns(self, rows: Ints) -> Ints:
+        """When the scheduler began the step of each of these rows."""
+        told_ns = np.array([step.schedule_start_ns for step in self.told])
+        return np.asarray(told_ns[np.searchsorted(self.offsets, rows, side="right") - 1])
+
     def columns(self, first: int, last: int) -> StepColumns:
         """The steps of a range."""
         begin, end = self.offsets[first], self.offsets[last]

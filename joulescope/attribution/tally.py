@@ -32,6 +32,10 @@ REQUEST_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0,
 TOKEN_BOUNDS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 50.0)
 
 
+_SAMPLED = set("13579bdf")
+"""Last digits of the flags of a traceparent whose lowest bit, "sampled", is set."""
+
+
 class Histogram:
     """Observations by bucket, the last traced one of each kept as its exemplar."""
 
@@ -180,8 +184,11 @@ class Gauges:
 
 
 def exemplar_labels(trace_parent: str) -> Mapping[str, str]:
-    """Trace and span id of a W3C ``traceparent`` (``00-<32 hex>-<16 hex>-<2 hex>``), or nothing."""
+    """Trace and span id of a W3C ``traceparent`` (``00-<32 hex>-<16 hex>-<2 hex>``), or nothing.
+
+    Nothing either where the caller did not sample the trace: an exemplar leads to something that was kept.
+    """
     parts = trace_parent.split("-")
-    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
+    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16 or parts[3][-1:] not in _SAMPLED:
         return {}
     return {"trace_id": parts[1], "span_id": parts[2]}

@@ -7,40 +7,44 @@ engine reports through the hook's emitter, and the GPU is read through the same 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from joulescope.cli.balance import balance_table
-from joulescope.cli.live_table import plain_line, render
 from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
+from joulescope.cli.view import show
 from joulescope.clock import SystemClock
 from joulescope.config import Settings
 from joulescope.config.load import Origins
 from joulescope.daemon import Daemon
+from joulescope.export.requests_json import RequestsView
 from joulescope.model import FinishedRequest, Snapshot
 from joulescope.sensors.simulated import SimulatedSensor
 from joulescope.simulation.changes import KINDS, PlannedChange
 from joulescope.simulation.comparison import Comparison, compare
 from joulescope.simulation.live import LiveSimulation
+from joulescope.terminal.balance import balance_table
+from joulescope.terminal.plain import plain_line
+from joulescope.terminal.source import Reading
+from joulescope.terminal.tty import is_usable
 from joulescope.units import ns_from_seconds
 
 _DECIDED_HERE = ("socket", "socket_mode", "gpus", "sensor", "host", "host_sysfs")
 _LOCAL = "127.0.0.1"
-_TABLE_SECONDS, _LINE_SECONDS = 0.5, 1.0
+_VIEW_SECONDS, _LINE_SECONDS = 0.5, 1.0
 _COMPARISON_NOTE = (
     "Errors: mean of |figure − true| / true over finished requests. The last two are those of"
     " dividing each step by the tokens computed, or by the tokens that came out."
@@ -90,7 +94,7 @@ def _changes(
     + "; ".join(f"{name}: {kind.meaning} ({kind.usual:g})" for name, kind in KINDS.items())
     + ".",
 )
-@click.option("--no-table", is_flag=True, help="A line of text a second instead of the live table.")
+@click.option("--no-table", is_flag=True, help="A line of text a second instead of the live view.")
 @settings_options(exclude=_DECIDED_HERE)
 def command(
     seconds: float | None,
@@ -107,7 +111,7 @@ def command(
     joules of the requests came to what the simulation knows to be true.
     """
     console = Console(highlight=False)
-    live = console.is_terminal and not console.is_dumb_terminal and not no_table
+    live = is_usable(os.environ) and not no_table
     quiet = origins["log_level"].kind == "default"
     set_up_logging("warning" if quiet else settings.log_level, settings.log_format)
     with tempfile.TemporaryDirectory(prefix="joulescope-") as folder:
@@ -156,6 +160,7 @@ class _Demo:
             settings.socket, self._clock, seed=seed, rate_per_second=rate, changes=changes
         )
         self._daemon = Daemon.build(settings, open_sensor=self._open_sensor, clock=self._clock)
+        self.place = ""
         self._finished: dict[str, FinishedRequest] = {}
         self._snapshots: deque[Snapshot] = deque()
 
@@ -170,7 +175,12 @@ class _Demo:
             try:
                 self._simulation.start()
                 _announce(console, self._daemon, seconds)
-                self._show(console, stop, seconds, live)
+                end_ns = None if seconds is None else self._clock.now_ns() + ns_from_seconds(seconds)
+                if live:
+                    self.place = "simulated H100, http://{}:{}".format(*self._daemon.address)
+                    show(self, interval_seconds=_VIEW_SECONDS, clock=self._clock, end_ns=end_ns)
+                else:
+                    self._print_lines(console, stop, end_ns)
             finally:
                 self._simulation.quiesce()
                 self._clock.sleep(_SETTLE_SECONDS)
@@ -179,32 +189,27 @@ class _Demo:
             self._note_finished()
         _report(console, final, compare(self._finished.values(), self._simulation.truth))
 
-    def _show(self, console: Console, stop: threading.Event, seconds: float | None, live: bool) -> None:
-        end_ns = None if seconds is None else self._clock.now_ns() + ns_from_seconds(seconds)
-        period_seconds = _TABLE_SECONDS if live else _LINE_SECONDS
-        screen = Live(console=console, auto_refresh=False, transient=True) if live else None
-        with screen or nullcontext():
-            while not stop.is_set():
-                left_seconds = period_seconds
-                if end_ns is not None:
-                    left_seconds = min((end_ns - self._clock.now_ns()) / 1e9, period_seconds)
-                if left_seconds <= 0 or stop.wait(left_seconds):
-                    return
-                self._turn(console, screen)
-
-    def _turn(self, console: Console, screen: Live | None) -> None:
-        snapshot = self._daemon.snapshot()
+    def read(self) -> Reading:
+        """The figures of now, for the live view; see :class:`joulescope.terminal.source.Source`."""
         self._note_finished()
-        self._snapshots.append(snapshot)
-        while snapshot.time_ns - self._snapshots[0].time_ns > _RATES_NS:
-            self._snapshots.popleft()
-        previous = self._snapshots[0]
-        if screen is None:
-            console.print(Text(plain_line(snapshot, previous)), soft_wrap=True)
-            return
-        recent = self._daemon.recent_requests()
-        table = render(snapshot, previous, recent, max_lines=console.size.height - 1)
-        screen.update(table, refresh=True)
+        snapshot = self._daemon.snapshot()
+        requests = RequestsView.of(snapshot, self._daemon.open_requests(), self._daemon.recent_requests())
+        ready, reason = self._daemon.ready()
+        return Reading(snapshot, requests, complaint="" if ready else reason)
+
+    def _print_lines(self, console: Console, stop: threading.Event, end_ns: int | None) -> None:
+        while not stop.is_set():
+            left_seconds = _LINE_SECONDS
+            if end_ns is not None:
+                left_seconds = min((end_ns - self._clock.now_ns()) / 1e9, _LINE_SECONDS)
+            if left_seconds <= 0 or stop.wait(left_seconds):
+                return
+            self._note_finished()
+            snapshot = self._daemon.snapshot()
+            self._snapshots.append(snapshot)
+            while snapshot.time_ns - self._snapshots[0].time_ns > _RATES_NS:
+                self._snapshots.popleft()
+            console.print(Text(plain_line(snapshot, self._snapshots[0])), soft_wrap=True)
 
     def _note_finished(self) -> None:
         for request in self._daemon.recent_requests():

@@ -24,6 +24,7 @@ EXTRA_PACKAGES = (
     "prometheus_client",
     "psutil",
     "pynvml",
+    "requests",
     "rich",
     "starlette",
     "uvicorn",

@@ -217,6 +217,19 @@ class SocketPath:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionalSocketPath:
+    """Path of a Unix socket, or ``none``."""
+
+    metavar: str = "PATH|none"
+
+    def parse(self, text: str) -> str | None:
+        return None if text == "none" else SocketPath().parse(text)
+
+    def text(self, value: str | None) -> str:
+        return "none" if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
 class OptionalPath:
     """Path of a file, or ``none``; ``-`` stands for standard output where ``dash`` allows it."""
 

@@ -14,8 +14,20 @@ from joulescope.config.surroundings import check_ages, check_mig, check_price
 from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
 from joulescope.errors import ConfigError
 
-FOREIGN_VARIABLES = frozenset({CONFIG_VARIABLE, "JOULESCOPE_DISABLED", "JOULESCOPE_SAMPLER"})
-"""Known, but no settings: the path of the file, and the hook's own switches."""
+FOREIGN_VARIABLES = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "JOULESCOPE_DISABLED",
+        "JOULESCOPE_SAMPLER",
+        "JOULESCOPE_ANSWER",
+        "JOULESCOPE_ANSWER_DEADLINE_MS",
+        "JOULESCOPE_ANSWER_URL",
+        "JOULESCOPE_TENANT_HEADER",
+        "JOULESCOPE_TOP_URL",
+    }
+)
+"""Known, but no settings: the path of the file, the switches of the hook and the middleware in vLLM, and what
+``joulescope top`` looks at."""
 
 _KUBERNETES_LINK = re.compile(
     r"JOULESCOPE(_[A-Z0-9_]+)?_"

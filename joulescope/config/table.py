@@ -28,6 +28,7 @@ from joulescope.config.kinds import (
     Mode,
     Number,
     OptionalPath,
+    OptionalSocketPath,
     SocketPath,
     Whole,
     factor_of,
@@ -127,6 +128,12 @@ class Settings:
         None,
         OptionalPath(dash=True),
         "File to which every finished request is appended as a line of JSON; - for standard output.",
+    )
+    otlp_phases: str = _setting(
+        "spans",
+        Choice(("spans", "events", "none")),
+        "How OTLP shows the phases of a request (queue, prefill, decode, preempted): as child spans of its "
+        "span, as events of it, or not at all.",
     )
     record: str | None = _setting(
         None,
@@ -266,6 +273,31 @@ class Settings:
     )
     scrape_seconds: float = _setting(
         5.0, Number(1.0, 300.0, "seconds"), "Time from one look at such a page to the next, seconds."
+    )
+    answer_socket: str | None = _setting(
+        None,
+        OptionalSocketPath(),
+        "Unix socket on which the figures of single requests are served, to the middleware in vLLM and to "
+        "whoever may open it: with the permissions of socket_mode, answers.sock beside the other socket for "
+        "instance.",
+    )
+    request_api_token: str | None = _setting(
+        None,
+        SecretPlace(),
+        "Where the token is that opens /v1/requests at the address of listen: a variable, or a file that is "
+        "read anew. Without one, the figures of single requests are not served there.",
+    )
+    request_api_seconds: float = _setting(
+        900.0,
+        Number(1.0, 86400.0, "seconds"),
+        "How long a finished request can be asked for, seconds; the bounds on their number and size may end "
+        "it sooner.",
+    )
+    request_api_count: int = _setting(
+        20_000, Whole(1, 1_000_000, "requests"), "Finished requests that can be asked for at most."
+    )
+    request_api_mebibytes: int = _setting(
+        64, Whole(1, 4096, "MiB"), "Memory that finished requests may take which can be asked for, MiB."
     )
     log_level: str = _setting(
         "info", Choice(("debug", "info", "warning", "error")), "Least severe message that is logged."

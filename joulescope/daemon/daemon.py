@@ -13,6 +13,7 @@ from pathlib import Path
 
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.answers import Answers
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
@@ -22,8 +23,9 @@ from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
-from joulescope.export.otlp import create_resource, metrics_enabled, traces_enabled
+from joulescope.export.otlp import metrics_enabled, traces_enabled
 from joulescope.export.otlp_metrics import OtlpMetrics
+from joulescope.export.otlp_resource import create_resource
 from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
@@ -73,10 +75,12 @@ class Daemon:
         wall: WallAnchor | None = None,
         host: HostPoller | None = None,
         surroundings: Surroundings | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
-        self._sinks = list(sinks)
+        self._answers = answers or Answers()
+        self._sinks = [*sinks, *self._answers.sinks]
         self._surroundings = surroundings or Surroundings()
         self._keeper = keeper_of(settings)
         self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
@@ -93,19 +97,7 @@ class Daemon:
         self._sampler = open_sensor and sampler_of(settings, open_sensor, clock, self.deliver)
         self._listener: Listener | None = None
         self._history = History()
-        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
-        self._http = HttpServer(
-            settings.listen_host,
-            settings.listen_port,
-            create_app(
-                self.snapshot,
-                self.ready,
-                get_requests=lambda: (self.open_requests(), self.recent_requests()),
-                history=self._history,
-            ),
-            rules=WebRules(web_config_file, clock),
-            clock=clock,
-        )
+        self._http = self._http_server()
         self._otlp_metrics: OtlpMetrics | None = None
         self._events: deque[SamplerEvent] = deque(maxlen=_MAX_EVENTS)
         self._gpus = GpuWatch(
@@ -121,6 +113,23 @@ class Daemon:
         self._thread: threading.Thread | None = None
         self._undo = ExitStack()
         self.address: tuple[str, int] = (settings.listen_host, settings.listen_port)
+
+    def _http_server(self) -> HttpServer:
+        settings = self.settings
+        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
+        return HttpServer(
+            settings.listen_host,
+            settings.listen_port,
+            create_app(
+                self.snapshot,
+                self.ready,
+                get_requests=lambda: (self.open_requests(), self.recent_requests()),
+                history=self._history,
+                routes=self._answers.routes(self.open_request),
+            ),
+            rules=WebRules(web_config_file, self._clock),
+            clock=self._clock,
+        )
 
     @classmethod
     def build(
@@ -149,8 +158,9 @@ class Daemon:
         sinks = list(extra_sinks)
         if settings.request_log is not None:
             sinks.append(RequestLog(settings.request_log, wall))
+        resource = create_resource(environ, instance=settings.socket)
         if traces_enabled(environ):
-            sinks.append(OtlpSpans(wall, create_resource(), environ=environ))
+            sinks.append(OtlpSpans(wall, resource, phases=settings.otlp_phases, environ=environ))
         recorder = None if settings.record is None else TraceWriter(Path(settings.record))
         daemon = cls(
             settings,
@@ -161,9 +171,10 @@ class Daemon:
             wall=wall,
             host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
             surroundings=surroundings,
+            answers=Answers.build(settings, clock, wall, environ),
         )
         if metrics_enabled(environ):
-            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, create_resource())
+            daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, resource, environ=environ)
         return daemon
 
     # ---------------------------------------------------------------------------------------- life
@@ -184,6 +195,8 @@ class Daemon:
             self.open()
             self.address = self._http.start()
             self._undo.callback(self._http.stop, 0.2)
+            self._answers.start(self.open_request)
+            self._undo.callback(self._answers.stop, 0.1)
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
@@ -364,6 +377,7 @@ class Daemon:
         self._snapshot = replace(self._surroundings.beside(snapshot), serving=self._http.totals())
         self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
+        self._answers.observe(self._snapshot)
 
     def _finish(self) -> None:
         self._pipeline.finish(self._clock.now_ns())

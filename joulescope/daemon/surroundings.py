@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
-from joulescope.errors import ConfigError
+from joulescope.daemon.secrets import token_of
 from joulescope.factors.carbon import CarbonRefresher
-from joulescope.factors.sources import FileSource, Source, UrlSource, clean_token, token_of_file
+from joulescope.factors.sources import FileSource, Source, UrlSource
 from joulescope.model import Snapshot
 from joulescope.scraping.server import ScrapedServer
 from joulescope.surroundings_model import FETCH_FAILURES, Multipliers
@@ -117,21 +117,5 @@ def _source(
         settings.carbon_field,
         clock,
         header=settings.carbon_header,
-        token=_token(settings.carbon_token, environ),
+        token=token_of("carbon_token", settings.carbon_token, environ),
     )
-
-
-def _token(place: str | None, environ: Mapping[str, str]) -> Callable[[], str] | None:
-    """How to come by the token. A variable cannot change any more: a bad one is refused now."""
-    if place is None:
-        return None
-    kind, _, where = place.partition(":")
-    if kind == "file":
-        return token_of_file(where)
-    try:
-        token = clean_token(environ.get(where, ""))
-    except ValueError as problem:
-        raise ConfigError(
-            f"carbon_token names the variable {where}: {problem}; set it, or unset both"
-        ) from None
-    return lambda: token

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from joulescope.export.http_guard import TRUSTED
 from joulescope.export.page import page_routes
@@ -37,8 +37,10 @@ def create_app(
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
     history: History | None = None,
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/api/requests``, the live page at ``/``, health and readiness.
+    """``/metrics``, ``/api/snapshot``, ``/api/requests``, the live page at ``/``, health and readiness, and
+    ``routes`` beside them.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
@@ -82,6 +84,7 @@ def create_app(
             Route("/api/requests", _bounded(requests, slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
+            *routes,
         ]
     )
     app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named

@@ -98,6 +98,11 @@ class HttpServer:
             _logger.warning("web configuration: %s", warning)
         sock = _listen(self._host, self._port)
         bound = sock.getsockname()
+        self._serve(sock)
+        self._bound = str(bound[0]), int(bound[1])
+        return self._bound
+
+    def _serve(self, sock: socket.socket) -> None:
         config = uvicorn.Config(
             self._app,
             http=protocol(self._house),
@@ -119,8 +124,6 @@ class HttpServer:
         )
         self._thread.start()
         server.settled.wait()
-        self._bound = str(bound[0]), int(bound[1])
-        return self._bound
 
     @property
     def url(self) -> str:

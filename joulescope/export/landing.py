@@ -21,6 +21,7 @@ REFRESH_SECONDS = 5
 LINKS = (
     ("metrics", "metrics for Prometheus"),
     ("api/snapshot", "the same figures as JSON"),
+    ("api/requests", "requests as JSON"),
     ("-/ready", "readiness"),
     ("-/healthy", "health"),
 )

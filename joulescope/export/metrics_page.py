@@ -10,9 +10,17 @@ from collections.abc import Iterable, Sequence
 
 from joulescope.export.budget import LARGEST, series_of, snapshot_of
 from joulescope.export.metric import Metric
-from joulescope.export.metrics import SIDECAR
+from joulescope.export.metrics import METRICS, SIDECAR
+from joulescope.export.otlp_points import otel_kind, otel_name, otel_unit
+from joulescope.export.phases import PHASES
 from joulescope.export.series_page import LABELLED, render_series
-from joulescope.export.span_attributes import SPAN_ATTRIBUTES, SPAN_NAME
+from joulescope.export.span_attributes import (
+    EVENT_ATTRIBUTES,
+    PHASE_ATTRIBUTES,
+    PHASE_NAME,
+    SPAN_ATTRIBUTES,
+    SPAN_NAME,
+)
 from joulescope.export.table_baseline import BASELINE
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
@@ -169,13 +177,21 @@ of such a split is not known, so the intervals of these requests are not stated.
 OPENTELEMETRY = f"""\
 ## OpenTelemetry
 
-With OTLP metrics switched on, the same table is sent except its histograms: the Python SDK has no histogram
-that reads a given state, and each request's span carries its figures. A metric that has a convention is sent
-under it (`hw.energy`, `hw.gpu.utilization`, `hw.gpu.memory.usage`, `hw.gpu.memory.limit`, with `hw.id` and
-`hw.type=gpu`), the others as `joulescope.…` with the label `gpu` as `hw.id` and the rest as `joulescope.…`.
+How to switch it on, and what becomes of spans that a collector does not take:
+[OpenTelemetry](opentelemetry.md).
+
+With OTLP metrics the whole table is sent. Metrics that have a convention go under it, with `hw.id`, the GPU,
+and `hw.type=gpu`; they have no second name:
+
+{{conventions}}
+All others go as `joulescope.…`: without `joulescope_`, `_total` and the unit, as in `joulescope.idle_energy`.
+The label `gpu` is `hw.id` there too; other labels are `joulescope.…`, as in `joulescope.engine`. Counters are
+sums that only grow; gauges of bytes, requests and sessions are sums too (up-down counters), all others are
+gauges. Histograms have the buckets of the Prometheus page, and their exemplars.
 
 Each finished request becomes one span `{SPAN_NAME}`: a child of the span that came with the request, with
-its trace id and sampling decision, or else the root of a new trace.
+its trace id and sampling decision, or else the root of a new trace. Its phases are spans below it, or events,
+by the setting [`otlp_phases`](configuration.md#otlp_phases).
 """
 
 
@@ -210,10 +226,28 @@ def render() -> str:
     queries = _table(("question", "expression"), ((question, f"`{query}`") for question, query in QUERIES))
     parts.append(f"## Questions in PromQL\n\n{queries}")
     parts += [METERS, REQUESTS]
-    parts.append(OPENTELEMETRY)
-    rows = ((f"`{row.name}`", row.unit.strip("{}"), row.help) for row in SPAN_ATTRIBUTES)
-    parts.append(_table(("span attribute", "unit", "meaning"), rows))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_opentelemetry()])
+
+
+def _opentelemetry() -> list[str]:
+    """Names of metrics, spans and attributes where they are not those of Prometheus."""
+    named = [
+        (f"`{metric.name}`", f"`{otel_name(metric)}`", otel_kind(metric), otel_unit(metric))
+        for metric in METRICS
+        if metric.otel_name
+    ]
+    conventions = _table(("metric", "OpenTelemetry", "instrument", "unit"), named)
+    attributes = [(f"`{row.name}`", row.unit.strip("{}"), row.help) for row in SPAN_ATTRIBUTES]
+    phases = [(f"`{PHASE_NAME.format(phase=name)}`", text) for name, text in PHASES.items()]
+    of_phases = {row.name: row for row in (*PHASE_ATTRIBUTES, *EVENT_ATTRIBUTES)}.values()
+    return [
+        OPENTELEMETRY.format(conventions=conventions),
+        _table(("span attribute", "unit", "meaning"), attributes),
+        _table(("span or event of a phase", "what it covers"), phases),
+        _table(
+            ("its attribute", "unit", "meaning"), [(f"`{row.name}`", row.unit, row.help) for row in of_phases]
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,138 +1,102 @@
-"""The metric table over OTLP: observable instruments that read the snapshot.
-
-Where OpenTelemetry has a convention (``hw.energy``, ``hw.gpu.*``) the figure goes under it and not a
-second time under a name of ours. Histograms are not sent: the SDK has no observable histogram, and
-the spans carry the figures of each request.
-"""
+"""Sends the metric table over OTLP/HTTP, again and again, by a thread of its own."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
 
-from joulescope import __version__
-from joulescope.export.metric import Kind, Metric
-from joulescope.export.metrics import METRICS
-from joulescope.export.otlp import SCOPE
-from joulescope.model import HistogramState, Snapshot
+from joulescope.export.otlp import whole_setting
+from joulescope.export.otlp_points import Since, metrics_data
+from joulescope.export.otlp_post import Answer, MetricPost, Verdict
+from joulescope.model import Snapshot
 
 _logger = logging.getLogger(__name__)
 
-UNITS = {
-    "joules": "J",
-    "watts": "W",
-    "bytes": "By",
-    "seconds": "s",
-    "ratio": "1",
-    "grams_per_joule": "g/J",
-    "per_joule": "/J",
-    "": "1",
-}
-"""UCUM codes; what is counted becomes an annotation such as ``{request}``."""
-
-ADDITIVE_UNITS = ("bytes", "requests", "sessions")
-"""Gauges that may be summed over their labels; OpenTelemetry calls them up-down counters."""
-
-MARGIN = 0.9
-"""Share of the time to close that the SDK is given; it oversteps by what its last call takes."""
-
-Callback = Callable[[CallbackOptions], Iterable[Observation]]
+INTERVAL_MILLISECONDS = ("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
+TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
 
-def otel_name(metric: Metric) -> str:
-    """``joulescope_idle_energy_joules_total`` is ``joulescope.idle_energy``: units are not in OTel names."""
-    if metric.otel_name:
-        return metric.otel_name
-    name = metric.name.removesuffix("_total")
-    if metric.unit in UNITS and metric.unit:
-        name = name.removesuffix("_" + metric.unit)
-    return "joulescope." + name.removeprefix("joulescope_")
+class Post(Protocol):
+    """Sends metrics, once."""
 
+    def __call__(self, metrics: MetricsData) -> Answer:
+        """Blocks for as long as an export may take; never raises."""
+        ...
 
-def otel_unit(metric: Metric) -> str:
-    """The unit in UCUM."""
-    return UNITS.get(metric.unit) or "{" + metric.unit.removesuffix("s") + "}"
-
-
-def otel_attributes(metric: Metric, labels: Sequence[str]) -> dict[str, str]:
-    """``gpu`` is the convention's ``hw.id``; other labels stand in our namespace."""
-    names = ("hw.id" if label == "gpu" else f"joulescope.{label}" for label in metric.labels)
-    attributes = dict(zip(names, labels, strict=True))
-    return {**attributes, "hw.type": "gpu"} if metric.otel_name.startswith("hw.") else attributes
-
-
-class _Pass:
-    """One snapshot for all instruments of a collection, so that the figures of an export fit together.
-
-    The SDK asks each instrument once a collection: being asked a second time by one of them means that a
-    new collection has begun.
-    """
-
-    def __init__(self, get_snapshot: Callable[[], Snapshot]) -> None:
-        self._get_snapshot = get_snapshot
-        self._snapshot: Snapshot | None = None
-        self._seen: set[str] = set()
-
-    def snapshot_for(self, metric: Metric) -> Snapshot:
-        if self._snapshot is None or metric.name in self._seen:
-            self._snapshot = self._get_snapshot()
-            self._seen.clear()
-        self._seen.add(metric.name)
-        return self._snapshot
-
-
-def _callback(metric: Metric, current: _Pass) -> Callback:
-    def observe(options: CallbackOptions) -> Iterable[Observation]:
-        for point in metric.read(current.snapshot_for(metric)):
-            if not isinstance(point.value, HistogramState):
-                yield Observation(point.value, otel_attributes(metric, point.labels))
-
-    return observe
-
-
-def _instrument(meter: Meter, metric: Metric, callback: Callback) -> None:
-    name, unit, help = otel_name(metric), otel_unit(metric), metric.help
-    if metric.kind is Kind.COUNTER:
-        meter.create_observable_counter(name, [callback], unit, help)
-    elif metric.unit in ADDITIVE_UNITS:
-        meter.create_observable_up_down_counter(name, [callback], unit, help)
-    else:
-        meter.create_observable_gauge(name, [callback], unit, help)
+    def close(self) -> None:
+        """Gives up what is held."""
+        ...
 
 
 class OtlpMetrics:
-    """Sends the table each ``OTEL_METRIC_EXPORT_INTERVAL`` milliseconds (60,000), and once at the end."""
+    """Sends the table each ``OTEL_METRIC_EXPORT_INTERVAL`` milliseconds, and once at the end.
+
+    An export that is not taken is not repeated: the next one, with the same totals, is soon due. With
+    deltas it says what the lost one would have said too.
+    """
 
     def __init__(
         self,
         get_snapshot: Callable[[], Snapshot],
         resource: Resource,
         *,
-        exporter: MetricExporter | None = None,
+        post: Post | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
-        reader = PeriodicExportingMetricReader(exporter or OTLPMetricExporter())
-        self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
-        self._closed = False
-        meter = self._provider.get_meter(SCOPE, __version__)
-        current = _Pass(get_snapshot)
-        for metric in METRICS:
-            if metric.kind is not Kind.HISTOGRAM:
-                _instrument(meter, metric, _callback(metric, current))
+        self._get_snapshot = get_snapshot
+        self._resource = resource
+        self._post = post or MetricPost(environ)
+        self._interval_seconds = whole_setting(environ, *INTERVAL_MILLISECONDS) / 1000
+        self._since = self._deltas(environ)
+        self._complaint = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="joulescope-otlp-metrics", daemon=True)
+        self._thread.start()
+
+    def _deltas(self, environ: Mapping[str, str]) -> Since | None:
+        """What keeps the last totals, if deltas are wanted; ``lowmemory`` means to keep none."""
+        wanted = environ.get(TEMPORALITY, "").strip().lower() or "cumulative"
+        if wanted == "delta":
+            return Since(round(self._get_snapshot().sidecar.start_wall_seconds * 1e9))
+        if wanted not in ("cumulative", "lowmemory"):
+            _logger.warning(
+                "%s is %r, not cumulative, delta or lowmemory: using cumulative", TEMPORALITY, wanted
+            )
+        return None
 
     def close(self, timeout_seconds: float) -> None:
-        """A last export, cut off after the time; a second call does nothing."""
-        if self._closed:
+        """A last export, left behind after the time; a second call does nothing."""
+        if self._closing.is_set():
             return
-        self._closed = True
+        self._closing.set()
+        self._thread.join(timeout_seconds)
+        if self._thread.is_alive():
+            _logger.warning("the last OTLP metrics were not delivered within %s s", timeout_seconds)
+        self._post.close()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval_seconds):
+            self.export_now()
+        self.export_now()
+
+    def export_now(self) -> None:
+        """One export of the snapshot as it stands; blocks for as long as that may take."""
         try:
-            self._provider.shutdown(timeout_millis=timeout_seconds * 1000 * MARGIN)
-        except Exception as error:
-            _logger.warning(
-                "the last OTLP metrics were not delivered within %s s: %s", timeout_seconds, error
-            )
+            answer = self._post(metrics_data(self._get_snapshot(), self._resource, self._since))
+        except Exception:
+            _logger.exception("internal error while sending OTLP metrics; please report it")
+            return
+        if answer.verdict is Verdict.DELIVERED and self._since is not None:
+            self._since.taken()
+        rejected = (
+            f"it refused {answer.rejected} points: {answer.reason}" if answer.rejected else answer.reason
+        )
+        if rejected and rejected != self._complaint:
+            _logger.warning("the OTLP collector does not take metrics: %s", rejected)
+        self._complaint = rejected

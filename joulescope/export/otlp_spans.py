@@ -1,7 +1,8 @@
-"""One span for each finished request, sent over OTLP/HTTP by a thread of its own.
+"""Spans of finished requests, sent over OTLP/HTTP by a thread of its own.
 
-The SDK's batch processor is not used: it tells nobody how many spans it dropped or failed to send, and
-older releases wait up to half a minute for an unreachable collector when they are closed.
+The SDK's batch processor is not used: it tells nobody how many spans it dropped or failed to send, gives a
+batch up after ten seconds, and older releases wait up to half a minute for an unreachable collector when
+they are closed.
 """
 
 from __future__ import annotations
@@ -11,97 +12,54 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.sdk.trace import ReadableSpan
 
-from joulescope import __version__
-from joulescope.clock import WallAnchor
-from joulescope.export.otlp import SCOPE
-from joulescope.export.span_attributes import SPAN_NAME, attributes_of
+from joulescope.clock import Clock, SystemClock, WallAnchor
+from joulescope.export.otlp import whole_setting
+from joulescope.export.otlp_backoff import Backoff
+from joulescope.export.otlp_post import Answer, SpanPost, Verdict
+from joulescope.export.span_maker import SPANS, MadeSpans, SpanMaker
 from joulescope.model import FinishedRequest
+from joulescope.units import ns_from_seconds
 
 _logger = logging.getLogger(__name__)
 
-OUTCOMES = ("exported", "failed", "dropped", "unsampled")
+OUTCOMES = ("exported", "rejected", "failed", "dropped", "unsampled")
 
 QUEUE_SIZE = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
 BATCH_SIZE = ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)
 DELAY_MILLISECONDS = ("OTEL_BSP_SCHEDULE_DELAY", 5000)
-"""Standard variables of the batch span processor and their standard defaults."""
+"""Standard variables of the batch span processor and their standard defaults; here they count requests."""
+
+GIVE_UP_SECONDS = 7200.0
+"""How long a batch is tried: longer than a collector is away for an upgrade, and not for ever, since one that
+some proxy cannot bear would keep the others waiting."""
 
 
-def _setting(environ: Mapping[str, str], setting: tuple[str, int]) -> int:
-    name, default = setting
-    text = environ.get(name, "").strip()
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) == 0:
-        _logger.warning("%s is %r, not a positive whole number: using %d", name, text, default)
-        return default
-    return int(text)
+class Post(Protocol):
+    """Sends spans, once."""
 
+    def __call__(self, spans: Sequence[ReadableSpan]) -> Answer:
+        """Blocks for as long as an export may take; never raises."""
+        ...
 
-class SpanMaker:
-    """Turns accounts into spans. A request that came with a ``traceparent`` gets a child span, with its
-    trace id and sampling decision; any other gets the root of a new trace, as the SDK's sampler decides."""
-
-    def __init__(self, anchor: WallAnchor, resource: Resource) -> None:
-        self._anchor = anchor
-        self._ended = _Ended()
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(self._ended)
-        self._tracer = provider.get_tracer(SCOPE, __version__)
-        self._propagator = TraceContextTextMapPropagator()
-
-    def spans_of(self, requests: Sequence[FinishedRequest]) -> list[ReadableSpan]:
-        """The spans to send; requests that are not sampled have none."""
-        for request in requests:
-            self._make(request)
-        return self._ended.take()
-
-    def _make(self, request: FinishedRequest) -> None:
-        span = self._tracer.start_span(
-            SPAN_NAME,
-            context=self._parent(request),
-            kind=SpanKind.INTERNAL,
-            attributes=attributes_of(request),
-            start_time=self._anchor.wall_of(request.start_ns),
-        )
-        if request.finish_reason == "error":
-            span.set_status(StatusCode.ERROR)
-        span.end(self._anchor.wall_of(request.end_ns))
-
-    def _parent(self, request: FinishedRequest) -> Context:
-        """The context that the request came with; an empty one if it had none, or none that is valid."""
-        carrier = {"traceparent": request.trace_parent, "tracestate": request.trace_state}
-        return self._propagator.extract(carrier, Context())
-
-
-class _Ended(SpanProcessor):
-    """Keeps the spans that ended; those not sampled never arrive here."""
-
-    def __init__(self) -> None:
-        self._spans: list[ReadableSpan] = []
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self._spans.append(span)
-
-    def take(self) -> list[ReadableSpan]:
-        spans, self._spans = self._spans, []
-        return spans
+    def close(self) -> None:
+        """Gives up what is held."""
+        ...
 
 
 class OtlpSpans:
     """Sends spans of finished requests; a :class:`joulescope.export.RequestSink`.
 
-    Outcomes: ``exported``, ``failed`` (refused, or the collector could not be reached in time),
-    ``dropped`` (the queue was full, or the process ended first), ``unsampled``.
+    A batch that the collector could not take waits and is tried again, with growing pauses. Behind it
+    requests wait in a bounded queue, from which the oldest are dropped: a backend takes late what is recent.
+
+    Outcomes: ``exported``; ``rejected``, the collector answered that it does not take it; ``failed``, tried
+    and not delivered, after two hours or at the end; ``dropped``, never tried: the queue was full, or the
+    process ended; ``unsampled``.
     """
 
     name = "otlp"
@@ -111,17 +69,23 @@ class OtlpSpans:
         anchor: WallAnchor,
         resource: Resource,
         *,
-        exporter: SpanExporter | None = None,
+        post: Post | None = None,
+        phases: str = SPANS,
         environ: Mapping[str, str] = os.environ,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
-        self._maker = SpanMaker(anchor, resource)
-        self._exporter = exporter or OTLPSpanExporter()
-        self._queue_size = _setting(environ, QUEUE_SIZE)
-        self._batch_size = min(_setting(environ, BATCH_SIZE), self._queue_size)
-        self._delay_seconds = _setting(environ, DELAY_MILLISECONDS) / 1000
+        self._maker = SpanMaker(anchor, resource, phases)
+        self._post = post or SpanPost(environ)
+        self._clock = clock or SystemClock()
+        self._backoff = backoff or Backoff()
+        self._queue_size = whole_setting(environ, *QUEUE_SIZE)
+        self._batch_size = min(whole_setting(environ, *BATCH_SIZE), self._queue_size)
+        self._delay_seconds = whole_setting(environ, *DELAY_MILLISECONDS) / 1000
         self._queue: deque[FinishedRequest] = deque()
         self._in_flight = 0
         self._counts = Counter[str]()
+        self._complaint = ""
         self._wake = threading.Condition()
         self._closing = False
         self._abandoned = False
@@ -129,11 +93,16 @@ class OtlpSpans:
         self._thread.start()
 
     def export(self, requests: Sequence[FinishedRequest]) -> None:
-        """Queues the requests; what finds no room is dropped. Returns at once."""
+        """Queues the requests; what finds no room pushes out the oldest. Returns at once."""
         with self._wake:
-            room = 0 if self._closing else max(self._queue_size - len(self._queue), 0)
-            self._queue.extend(requests[:room])
-            self._counts["dropped"] += len(requests[room:])
+            if self._closing:
+                self._counts["dropped"] += len(requests)
+                return
+            self._queue.extend(requests)
+            excess = max(len(self._queue) - self._queue_size, 0)
+            for _ in range(excess):
+                self._queue.popleft()
+            self._counts["dropped"] += excess
             if len(self._queue) >= self._batch_size:
                 self._wake.notify()
 
@@ -143,7 +112,8 @@ class OtlpSpans:
             return {outcome: self._counts[outcome] for outcome in OUTCOMES}
 
     def close(self, timeout_seconds: float) -> None:
-        """Sends what is queued. What is not delivered when the time is over is counted and left."""
+        """Sends what is queued, each batch once. What is not delivered when the time is over is counted
+        and left."""
         with self._wake:
             if self._closing:
                 return
@@ -155,13 +125,19 @@ class OtlpSpans:
             self._counts["dropped"] += len(self._queue)
             self._counts["failed"] += self._in_flight
             self._queue.clear()
-        self._exporter.shutdown()
+        self._post.close()
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            spans = self._maker.spans_of(batch)
-            succeeded = self._send(spans)
-            self._settle(len(batch), len(spans), succeeded)
+            try:
+                made = self._maker.make(batch)
+            except Exception:
+                _logger.exception("internal error while making spans; please report it")
+                self._settle("failed", len(batch))
+                continue
+            self._settle("unsampled", len(batch) - made.requests)
+            if made.spans and not self._deliver(made) and self._closing:
+                return
 
     def _next_batch(self) -> list[FinishedRequest]:
         """Waits for a full batch or for the delay to pass with something queued; empty: it is over."""
@@ -173,18 +149,51 @@ class OtlpSpans:
             self._in_flight = len(batch)
             return batch
 
-    def _send(self, spans: Sequence[ReadableSpan]) -> bool:
-        if not spans:
-            return True
-        try:
-            return self._exporter.export(spans) is SpanExportResult.SUCCESS
-        except Exception:
-            _logger.exception("sending %d spans failed", len(spans))
-            return False
+    def _deliver(self, made: MadeSpans) -> bool:
+        """Tries a batch until it is taken, refused or given up; whether the collector answered."""
+        give_up_ns = self._clock.now_ns() + ns_from_seconds(GIVE_UP_SECONDS)
+        while True:
+            last = self._closing
+            answer = self._post(made.spans)
+            if answer.verdict is not Verdict.LATER:
+                self._backoff.reset()
+                self._settle_answered(made.requests, answer)
+                return True
+            self._complain(f"{answer.reason}; requests wait, {self._queue_size} at most, and are tried again")
+            pause_seconds = self._backoff.after_failure(answer.retry_after_seconds)
+            if last or self._clock.now_ns() >= give_up_ns:
+                self._settle("failed", made.requests)
+                return False
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing, pause_seconds)
 
-    def _settle(self, taken: int, sent: int, succeeded: bool) -> None:
+    def _settle_answered(self, requests: int, answer: Answer) -> None:
+        """A collector says how many spans it refused, not which: at most so many requests are concerned."""
+        if answer.verdict is Verdict.REFUSED:
+            self._complain(answer.reason)
+            self._settle("rejected", requests)
+            return
+        rejected = min(answer.rejected, requests)
+        if rejected:
+            self._complain(
+                f"it refused {answer.rejected} spans of a batch: {answer.reason or 'no reason told'}"
+            )
+        elif answer.reason:
+            self._complain(answer.reason)
+        elif self._complaint:
+            self._complaint = ""
+            _logger.info("spans are delivered again")
+        self._settle("rejected", rejected)
+        self._settle("exported", requests - rejected)
+
+    def _settle(self, outcome: str, requests: int) -> None:
         with self._wake:
-            self._in_flight = 0
             if not self._abandoned:
-                self._counts["unsampled"] += taken - sent
-                self._counts["exported" if succeeded else "failed"] += sent
+                self._in_flight -= requests
+                self._counts[outcome] += requests
+
+    def _complain(self, complaint: str) -> None:
+        """Once for each stretch of the same."""
+        if complaint != self._complaint:
+            self._complaint = complaint
+            _logger.warning("the OTLP collector does not take spans: %s", complaint)

@@ -13,7 +13,7 @@ import msgspec
 
 from joulescope.clock import WallAnchor
 from joulescope.model import FinishedRequest
-from joulescope.units import NANOSECONDS_PER_SECOND
+from joulescope.units import NANOSECONDS_PER_SECOND, seconds_from_ns
 
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +72,11 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     work_unit: str
     """Of all other counts of tokens."""
     software: str
+    first_step_time: str | None
+    """When the first step that computed it began; until then it waited in the queue."""
+    first_step_unix_ns: int | None
+    preempted_seconds: float
+    """How long it was pushed out of the KV cache, in all."""
     tenant: str
     """Empty where tenants are not told apart, ``none`` where this request's is not known."""
 
@@ -92,6 +97,7 @@ def finished_line(request: FinishedRequest, anchor: WallAnchor) -> bytes:
     """One line of the request log, newline included. ``anchor`` turns its instants into wall time."""
     start_ns, end_ns = anchor.wall_of(request.start_ns), anchor.wall_of(request.end_ns)
     first_ns = None if request.first_token_ns is None else anchor.wall_of(request.first_token_ns)
+    step_ns = None if request.first_step_ns is None else anchor.wall_of(request.first_step_ns)
     line = RequestLine(
         **{name: getattr(request, name) for name in _SAME if name != "energy_source"},
         energy_source=None if request.attributed_joules is None else request.energy_source,
@@ -101,6 +107,9 @@ def finished_line(request: FinishedRequest, anchor: WallAnchor) -> bytes:
         first_token_unix_ns=first_ns,
         end_time=iso_time(end_ns),
         end_unix_ns=end_ns,
+        first_step_time=None if step_ns is None else iso_time(step_ns),
+        first_step_unix_ns=step_ns,
+        preempted_seconds=seconds_from_ns(sum(until - since for since, until in request.pauses_ns)),
     )
     try:
         return _encoder.encode(line) + b"\n"

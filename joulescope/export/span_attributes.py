@@ -1,4 +1,4 @@
-"""The one table of span attributes: a convention that comes later is a changed name here.
+"""The one table of names in spans: a convention that comes later is a changed name here.
 
 ``gen_ai.*`` are OpenTelemetry's GenAI semantic conventions (status: development). No convention exists
 for the energy of a request, and custom names may not squat an existing namespace: ours begin with
@@ -11,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.export.metric import clean
+from joulescope.export.phases import Phase
 from joulescope.model import INTERVAL_LEVEL, TOKEN, FinishedRequest
 from joulescope.units import seconds_from_ns
 
 Value = str | bool | int | float | tuple[str, ...]
 
 SPAN_NAME = "joulescope.request"
+
+PHASE_NAME = SPAN_NAME + ".{phase}"
+"""Name of the span, or event, of a phase."""
 
 _LEVEL = f"{INTERVAL_LEVEL:.0%}".replace("%", " %")
 
@@ -202,6 +206,12 @@ SPAN_ATTRIBUTES = (
         "times it was pushed out of the KV cache",
         lambda request: request.preemptions,
     ),
+    SpanAttribute(
+        "gen_ai.request.id",
+        "",
+        "the id that the API answered, under the name that vLLM's own span `llm_request` gives it",
+        lambda request: request.external_id,
+    ),
     SpanAttribute("joulescope.request.id", "", "the engine's own id", lambda request: request.request_id),
     SpanAttribute(
         "joulescope.request.external_id",
@@ -210,6 +220,12 @@ SPAN_ATTRIBUTES = (
         lambda request: request.external_id,
     ),
     SpanAttribute("joulescope.request.lora", "", "adapter", lambda request: request.lora),
+    SpanAttribute(
+        "joulescope.request.tenant",
+        "",
+        "tenant, where tenants are told apart",
+        lambda request: request.tenant,
+    ),
     SpanAttribute("joulescope.engine", "", "engine, as in the metrics", lambda request: request.engine),
     SpanAttribute("joulescope.method", "", "rule that divided the energy", lambda request: request.method),
     SpanAttribute("joulescope.method_version", "", "its version", lambda request: request.method_version),
@@ -224,3 +240,44 @@ def attributes_of(request: FinishedRequest) -> dict[str, Value]:
         for name, value in values
         if value is not None and value != ""
     }
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseAttribute:
+    """One attribute of a phase's span or event; left out where ``read`` returns ``None``."""
+
+    name: str
+    unit: str
+    help: str
+    read: Callable[[FinishedRequest, Phase], Value | None]
+
+
+PHASE_ATTRIBUTES = (
+    PhaseAttribute("joulescope.phase", "", "which phase it is", lambda request, phase: phase.name),
+    PhaseAttribute(
+        "joulescope.phase_energy", "J", "the request's energy in it", lambda request, phase: phase.joules
+    ),
+    PhaseAttribute(
+        "joulescope.engine", "", "engine, as in the metrics", lambda request, phase: clean(request.engine)
+    ),
+)
+"""Not named as those of the request: a sum over all spans would count its joules twice."""
+
+EVENT_ATTRIBUTES = (
+    *PHASE_ATTRIBUTES[:2],
+    PhaseAttribute(
+        "joulescope.phase_duration",
+        "s",
+        "how long it took; of events only",
+        lambda request, phase: seconds_from_ns(phase.end_ns - phase.start_ns),
+    ),
+)
+"""An event is an instant of the request's span: it needs its length, and no engine."""
+
+
+def phase_attributes(
+    table: tuple[PhaseAttribute, ...], request: FinishedRequest, phase: Phase
+) -> dict[str, Value]:
+    """What the span or event of a phase says: what is not known is absent."""
+    values = ((attribute.name, attribute.read(request, phase)) for attribute in table)
+    return {name: value for name, value in values if value is not None}

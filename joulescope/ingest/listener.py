@@ -58,7 +58,7 @@ class Listener:
         self.refused: Counter[str] = Counter()
         self._next_session = first_session
         self._connections: dict[int, _Connection] = {}
-        self._server = _bind(path, mode)
+        self._server = bind_socket(path, mode)
         self._selector = selectors.DefaultSelector()
         self._identity = os.stat(path).st_ino
         self._selector.register(self._server, selectors.EVENT_READ, None)
@@ -165,16 +165,22 @@ def _peer_pid(peer: socket.socket) -> int | None:
     return int(pid) or None
 
 
-def _bind(path: Path, mode: int) -> socket.socket:
+def bind_socket(path: Path, mode: int, flag: str = "--socket") -> socket.socket:
+    """Listens on a Unix socket, whose folder is made if it is missing; what was left behind there is removed.
+
+    Raises:
+        ConfigError: if the socket cannot be there, and why; ``flag`` is what names the path.
+    """
+    variable = "JOULESCOPE_" + flag.lstrip("-").replace("-", "_").upper()
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise ConfigError(
             f"socket path {path} is longer than {_MAX_PATH_BYTES} bytes, which Unix sockets cannot have: "
-            "choose a shorter one with --socket or JOULESCOPE_SOCKET"
+            f"choose a shorter one with {flag} or {variable}"
         )
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
+        _remove_stale(path, flag)
         server.bind(os.fspath(path))
         os.chmod(path, mode)
         server.listen(64)
@@ -183,7 +189,7 @@ def _bind(path: Path, mode: int) -> socket.socket:
         server.close()
         raise ConfigError(
             f"cannot listen on socket {path}: {error.strerror or error}; choose a path that this user may "
-            "write with --socket or JOULESCOPE_SOCKET"
+            f"write with {flag} or {variable}"
         ) from error
     except ConfigError:
         server.close()
@@ -191,14 +197,14 @@ def _bind(path: Path, mode: int) -> socket.socket:
     return server
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, flag: str) -> None:
     """Unlinks what a killed sidecar left behind, but nothing that is in use or not a socket."""
     try:
         kind = os.stat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise ConfigError(f"{path} exists and is not a socket: choose another path with --socket")
+        raise ConfigError(f"{path} exists and is not a socket: choose another path with {flag}")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(os.fspath(path))
@@ -206,7 +212,7 @@ def _remove_stale(path: Path) -> None:
         os.unlink(path)
     else:
         raise ConfigError(
-            f"another joulescope already listens on {path}: stop it, or choose another path with --socket"
+            f"another joulescope already listens on {path}: stop it, or choose another path with {flag}"
         )
     finally:
         probe.close()

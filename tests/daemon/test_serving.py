@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from joulescope.clock import SystemClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
 from joulescope.errors import ConfigError
 from joulescope.export.snapshot_json import decode_snapshot
-from joulescope.web_client import Access, SidecarClient
+from joulescope.terminal.target import Target, target_of
 from tests.export.certificates import TLS, USERS, make_place
 from tests.export.web_server import until
 
@@ -29,6 +28,17 @@ def build(folder: Path, text: str) -> Daemon:
     return Daemon.build(settings, environ={})
 
 
+def _get(sidecar: Target, path: str) -> bytes:
+    connection = sidecar.connection(10.0)
+    try:
+        connection.request("GET", path, headers=dict(sidecar.headers))
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read()
+    finally:
+        connection.close()
+
+
 def test_the_setting_reaches_the_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Pages are behind TLS and password, the log says https, and the accounts tell how serving fares."""
     daemon = build(tmp_path, TLS + USERS)
@@ -36,11 +46,11 @@ def test_the_setting_reaches_the_pages(tmp_path: Path, caplog: pytest.LogCapture
         daemon.start()
     try:
         url = f"https://prometheus:open%3A s%C3%A9same@127.0.0.1:{daemon.address[1]}"
-        sidecar = SidecarClient(url, SystemClock(), Access(ca_file=str(tmp_path / "ca.pem")))
-        decode_snapshot(sidecar.get("/api/snapshot"))
+        sidecar = target_of(url, ca_file=str(tmp_path / "ca.pem"))
+        decode_snapshot(_get(sidecar, "/api/snapshot"))
         until(lambda: daemon.snapshot().serving.responses["200"] > 0)
         serving = daemon.snapshot().serving
-        page = sidecar.get("/metrics")
+        page = _get(sidecar, "/metrics")
     finally:
         daemon.close()
     assert f"serving https://127.0.0.1:{daemon.address[1]}/metrics" in caplog.text

@@ -45,7 +45,7 @@ def test_a_line_begins_with_the_promised_keys_and_leaves_nothing_out() -> None:
     line = json.loads(finished_line(finished(), ANCHOR))
     assert list(line)[: len(FIRST_KEYS)] == FIRST_KEYS
     missing = {field.name for field in fields(FinishedRequest)} - set(line)
-    assert missing == {"start_ns", "end_ns", "first_token_ns"}
+    assert missing == {"start_ns", "end_ns", "first_token_ns", "first_step_ns", "pauses_ns"}
     assert line["attributed_joules"] == 4.5
 
 
@@ -56,6 +56,11 @@ def test_instants_become_wall_time() -> None:
     assert line["end_unix_ns"] == 1_700_000_002_000_000_006
     assert line["start_time"] == "2023-11-14T22:13:20.000000Z"
     assert line["first_token_time"] == "2023-11-14T22:13:20.250000Z"
+    waits = {"first_step_ns": 90_050_000_000, "pauses_ns": ((1, 500_000_001), (10**9, 10**9 + 250_000_000))}
+    line = json.loads(finished_line(finished(**waits), ANCHOR))
+    assert line["first_step_time"] == "2023-11-14T22:13:20.050000Z"
+    assert line["first_step_unix_ns"] == 1_700_000_000_050_000_001
+    assert line["preempted_seconds"] == 0.75
     assert iso_time(1_700_000_000_999_999_999) == "2023-11-14T22:13:20.999999Z"
 
 
@@ -68,6 +73,8 @@ def test_unknown_is_null() -> None:
     assert line["energy_source"] is None
     assert line["first_token_time"] is None
     assert line["first_token_unix_ns"] is None
+    assert line["first_step_time"] is None
+    assert line["first_step_unix_ns"] is None
 
 
 def test_odd_text_stays_one_valid_line() -> None:

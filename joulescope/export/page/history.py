@@ -21,6 +21,9 @@ KEPT_SECONDS = 600.0
 MAX_ENGINES = 32
 """Engines with figures of their own in a point; the watts are always of all."""
 
+_LEAST_NS = 1_000_000
+"""An account that went on by less says nothing yet: no interval of joules is shorter."""
+
 PARTS = (*PHASES, "idle", "overhead", "unattributed")
 
 
@@ -100,7 +103,7 @@ class History:
             if until_ns is None:
                 continue
             now = _GpuMark(until_ns, _joules(totals, phases.get(gpu, {})))
-            if before is not None and until_ns <= before.until_ns:
+            if before is not None and until_ns - before.until_ns < _LEAST_NS:
                 marks[gpu] = before  # the next point takes the difference from there
                 continue
             marks[gpu] = now
