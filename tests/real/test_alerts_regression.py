@@ -28,6 +28,8 @@ from tests.real.vllm_env import free_port
 pytestmark = pytest.mark.real
 
 FACTOR = 30.0
+SCRAPE_SECONDS = 1.5
+"""As often as the short window allows: a scrape may take as long, where the machine is busy."""
 RATE = 4.0
 LEARN_SECONDS = 60.0
 RUN_SECONDS = 170.0
@@ -121,7 +123,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         addresses = {
             change: stack.enter_context(_demo(change, folder / "baselines", folder)) for change in CHANGES
         }
-        alerting = stack.enter_context(running_alerting(list(addresses.values()), folder, FACTOR))
+        alerting = stack.enter_context(
+            running_alerting(list(addresses.values()), folder, factor=FACTOR, scrape_seconds=SCRAPE_SECONDS)
+        )
         alerting.prometheus.wait_for("count(engine:joulescope_efficiency_index:ratio_rate5m) == 4")
         starts = alerting.prometheus.query("max(joulescope_start_timestamp_seconds)")
         changed_at = time.monotonic() - time.time() + max(starts.values()) + CHANGE_AFTER_SECONDS
