@@ -17,7 +17,7 @@ import yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "deploy" / "prometheus"
 
-RUNBOOKS = "https://github.com/joulescope-inference/joulescope/blob/main/docs/runbooks/"
+RUNBOOKS = "https://joulescope.invalid/docs/runbooks/"
 """Base of every ``runbook_url``; the name of the alert and ``.md`` follow."""
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
