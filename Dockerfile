@@ -13,9 +13,11 @@ RUN groupadd --system --gid 10001 joulescope \
  && useradd --system --uid 10001 --gid joulescope --no-create-home --shell /usr/sbin/nologin joulescope \
  && install -d -o joulescope -g joulescope -m 2770 /run/joulescope
 COPY --from=build /app /app
+# In a C locale `joulescope top` would draw in ASCII, whatever the terminal outside can show.
 # NVML comes with the driver and is mounted by NVIDIA's container runtime for this capability alone.
 ENV PATH=/app/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    LANG=C.UTF-8 \
     NVIDIA_DRIVER_CAPABILITIES=utility
 USER 10001:10001
 VOLUME /run/joulescope
