@@ -28,6 +28,7 @@ BASELINES_PATH = "/api/baselines"
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_FOLDER_THAT_IS_THERE = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group()
@@ -102,7 +103,7 @@ def _shortage(efficiencies: Efficiencies, engines: set[str], seconds: float) -> 
 
 
 @command.command("list")
-@click.argument("folder", type=_FOLDER)
+@click.argument("folder", type=_FOLDER_THAT_IS_THERE)
 def list_command(folder: Path) -> None:
     """List the baselines in FOLDER, as the sidecar would read it."""
     folder_of = BaselineFolder(folder, log=lambda text: click.echo(text, err=True))

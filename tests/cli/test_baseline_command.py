@@ -117,3 +117,10 @@ def test_pin_and_list(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_an_error_in_words(arguments: tuple[str, ...]) -> None:
     with pytest.raises(BaselineError, match=r"no\.json: cannot be read"):
         run(*arguments)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A slip in its name does not look like a folder without baselines."""
+    result = run("list", tmp_path / "no")
+    assert result.exit_code == 2
+    assert "does not exist" in result.output
