@@ -84,7 +84,7 @@ def snapshot_of(node: Node) -> Snapshot:
         sidecar=_sidecar(),
         host=_host([engine.info.engine for engine in engines]),
         multipliers=Multipliers(1.2, 1e-4, 1.0, {}, 1e-7, "EUR"),
-        serving=ServingTotals(config_usable=True, certificate_not_after_seconds=1.0),
+        serving=ServingTotals(responses={OTHER: 0}, config_usable=True, certificate_not_after_seconds=1.0),
     )
 
 

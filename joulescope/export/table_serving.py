@@ -38,8 +38,9 @@ SERVING = (
         Kind.COUNTER,
         "responses",
         ("code",),
-        "Answers of the sidecar's own HTTP server, by status: 401 without the right password, 429 beyond the "
-        "configured rate, 503 while too many pages are made or passwords checked, or while not ready.",
+        "Answers of the sidecar's own HTTP server, by status: 401 without the right password or token, 403 "
+        "where single requests are not served, 429 beyond the configured rate, 503 while too many pages are "
+        "made or passwords checked, or while not ready.",
         _responses,
     ),
     Metric(

@@ -59,6 +59,24 @@ def test_the_setting_reaches_the_pages(tmp_path: Path, caplog: pytest.LogCapture
     assert b"joulescope_web_config_usable 1.0" in page
 
 
+def test_answers_are_counted_by_their_status(tmp_path: Path) -> None:
+    """What the pages themselves answer has a name of its own: 403 of single requests too."""
+    daemon = build(tmp_path, "{}")
+    daemon.start()
+    try:
+        connection = target_of(f"http://127.0.0.1:{daemon.address[1]}").connection(10.0)
+        for path, status in (("/v1/requests/a", 403), ("/no", 404)):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+            until(lambda code=str(status): daemon.snapshot().serving.responses.get(code) == 1)
+        connection.close()
+        assert daemon.snapshot().serving.responses["other"] == 0
+    finally:
+        daemon.close()
+
+
 def test_a_bad_file_stops_the_start_with_its_line(tmp_path: Path) -> None:
     """Before anything was opened: no page is ever served less protected than was asked for."""
     with pytest.raises(ConfigError, match=r"web\.yml:4: tls_server_config\.min_version is TLS12 or TLS13"):
