@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from joulescope.export.metric import Metric
+from joulescope.export.otlp_spans import OUTCOMES as OTLP_OUTCOMES
+from joulescope.export.requests_http import OUTCOMES as ANSWER_OUTCOMES
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
 from joulescope.model import (
@@ -151,12 +153,12 @@ def _host(engines: list[str]) -> HostTotals:
 
 def _sidecar() -> SidecarTotals:
     calls = {name: CallTime(1, 1.0) for name in _DRIVER_CALLS}
-    outcomes = (("jsonl", "written"), ("jsonl", "dropped"), ("otlp", "exported"), ("otlp", "failed"))
+    outcomes = {"jsonl": ("written", "dropped"), "otlp": OTLP_OUTCOMES, "answer": ANSWER_OUTCOMES}
     return SidecarTotals(
         start_wall_seconds=1.0,
         attribution_lag_seconds=0.5,
         sampler=SamplerStatistics(1, 0, 0.0, 0.0, 1, 0, calls),
-        exported=dict.fromkeys((*outcomes, ("otlp", "dropped")), 0),
+        exported={(name, each): 0 for name, known in outcomes.items() for each in known},
         pages=PageTotals(),
     )
 

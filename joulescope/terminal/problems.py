@@ -14,7 +14,8 @@ LAG_SECONDS = 5.0
 METERS_AGREE = 0.05
 """Counter and integrated power may differ by this much without a word: as much as cards differ in gain."""
 
-BAD_OUTCOMES = ("failed", "dropped")
+BAD_OUTCOMES = ("failed", "dropped", "rejected")
+"""Requests that an exporter lost, as the live page and the alert have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib import resources
 from typing import Any
 
 import pytest
 import yaml
 
 from joulescope.export.metrics_page import QUERIES
+from joulescope.terminal.problems import BAD_OUTCOMES
 from tests.promtool import RULES, queries_of
 from tests.requirements import need_program
 from tools.queries import check_expression, known_metrics
@@ -46,6 +48,15 @@ def test_every_expression_names_what_exists() -> None:
         assert check_expression(rule["expr"], KNOWN) == [], rule["record"]
     for rule in ALERTS:
         assert check_expression(rule["expr"], KNOWN, alert=True) == [], rule["alert"]
+
+
+def test_what_an_exporter_lost_is_one_rule() -> None:
+    """The alert, the terminal view and the live page warn of the same outcomes, and of no others."""
+    (losing,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "JoulescopeExporterLosing")
+    (outcomes,) = re.findall(r'outcome=~"([a-z|]+)"', losing)
+    script = resources.files("joulescope.export.page").joinpath("static/problems.js").read_text()
+    (listed,) = re.findall(r"LOST_OUTCOMES = \[(.*?)\];", script)
+    assert set(outcomes.split("|")) == set(BAD_OUTCOMES) == set(re.findall(r"\w+", listed))
 
 
 def test_recorded_names_say_level_metric_and_operation() -> None:

@@ -269,6 +269,10 @@ def test_what_is_wrong_is_said_the_worst_first() -> None:
     assert "clocks held back by power_cap, thermal" in drawn(scene(), 110, 40)
     dropped = replace(after.sidecar, exported={("otlp", "dropped"): 3})
     assert "3 requests dropped by otlp, 3 of them now" in problem_line(with_snapshot(sidecar=dropped))
+    rejected = replace(after.sidecar, exported={("otlp", "rejected"): 2, ("answer", "estimated"): 5})
+    text = problem_line(with_snapshot(sidecar=rejected))
+    assert "2 requests rejected by otlp" in text
+    assert "estimated" not in text
 
 
 def test_more_problems_than_lines_are_counted() -> None:

@@ -11,6 +11,8 @@ const RECENT_SECONDS = 60;
 const METERS_AGREE = 0.05;
 const MUCH_UNATTRIBUTED = 0.02;
 const MUCH_DEARER = 0.1;
+/** Requests that an exporter lost; other outcomes are nobody's trouble. As `top` and the alert have it. */
+const LOST_OUTCOMES = ["failed", "dropped", "rejected"];
 const LEVELS = ["bad", "warn", "note"];
 
 /** What a reason means, in plain words. @type {Record<string, string>} */
@@ -215,7 +217,7 @@ function ofSidecar(now, then) {
   for (const [exporter, outcomes] of Object.entries(exported))
     for (const [outcome, requests] of Object.entries(outcomes)) {
       const fresh = requests - (then?.sidecar.exported[exporter]?.[outcome] ?? requests);
-      if (fresh > 0 && !["exported", "written"].includes(outcome))
+      if (fresh > 0 && LOST_OUTCOMES.includes(outcome))
         found.push({
           level: "warn",
           text: `Exporter ${shown(exporter)}: ${count(fresh)} requests ${shown(outcome)} in the last minute.`,
