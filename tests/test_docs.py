@@ -11,7 +11,7 @@ from tools.generate_docs import PAGES, stale
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MARKDOWN = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+MARKDOWN = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("grafana/*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
