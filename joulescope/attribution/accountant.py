@@ -247,7 +247,7 @@ class Accountant:
         posting, shares = divide(interval, gpu, drivers, silent, self._otherwise(gpu, interval, drivers))
         if self.efficiencies is not None:
             for share in shares:
-                self.efficiencies.take(share, gpu, interval.end_ns)
+                self.efficiencies.take(share, gpu, interval.end_ns, alone=len(shares) == 1)
         hand_over(posting, shares, self.policy)
         for share in shares:
             charge(share, posting, gpu.info.gpu, self.policy)

@@ -92,9 +92,13 @@ def save(target: Target, output: Path) -> None:
 def _shortage(efficiencies: Efficiencies, engines: set[str], seconds: float) -> str:
     """Why nothing was learned, in busy seconds where there were some."""
     found = [totals for engine in engines if (totals := efficiencies.totals(engine)) is not None]
-    if not found:
-        return "no engine's work was measured in it, so there is nothing to learn from"
-    most = max(totals.learned_ratio for totals in found) * seconds
+    ratios = [totals.learned_ratio for totals in found if totals.learned_ratio is not None]
+    if not ratios:
+        return (
+            "there is nothing to learn from: no engine's work was measured in it, or its engines do not say "
+            "what their steps take"
+        )
+    most = max(ratios) * seconds
     return (
         f"its engines were busy for {most:.0f} s at most, and {seconds:.0f} s are asked for; record longer, "
         "or ask for less with --seconds"
