@@ -161,7 +161,7 @@ class _Comparing:
     def error_ratio(self) -> float | None:
         if self._variance_ratio is None:
             return None
-        return math.sqrt(self._variance_ratio + self.foresight.baseline.scatter**2 + _FORM**2)
+        return math.sqrt(max(self._variance_ratio, 0.0) + self.foresight.baseline.scatter**2 + _FORM**2)
 
 
 class Efficiency:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,11 +61,7 @@ def learn(trace: Path, output: Path, seconds: float) -> None:
     learned = efficiencies.drain_learned()
     if not learned:
         raise BaselineError(f"{trace}: {_shortage(efficiencies, engines, seconds)}")
-    _make_folder(output)
-    for baseline in learned:
-        path = output / f"{_slug(baseline.name)}{SUFFIX}"
-        write_baseline(path, baseline)
-        click.echo(path)
+    _write([(baseline.name, baseline) for baseline in learned], output)
 
 
 @command.command()
@@ -82,9 +79,18 @@ def save(target: Target, output: Path) -> None:
             f"{source.place}: no engine has a baseline yet; joulescope_baseline_learned_ratio tells how far "
             "they are"
         )
-    _make_folder(output)
-    for engine, baseline in found.items():
-        path = output / f"{_slug(engine)}{SUFFIX}"
+    _write(found.items(), output)
+
+
+def _write(named: Iterable[tuple[str, Baseline]], folder: Path) -> None:
+    """One file for each, under its name, and a number where another has the name already."""
+    _make_folder(folder)
+    taken: Counter[str] = Counter()
+    for name, baseline in named:
+        slug = _slug(name) or "baseline"
+        taken[slug.lower()] += 1
+        number = taken[slug.lower()]
+        path = folder / f"{slug}{f'-{number}' if number > 1 else ''}{SUFFIX}"
         write_baseline(path, baseline)
         click.echo(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.attribution.efficiencies import Efficiencies
-from joulescope.baselines.file import read_baseline, write_baseline
+from joulescope.baselines.file import encode_baseline, read_baseline, write_baseline
 from joulescope.baselines.store import BaselineFolder, choose
 from joulescope.daemon.baseline_keeper import BaselineKeeper
 from tests.baselines.samples import IDENTITY, baseline
@@ -59,6 +59,33 @@ def test_a_folder_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     assert not folder.keep(baseline())
     assert len(said) == 2
     assert "learned again after a restart" in said[1]
+
+
+def test_a_folder_that_cannot_be_read_for_a_while_takes_nothing_away(tmp_path: Path) -> None:
+    """A mount that went and came back: engines go on with what was read, instead of learning anew."""
+    said: list[str] = []
+    place = tmp_path / "mount"
+    place.mkdir()
+    folder = BaselineFolder(place, log=said.append)
+    write_baseline(place / "a.json", baseline())
+    assert folder.look() == (baseline(),)
+    place.rename(tmp_path / "away")
+    assert folder.look() == folder.look() == (baseline(),)
+    assert len(said) == 1
+    (tmp_path / "away").rename(place)
+    (place / "a.json").unlink()
+    assert folder.look() == ()
+
+
+def test_a_bad_file_is_read_again_until_it_is_good(tmp_path: Path) -> None:
+    """Rights that are given later change neither size nor time."""
+    folder = BaselineFolder(tmp_path, log=lambda text: None)
+    path = tmp_path / "a.json"
+    text = encode_baseline(baseline())
+    for written, seen in ((b" " * len(text), ()), (text, (baseline(),))):
+        path.write_bytes(written)
+        os.utime(path, ns=(1, 1))
+        assert folder.look() == seen
 
 
 def test_a_learned_one_replaces_that_of_the_same_kind_of_engine(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from joulescope.attribution.baseline import Baseline
 from joulescope.baselines.file import encode_baselines, read_baseline, write_baseline
-from joulescope.cli.baseline import command
+from joulescope.cli.baseline import _write, command
 from joulescope.errors import BaselineError, JoulescopeError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
@@ -40,6 +40,20 @@ def test_learn_writes_a_file_for_each_engine(tmp_path: Path) -> None:
     made = read_baseline(Path(line))
     assert made.identity.model == "meta-llama/Llama-3.1-8B-Instruct"
     assert made.scale == pytest.approx(1.0, abs=0.01)
+
+
+def test_engines_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
+    """Replicas that learn in the same minute, and two names of which a file's name keeps the same."""
+    replicas = [baseline(scale=1.0), baseline(scale=2.0)]
+    named = [("...", replicas[0]), ("a/b", replicas[0]), ("a b", replicas[1]), ("A-B", replicas[1])]
+    _write(named, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "A-B-3.json",
+        "a-b-2.json",
+        "a-b.json",
+        "baseline.json",
+    ]
+    assert read_baseline(tmp_path / "a-b-2.json").scale == 2.0
 
 
 @contextmanager
