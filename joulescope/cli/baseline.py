@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 
 import click
@@ -203,9 +204,19 @@ def pin(file: Path, folder: Path, name: str | None) -> None:
     baseline = read_baseline(file)
     pinned = replace(baseline, source=PINNED, name=name or baseline.name)
     _make_folder(folder)
-    path = folder / f"pinned-{_slug(pinned.name) or int(time.time())}{SUFFIX}"
+    path = _pinned_path(folder, pinned)
     write_baseline(path, pinned)
     click.echo(path)
+
+
+def _pinned_path(folder: Path, pinned: Baseline) -> Path:
+    """Named after it, and a number where an engine of another kind has the name; pinning again replaces."""
+    slug = _slug(pinned.name) or str(int(time.time()))
+    for number in count(1):
+        path = folder / f"pinned-{slug}{f'-{number}' if number > 1 else ''}{SUFFIX}"
+        if not path.exists() or read_baseline(path).identity == pinned.identity:
+            break
+    return path
 
 
 def _make_folder(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from joulescope.attribution.baseline import Baseline
 from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.baselines.file import encode_baseline, read_baseline, write_baseline
 from joulescope.baselines.store import BaselineFolder, choose
@@ -135,6 +137,35 @@ def test_what_was_learned_last_is_written_at_the_end(tmp_path: Path) -> None:
     keeper.stop(1.0)
     (name,) = os.listdir(tmp_path)
     assert read_baseline(tmp_path / name) == baseline()
+
+
+class SlowFolder(BaselineFolder):
+    """A disk that does not answer before it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.answer, self.kept = threading.Event(), threading.Event(), 0
+
+    def keep(self, baseline: Baseline) -> bool:
+        self.asked.set()
+        self.answer.wait(10.0)
+        self.kept += 1
+        return True
+
+
+def test_a_disk_that_does_not_answer_holds_nobody_up_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that writes hangs: stopping does not write beside it, nor wait for it."""
+    folder = SlowFolder(tmp_path)
+    keeper = BaselineKeeper(folder)
+    keeper.turn(Engines(baseline()))
+    keeper.start()
+    assert folder.asked.wait(10.0)
+    keeper.stop(0.0)
+    assert folder.kept == 0
+    assert "does not answer" in caplog.text
+    folder.answer.set()
 
 
 def test_without_a_folder_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:
