@@ -47,7 +47,8 @@ class Efficiencies:
     def take(self, share: EngineShare, gpu: GpuState, time_ns: int, *, alone: bool) -> None:
         """What an engine's steps got of an interval that ended at ``time_ns``, before anybody is charged.
 
-        ``alone``: no other engine had steps in it, so that what was measured is of this one.
+        ``alone``: what was measured is of this engine: no other had steps in it, and the joules are not a
+        share of a GPU that is split.
         """
         efficiency = self._of(share.engine.info, gpu.info)
         if efficiency is None:

@@ -6,17 +6,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 
+from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.baseline import Baseline
 from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.efficiency import Efficiency
 from joulescope.hook import wire
-from joulescope.model import BaselineTotals, EngineInfo, FinishedRequest
+from joulescope.model import (
+    MIG_GPM,
+    BaselineTotals,
+    EnergyInterval,
+    EngineInfo,
+    FinishedRequest,
+    GpuInfo,
+    RequestStarted,
+    StepDone,
+)
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
 from tests.baselines.samples import IDENTITY, baseline
-from tests.worlds import MS, SECOND, by_time, end, hello, samples, start, step
+from tests.worlds import GPU, MS, SECOND, by_time, end, hello, samples, start, step
 
 
 def engine_steps(session: int, gpus: list[str], seconds: int, *, after_ns: int = 0) -> list[wire.AnyRecord]:
@@ -72,6 +83,26 @@ def test_two_engines_on_one_gpu_learn_nothing_of_each_other() -> None:
     found = totals_of(records, efficiencies)
     assert efficiencies.drain_learned() == []
     assert [each and each.learned_ratio for each in found] == [pytest.approx(0.0, abs=0.1)] * 2
+
+
+@pytest.mark.parametrize(("source", "learns"), [("counter", True), ("power", True), (MIG_GPM, False)])
+def test_a_share_of_a_split_gpu_teaches_nothing(source: str, learns: bool) -> None:
+    """What a MIG instance drew follows what its neighbours did, and nobody knows how far that is off."""
+    efficiencies = Efficiencies(learn_seconds=3.0)
+    accountant = Accountant(efficiencies=efficiencies)
+    accountant.gpu_found(GpuInfo(GPU, name="H100"))
+    accountant.engine_up(EngineInfo("a", model="m", gpus=(GPU,), cost=baseline().cost), 0)
+    accountant.request_started(RequestStarted("a", 1, "r", 0))
+    one = np.ones(1, dtype=np.int64)
+    for number in range(500):
+        begin_ns, end_ns = number * 10 * MS, (number + 1) * 10 * MS
+        accountant.step_done(
+            StepDone("a", number, begin_ns, begin_ns, end_ns, end_ns, [1], number * one, one, one)
+        )
+        if number % 10 == 9:
+            accountant.interval(EnergyInterval(GPU, end_ns - 100 * MS, end_ns, 40_000_000, source=source))
+    accountant.settle(5 * SECOND)
+    assert bool(efficiencies.drain_learned()) is learns
 
 
 def test_gpus_of_two_names_under_one_engine_are_one_identity() -> None:
