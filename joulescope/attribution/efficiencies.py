@@ -139,8 +139,8 @@ class Efficiencies:
         return self._engines[info.engine]
 
     def _kept(self, info: EngineInfo, identity: Identity) -> Baseline | None:
-        kept = self._find(identity, info.vllm_version)
-        if kept is None or not (says_enough(info.cost) and same_work(kept.cost, info.cost)):
+        kept = self._find(identity, info.vllm_version) if says_enough(info.cost) else None
+        if kept is None or not same_work(kept.cost, info.cost):
             return None
         self._kept_for.add(info.engine)
         return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 
 from joulescope.attribution.accountant import Accountant
 from joulescope.attribution.baseline import Baseline
+from joulescope.attribution.cost import CostModel
 from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.efficiency import Efficiency
+from joulescope.attribution.prior import expectation_of
+from joulescope.baselines.store import BaselineFolder
+from joulescope.daemon.baseline_keeper import BaselineKeeper
 from joulescope.hook import wire
 from joulescope.model import (
     MIG_GPM,
@@ -195,6 +200,38 @@ def test_a_pinned_baseline_ends_the_learning_for_good() -> None:
             efficiencies.renew()
     assert pupils[0] is not None
     assert models[-1].pupil is None
+
+
+def test_a_power_limit_that_changes_while_a_baseline_is_learned_holds_for_it_too() -> None:
+    """By the limit that is gone, steps that it stretches would teach what they should not."""
+    model, pupil = (CostModel(baseline().cost, 1, expectation_of("H100", 700.0)) for _ in range(2))
+    model.pupil = pupil
+    model.set_limit(400.0)
+    assert pupil.expectation.limit_watts == 400.0
+
+
+def test_replicas_on_like_gpus_share_what_the_first_has_learned(tmp_path: Path) -> None:
+    """One file: the second, half way through its own learning, is compared with it from then on."""
+    keeper = BaselineKeeper(BaselineFolder(tmp_path))
+    efficiencies = Efficiencies(keeper.find, learn_seconds=6.0)
+
+    def look(_count: int) -> None:
+        keeper.turn(efficiencies)
+        keeper.look()
+
+    gpus = [wire.Gpu(gpu="GPU-0", name="H100"), wire.Gpu(gpu="GPU-1", name="H100")]
+    records = by_time(
+        gpus,
+        samples(21 * SECOND, 400.0),
+        samples(21 * SECOND, 400.0, gpu="GPU-1"),
+        engine_steps(1, ["GPU-0"], 20),
+        engine_steps(2, ["GPU-1"], 16, after_ns=4 * SECOND),
+    )
+    replay = Replay(records, efficiencies=efficiencies, on_progress=look)
+    list(replay)
+    first, second = efficiencies.current().values()
+    assert first == second
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # ------------------------------------------------------------------------------- prompts and their cache
