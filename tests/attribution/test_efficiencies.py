@@ -93,6 +93,16 @@ def test_two_engines_on_one_gpu_learn_nothing_of_each_other() -> None:
 @pytest.mark.parametrize(("source", "learns"), [("counter", True), ("power", True), (MIG_GPM, False)])
 def test_a_share_of_a_split_gpu_teaches_nothing(source: str, learns: bool) -> None:
     """What a MIG instance drew follows what its neighbours did, and nobody knows how far that is off."""
+    assert bool(learned_of(40_000_000, source)) is learns
+
+
+def test_a_meter_that_shows_nothing_teaches_nothing() -> None:
+    """No factor leads from what is expected to nothing at all."""
+    assert learned_of(0, "power") == []
+
+
+def learned_of(interval_uj: int, source: str) -> list[Baseline]:
+    """What is learned of five seconds of steps, with so much energy in each tenth of a second."""
     efficiencies = Efficiencies(learn_seconds=3.0)
     accountant = Accountant(efficiencies=efficiencies)
     accountant.gpu_found(GpuInfo(GPU, name="H100"))
@@ -105,9 +115,9 @@ def test_a_share_of_a_split_gpu_teaches_nothing(source: str, learns: bool) -> No
             StepDone("a", number, begin_ns, begin_ns, end_ns, end_ns, [1], number * one, one, one)
         )
         if number % 10 == 9:
-            accountant.interval(EnergyInterval(GPU, end_ns - 100 * MS, end_ns, 40_000_000, source=source))
+            accountant.interval(EnergyInterval(GPU, end_ns - 100 * MS, end_ns, interval_uj, source=source))
     accountant.settle(5 * SECOND)
-    assert bool(efficiencies.drain_learned()) is learns
+    return efficiencies.drain_learned()
 
 
 def test_gpus_of_two_names_under_one_engine_are_one_identity() -> None:
