@@ -40,8 +40,9 @@ class OpenRequest:
 class BaselineTotals:
     """What an engine's work costs against what the same work used to cost."""
 
-    learned_ratio: float
-    """How much of the learning is done, 0..1; 1: there is a baseline."""
+    learned_ratio: float | None
+    """How much of the learning is done, 0..1; 1: there is a baseline. ``None``: there is none, and none is
+    learned."""
     name: str
     """Of the baseline, empty before there is one."""
     source: str

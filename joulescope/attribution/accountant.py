@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from joulescope.attribution.baseline import gpu_count_of
 from joulescope.attribution.charge import charge, hand_over
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
@@ -16,6 +17,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
 from joulescope.model import (
+    MIG_GPM,
     MIG_REST,
     EnergyInterval,
     EngineInfo,
@@ -111,7 +113,7 @@ class Accountant:
 
     def _model_of(self, info: EngineInfo) -> CostModel:
         """What an engine of this label has taught already, if its model costs the same."""
-        gpu_count = max(len(info.gpus), info.tensor_parallel * info.pipeline_parallel)
+        gpu_count = gpu_count_of(info)
         known = self._models.get(info.engine)
         if known is not None and known.describes(info.cost, gpu_count):
             return known
@@ -246,8 +248,9 @@ class Accountant:
         silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
         posting, shares = divide(interval, gpu, drivers, silent, self._otherwise(gpu, interval, drivers))
         if self.efficiencies is not None:
+            alone = len(shares) == 1 and interval.source != MIG_GPM
             for share in shares:
-                self.efficiencies.take(share, gpu, interval.end_ns)
+                self.efficiencies.take(share, gpu, interval.end_ns, alone=alone)
         hand_over(posting, shares, self.policy)
         for share in shares:
             charge(share, posting, gpu.info.gpu, self.policy)

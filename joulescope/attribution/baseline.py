@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.fit import StepFit
 from joulescope.attribution.prior import expectation_of
+from joulescope.attribution.requests import SAY_LITTLE
 from joulescope.model import METHOD, METHOD_VERSION, CostFacts, EngineInfo
 
 Floats = NDArray[np.float64]
@@ -125,6 +126,12 @@ def same_work(left: CostFacts, right: CostFacts) -> bool:
     )
     pairs = ((getattr(left, name), getattr(right, name)) for name in names)
     return all(abs(one - two) <= _SAME_FACTS * max(abs(one), abs(two)) for one, two in pairs)
+
+
+def says_enough(cost: CostFacts) -> bool:
+    """Whether an engine says what its steps take. By what says less, each kind of request has a cost of its
+    own, so that another mix looks like a regression."""
+    return cost.source not in SAY_LITTLE
 
 
 def freeze(

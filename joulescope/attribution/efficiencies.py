@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from joulescope.attribution.baseline import Baseline, Identity, identity_of, same_work
+from joulescope.attribution.baseline import Baseline, Identity, identity_of, same_work, says_enough
 from joulescope.attribution.division import EngineShare
-from joulescope.attribution.efficiency import Efficiency, work_of
+from joulescope.attribution.efficiency import Efficiency
+from joulescope.attribution.foresight import work_of
 from joulescope.attribution.gpu import GpuState
-from joulescope.model import BaselineTotals, EngineInfo, FinishedRequest
+from joulescope.model import BaselineTotals, EngineInfo, FinishedRequest, GpuInfo
 
 LEARN_SECONDS = 1800.0
 """Busy time in which a baseline is learned by itself."""
@@ -37,20 +38,29 @@ class Efficiencies:
         self._learn_seconds = learn_seconds
         self._wall_seconds = wall_seconds
         self._engines: dict[str, Efficiency] = {}
-        self._told: dict[str, tuple[EngineInfo, str]] = {}
+        self._told: dict[str, tuple[EngineInfo, dict[str, str]]] = {}
+        """By engine: what it said of itself, and the names of its GPUs by their ids."""
         self._learned: list[Baseline] = []
         self._kept_for: set[str] = set()
         """Engines whose baseline is, or was, kept somewhere."""
 
-    def take(self, share: EngineShare, gpu: GpuState, time_ns: int) -> None:
-        """What an engine's steps got of an interval that ended at ``time_ns``, before anybody is charged."""
-        if not share.is_clean:
-            return
-        efficiency = self._of(share.engine.info, gpu.info.name)
+    def take(self, share: EngineShare, gpu: GpuState, time_ns: int, *, alone: bool) -> None:
+        """What an engine's steps got of an interval that ended at ``time_ns``, before anybody is charged.
+
+        ``alone``: what was measured is of this engine: no other had steps in it, and the joules are not a
+        share of a GPU that is split.
+        """
+        efficiency = self._of(share.engine.info, gpu.info)
         if efficiency is None:
             return
+        joules = float(share.request_uj.sum()) / 1e6
+        if not share.is_clean:
+            efficiency.passed(joules)
+            return
         had = efficiency.baseline
-        work = work_of(share.segments, float(share.request_uj.sum()) / 1e6, gpu.idle.watts)
+        if had is None and not (alone and efficiency.learns):
+            return
+        work = work_of(share.segments, joules, gpu.idle.watts)
         efficiency.take(work, share.engine.model, time_ns)
         if had is None and efficiency.baseline is not None:
             self._learned.append(efficiency.baseline)
@@ -103,17 +113,19 @@ class Efficiencies:
         efficiency = self._engines.get(engine)
         return None if efficiency is None else efficiency.baseline
 
-    def _of(self, info: EngineInfo, gpu_name: str) -> Efficiency | None:
-        told = self._told.get(info.engine)
-        if told is not None and told[0] is info and told[1] == gpu_name:
+    def _of(self, info: EngineInfo, gpu: GpuInfo) -> Efficiency | None:
+        told, names = self._told.get(info.engine, (None, {}))
+        if told is info and names.get(gpu.gpu) == gpu.name:
             return self._engines[info.engine]
-        identity = identity_of(info, gpu_name)
+        names = {each: name for each, name in names.items() if not info.gpus or each in info.gpus}
+        names[gpu.gpu] = gpu.name
+        identity = identity_of(info, " + ".join(sorted(set(names.values()) - {""})))
         known = self._engines.get(info.engine)
         if known is None or known.identity != identity or not same_work(known.info.cost, info.cost):
             kept = self._kept(info, identity)
-            if kept is None and not self._learn_seconds:
-                return None
             if known is None:
+                if kept is None and not (self._learn_seconds and says_enough(info.cost)):
+                    return None
                 self._engines[info.engine] = Efficiency(
                     info,
                     identity,
@@ -123,11 +135,11 @@ class Efficiencies:
                 )
             else:
                 known.is_now(info, identity, kept)
-        self._told[info.engine] = (info, gpu_name)
+        self._told[info.engine] = (info, names)
         return self._engines[info.engine]
 
     def _kept(self, info: EngineInfo, identity: Identity) -> Baseline | None:
-        kept = self._find(identity, info.vllm_version)
+        kept = self._find(identity, info.vllm_version) if says_enough(info.cost) else None
         if kept is None or not same_work(kept.cost, info.cost):
             return None
         self._kept_for.add(info.engine)

@@ -8,29 +8,24 @@ checked on what comes next, which tells by how much it is off in all (``scale``)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
-from numpy.typing import NDArray
 
 from joulescope.attribution.baseline import (
     Baseline,
     Identity,
     freeze,
     gpu_count_of,
-    matrix_of,
-    thaw,
+    says_enough,
 )
 from joulescope.attribution.cache_use import CacheBook, CacheWatch
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.fit import StepFit
-from joulescope.attribution.laws import KV_BYTES, LINEAR_FLOPS, OTHER_FLOPS, READ_BYTES, SECONDS, SEQUENCES
-from joulescope.attribution.steps import Segment
+from joulescope.attribution.foresight import Foresight, Work
 from joulescope.model import EngineInfo, FinishedRequest
-
-Floats = NDArray[np.float64]
 
 LEARNING_PART = 2.0 / 3.0
 """Of the time that it takes to make a baseline, what the coefficients get; the rest checks them."""
@@ -42,45 +37,11 @@ many at least, and none longer than this."""
 _FORM = 0.01
 """What the form of the model cannot express of a change of load, relative."""
 
-_COEFFICIENTS = 0.285
-"""Part of the fit's standard deviations that figures really show, as in
-:mod:`joulescope.attribution.uncertainty`."""
+_LATELY = 0.998
+"""Memory of what part of the joules is compared: some five hundred intervals."""
 
 _RECENT = 0.97
 """Memory of the error of the expected joules: some thirty intervals."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """The steps of one engine in one measured interval of one of its GPUs, and what was measured of them."""
-
-    figures: Floats
-    """Steps × :data:`joulescope.attribution.laws.STEP_FIGURES`."""
-    parts: Floats
-    """Of each step's work, the part that lies in the interval."""
-    waited_seconds: float
-    joules: float
-    idle_watts: float
-
-    @property
-    def busy_seconds(self) -> float:
-        return float(self.parts @ self.figures[:, SECONDS])
-
-    @property
-    def counts(self) -> Floats:
-        """Steps, and sequences in them."""
-        return np.array([self.parts.sum(), self.parts @ self.figures[:, SEQUENCES]])
-
-
-def work_of(segments: Sequence[Segment], joules: float, idle_watts: float) -> Work:
-    """What an engine did in an interval, from the segments of its steps."""
-    return Work(
-        figures=np.concatenate([segment.block.figures[segment.steps] for segment in segments]),
-        parts=np.concatenate([segment.parts for segment in segments]),
-        waited_seconds=sum(float(segment.waited_seconds.sum()) for segment in segments),
-        joules=joules,
-        idle_watts=idle_watts,
-    )
 
 
 class _Learning:
@@ -88,13 +49,24 @@ class _Learning:
 
     def __init__(self, info: EngineInfo, model: CostModel) -> None:
         self.fit = StepFit(info.cost, gpu_count_of(info), model.expectation, forgets=False)
+        self._teacher: CostModel | None = None
         self.busy_seconds = 0.0
-        self.idle_joules = self.waited_seconds = 0.0
+        self.idle_joules = 0.0
         self._gram, self._moment = np.zeros((2, 2)), np.zeros(2)
+
+    def sit_beside(self, model: CostModel | None) -> None:
+        """What this model is taught the fit is taught too, and what another is no longer."""
+        if self._teacher is model:
+            return
+        if self._teacher is not None and self._teacher.pupil is self.fit:
+            self._teacher.pupil = None
+        self._teacher = model
+        if model is not None:
+            self.fit.set_limit(model.expectation.limit_watts)
+            model.pupil = self.fit
 
     def take(self, work: Work) -> None:
         self.busy_seconds += work.busy_seconds
-        self.waited_seconds += work.waited_seconds
         self.idle_joules += work.idle_watts * work.busy_seconds
         counts = work.counts
         self._gram += np.outer(counts, counts)
@@ -137,7 +109,7 @@ class _Checking:
 
     @property
     def is_telling(self) -> bool:
-        return len(self._blocks) >= _BLOCKS
+        return len(self._blocks) >= _BLOCKS and any(joules > 0.0 for joules, _ in self._blocks)
 
     def verdict(self) -> tuple[float, float]:
         """Scale and scatter."""
@@ -145,40 +117,6 @@ class _Checking:
         scale = measured / max(expected, 1e-9)
         off = [(joules / max(foreseen, 1e-9) / scale - 1.0) ** 2 for joules, foreseen in self._blocks]
         return scale, math.sqrt(sum(off) / (len(off) - 1))
-
-
-class Foresight:
-    """What a baseline expects of work."""
-
-    def __init__(self, baseline: Baseline) -> None:
-        self.baseline = baseline
-        self._fit = thaw(baseline)
-        self._energy_covariance = matrix_of(baseline.energy_covariance) * _COEFFICIENTS**2
-        self._time_covariance = matrix_of(baseline.time_covariance) * _COEFFICIENTS**2
-
-    def joules(self, work: Work) -> float:
-        """What the steps, and the waiting for them, should have drawn on one GPU."""
-        joules, _ = self._fit.foresee(work.figures)
-        waited_seconds = float(work.counts @ self.baseline.wait_seconds)
-        return self.baseline.scale * (float(work.parts @ joules) + self.baseline.idle_watts * waited_seconds)
-
-    def prefill_joules(self, tokens: float) -> float:
-        """What computing so many tokens of a prompt should draw, on all GPUs."""
-        return self.baseline.scale * self._fit.avoided_joules(round(tokens))
-
-    def variance_ratio(self, work: Work) -> float:
-        """Variance of the expected joules by that of the coefficients, relative to their square."""
-        _, seconds = self._fit.foresee(work.figures)
-        sums = work.parts @ work.figures
-        duration = float(work.parts @ seconds)
-        n, kv, read, linear = sums[[SEQUENCES, KV_BYTES, READ_BYTES, LINEAR_FLOPS]]
-        joules = np.array([read, kv, linear + sums[OTHER_FLOPS], n, duration]) * self._fit.energy.coefficients
-        shares = joules / max(float(joules.sum()), 1e-12)
-        static = float(shares[-1])
-        times = work.parts @ self._fit.time_rows(work.figures) * self._fit.time.coefficients
-        time_shares = times / max(float(times.sum()), 1e-12)
-        by_energy = float(shares @ self._energy_covariance @ shares)
-        return by_energy + static**2 * float(time_shares @ self._time_covariance @ time_shares)
 
 
 class _Comparing:
@@ -191,9 +129,17 @@ class _Comparing:
         self._owed_joules = 0.0
         """What prompts made the engine compute more than they used to, not yet taken off."""
         self._variance_ratio: float | None = None
+        self._compared_joules = self._passed_joules = 0.0
+        """Of late."""
+
+    def passed(self, joules: float, compared_joules: float = 0.0) -> None:
+        """Notes what part of the joules of late is compared."""
+        self._compared_joules = _LATELY * self._compared_joules + compared_joules
+        self._passed_joules = _LATELY * self._passed_joules + joules
 
     def take(self, work: Work) -> None:
         self.actual_joules += work.joules
+        self.passed(0.0, work.joules)
         due_joules = self.foresight.joules(work) - self._owed_joules
         self._owed_joules = max(-due_joules, 0.0)
         self.expected_joules += max(due_joules, 0.0)
@@ -203,14 +149,19 @@ class _Comparing:
 
     def finished(self, request: FinishedRequest) -> None:
         more_tokens = self.cache.more_tokens(request.prompt_tokens, request.cached_tokens)
-        joules = self.foresight.prefill_joules(abs(more_tokens))
+        joules = self.foresight.prefill_joules(abs(more_tokens)) * self._compared_ratio
         self._owed_joules += math.copysign(joules, more_tokens)
+
+    @property
+    def _compared_ratio(self) -> float:
+        whole_joules = self._compared_joules + self._passed_joules
+        return self._compared_joules / whole_joules if whole_joules > 0.0 else 1.0
 
     @property
     def error_ratio(self) -> float | None:
         if self._variance_ratio is None:
             return None
-        return math.sqrt(self._variance_ratio + self.foresight.baseline.scatter**2 + _FORM**2)
+        return math.sqrt(max(self._variance_ratio, 0.0) + self.foresight.baseline.scatter**2 + _FORM**2)
 
 
 class Efficiency:
@@ -252,8 +203,17 @@ class Efficiency:
         else:
             self._learn(work, model, time_ns)
 
+    def passed(self, joules: float) -> None:
+        """An interval in which something else happened too, so that it is not compared."""
+        if self._comparing is not None:
+            self._comparing.passed(joules)
+
     def finished(self, request: FinishedRequest) -> None:
-        """A request whose account is closed."""
+        """A request whose account is closed. One whose prompt was not computed to its end, or of which
+        something is not known, says nothing of the cache."""
+        done_tokens = request.scheduled_tokens + request.cached_tokens
+        if not request.complete or not request.steps or done_tokens < request.prompt_tokens:
+            return
         if self._comparing is not None:
             self._comparing.finished(request)
         elif request.prompt_tokens:
@@ -269,6 +229,8 @@ class Efficiency:
         if self._comparing is not None:
             self.actual_joules += self._comparing.actual_joules
             self.expected_joules += self._comparing.expected_joules
+        if self._learning is not None:
+            self._learning.sit_beside(None)
         self._learning = self._checking = None
         self._book = CacheBook()
         self._comparing = None if baseline is None else _Comparing(baseline)
@@ -281,10 +243,17 @@ class Efficiency:
         return None if self._comparing is None else self._comparing.foresight.baseline
 
     @property
-    def learned_ratio(self) -> float:
-        """How much of the learning is done; below 1 until there is a baseline."""
+    def learns(self) -> bool:
+        """Whether a baseline is learned where there is none."""
+        return self._learn_seconds > 0.0 and says_enough(self.info.cost)
+
+    @property
+    def learned_ratio(self) -> float | None:
+        """How much of the learning is done; below 1 until there is a baseline; ``None``: none is learned."""
         if self._comparing is not None:
             return 1.0
+        if not self.learns:
+            return None
         state = self._checking or self._learning
         done_seconds = 0.0 if state is None else state.busy_seconds / max(self.identity.gpu_count, 1)
         return min(done_seconds / self._learn_seconds, 0.999)
@@ -316,11 +285,10 @@ class Efficiency:
             if not model.has_learned:
                 return  # what is expected of its GPU may not be known yet
             learning = self._learning = _Learning(self.info, model)
-        if model.pupil is not learning.fit:
-            model.pupil = learning.fit
+        learning.sit_beside(model)
         learning.take(work)
         if learning.busy_seconds >= LEARNING_PART * self._learn_seconds * self.identity.gpu_count:
-            model.pupil = None
+            learning.sit_beside(None)
             self._learning = None
             check_seconds = (1.0 - LEARNING_PART) * self._learn_seconds
             self._checking = _Checking(self._frozen(learning, time_ns), learning.busy_seconds, check_seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -154,10 +154,6 @@ class Engine:
     def has_ended(self, handle: int) -> bool:
         """Whether the engine said that it is over, though its account is still open."""
         return handle in self._endings
-
-    def latest_slots(self) -> Sequence[int]:
-        """Who was in the latest step."""
-        return () if self._last_slots is None else self._last_slots.tolist()
 
     def request_ended(self, end: RequestEnded) -> None:
         if end.request not in self.requests.slot_of or end.request in self._endings:

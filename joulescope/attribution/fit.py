@@ -125,6 +125,8 @@ class StepFit:
     def set_limit(self, limit_watts: float) -> None:
         """The GPU's power limit is this from now on; what was learned holds under it too."""
         self.expectation = replace(self.expectation, limit_watts=limit_watts)
+        if self.pupil is not None:
+            self.pupil.set_limit(limit_watts)
 
     def restore(self, times: Sequence[float], joules: Sequence[float], unevenness: float) -> None:
         """Goes on with these coefficients, learned elsewhere."""

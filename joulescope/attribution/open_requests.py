@@ -43,8 +43,8 @@ class _Page:
     marginal_uj: NDArray[np.float64]
     measured: NDArray[np.bool_]
     ended: tuple[bool, ...]
-    ran_last: frozenset[int]
-    """Rows of those that the engine's latest step computed."""
+    paused: tuple[bool, ...]
+    """Who was preempted, and has not run since."""
 
     def request(self, row: int) -> OpenRequest | None:
         started = self.started[row]
@@ -74,7 +74,7 @@ class _Page:
     def _phase(self, row: int, now: dict[str, int]) -> str:
         if self.ended[row]:
             return "ended"
-        if not now["steps"] or (now["preemptions"] and row not in self.ran_last):
+        if not now["steps"] or self.paused[row]:
             return "waiting"
         return "prefill" if now["computed_until"] < now["prefill_until"] else "decode"
 
@@ -116,8 +116,6 @@ class OpenRequests:
 def _page_of(engine: Engine) -> _Page:
     table = engine.requests
     slots = list(table.slot_of.values())
-    rows = {slot: row for row, slot in enumerate(slots)}
-    ran_last = engine.latest_slots()
     return _Page(
         info=engine.info,
         started=tuple(table.started[slot] for slot in slots),
@@ -125,5 +123,5 @@ def _page_of(engine: Engine) -> _Page:
         marginal_uj=table.marginal_uj[slots],
         measured=table.measured[slots],
         ended=tuple(engine.has_ended(handle) for handle in table.slot_of),
-        ran_last=frozenset(rows[slot] for slot in ran_last if slot in rows),
+        paused=tuple(slot in table.pauses.open for slot in slots),
     )

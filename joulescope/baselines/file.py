@@ -7,13 +7,14 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import msgspec
 
 from joulescope.attribution.baseline import LEARNED, PINNED, Baseline
 from joulescope.errors import BaselineError
+from joulescope.model import CostFacts
 
 FORMAT_KEY, FORMAT = "joulescope_baseline", 1
 
@@ -21,10 +22,14 @@ MAX_BYTES = 1024 * 1024
 """A baseline has some four kilobytes; what is much larger is something else."""
 
 
+_LAST_WALL_SECONDS = 253402300799.0
+"""Of the year 9999: later ones have no date."""
+
+
 def encode_baseline(baseline: Baseline) -> bytes:
     """The file's text."""
-    fields = {FORMAT_KEY: FORMAT, **asdict(baseline)}
-    return msgspec.json.format(msgspec.json.encode(fields), indent=2) + b"\n"
+    written = {FORMAT_KEY: FORMAT, **asdict(baseline)}
+    return msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
 
 
 def encode_baselines(baselines: Mapping[str, Baseline]) -> bytes:
@@ -63,19 +68,19 @@ def decode_baseline(text: bytes, where: str) -> Baseline:
         BaselineError: if it holds none; the message names the field.
     """
     try:
-        fields = msgspec.json.decode(text)
+        found = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BaselineError(f"{where}: not JSON: {error}") from error
-    if not isinstance(fields, dict) or FORMAT_KEY not in fields:
+    if not isinstance(found, dict) or FORMAT_KEY not in found:
         raise BaselineError(f"{where}: not a baseline: it has no {FORMAT_KEY!r}")
-    version = fields.pop(FORMAT_KEY)
+    version = found.pop(FORMAT_KEY)
     if version != FORMAT:
         raise BaselineError(
             f"{where}: baseline format {version!r}, this version reads {FORMAT}: make the baseline anew, or "
             "use the version of joulescope that wrote it"
         )
     try:
-        baseline = msgspec.convert(fields, Baseline)
+        baseline = msgspec.convert(found, Baseline)
     except msgspec.ValidationError as error:
         raise BaselineError(f"{where}: {error}") from error
     problem = next(_problems(baseline), None)
@@ -136,12 +141,17 @@ def _problems(baseline: Baseline) -> Iterator[str]:
     ):
         if not _is_square(rows, size):
             yield f"{name} must be {size} rows of {size} finite values"
+        elif any(row[at] < 0.0 for at, row in enumerate(rows)):
+            yield f"{name} has a variance below 0"
     for name in ("scale", "limit_watts"):
         if not (math.isfinite(getattr(baseline, name)) and getattr(baseline, name) > 0.0):
             yield f"{name} must be finite and above 0"
-    for name in ("scatter", "idle_watts", "busy_seconds", "created_wall_seconds"):
+    for name in ("scatter", "idle_watts", "busy_seconds"):
         if not (math.isfinite(getattr(baseline, name)) and getattr(baseline, name) >= 0.0):
             yield f"{name} must be finite and not below 0"
+    if not 0.0 <= baseline.created_wall_seconds <= _LAST_WALL_SECONDS:
+        yield "created_wall_seconds must lie between the years 1970 and 9999"
+    yield from _problems_of_facts(baseline)
     if not 0.0 <= baseline.unevenness <= 1.0:
         yield "unevenness must lie between 0 and 1"
     if not all(math.isfinite(value) and value >= 0.0 for value in baseline.wait_seconds):
@@ -150,6 +160,20 @@ def _problems(baseline: Baseline) -> Iterator[str]:
         yield "identity.gpu_count must be 1 at least"
     if baseline.source not in (PINNED, LEARNED):
         yield f"source must be {PINNED!r} or {LEARNED!r}"
+
+
+def _problems_of_facts(baseline: Baseline) -> Iterator[str]:
+    """What is wrong with the model's bytes and FLOPs, and with what was cached."""
+    for field in fields(CostFacts):
+        value = getattr(baseline.cost, field.name)
+        if isinstance(value, float) and not (math.isfinite(value) and value >= 0.0):
+            yield f"cost.{field.name} must be finite and not below 0"
+    for at, use in enumerate(baseline.cache):
+        if use.requests < 1 or use.up_to_tokens < 1 or not 0 <= use.cached_tokens <= use.prompt_tokens:
+            yield (
+                f"cache[{at}] must have a request at least, up_to_tokens above 0, and no more cached_tokens "
+                "than prompt_tokens"
+            )
 
 
 def _is_square(rows: Sequence[Sequence[float]], size: int) -> bool:

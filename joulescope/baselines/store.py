@@ -28,14 +28,23 @@ class BaselineFolder:
         self._kept: dict[Path, Baseline] = {}
 
     def look(self) -> tuple[Baseline, ...]:
-        """What the folder holds now. Files that changed are read again; a bad one is said once."""
-        found = {path: stamp for path in self._files() if (stamp := _stamp(path)) is not None}
+        """What the folder holds now. Files that changed are read again; a bad one is said once.
+
+        While the folder cannot be read, what it held before still holds: it was not taken away.
+        """
+        paths = self._files()
+        if paths is None:
+            return self._all()
+        found = {path: stamp for path in paths if (stamp := _stamp(path)) is not None}
         for path in self._kept.keys() - found.keys():
             del self._kept[path]
         for path, stamp in found.items():
             if self._seen.get(path) != stamp:
                 self._read(path)
-        self._seen = found
+        self._seen = {path: stamp for path, stamp in found.items() if path in self._kept}
+        return self._all()
+
+    def _all(self) -> tuple[Baseline, ...]:
         return tuple(self._kept[path] for path in sorted(self._kept))
 
     def keep(self, baseline: Baseline) -> bool:
@@ -51,14 +60,15 @@ class BaselineFolder:
             return False
         return True
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[Path] | None:
         try:
             paths = sorted(path for path in self.path.iterdir() if _is_baseline(path))
         except OSError as error:
             self._warn(
-                f"{self.path}: cannot be read: {error.strerror or error}; no baseline is taken from it"
+                f"{self.path}: cannot be read: {error.strerror or error}; no baseline is taken from it "
+                "but those that were read before"
             )
-            return []
+            return None
         if len(paths) > MAX_FILES:
             self._warn(f"{self.path}: {len(paths)} files, only the first {MAX_FILES} by name are read")
         return paths[:MAX_FILES]

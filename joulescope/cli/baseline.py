@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 
 import click
@@ -61,11 +63,7 @@ def learn(trace: Path, output: Path, seconds: float) -> None:
     learned = efficiencies.drain_learned()
     if not learned:
         raise BaselineError(f"{trace}: {_shortage(efficiencies, engines, seconds)}")
-    _make_folder(output)
-    for baseline in learned:
-        path = output / f"{_slug(baseline.name)}{SUFFIX}"
-        write_baseline(path, baseline)
-        click.echo(path)
+    _write([(baseline.name, baseline) for baseline in learned], output)
 
 
 @command.command()
@@ -83,9 +81,18 @@ def save(target: Target, output: Path) -> None:
             f"{source.place}: no engine has a baseline yet; joulescope_baseline_learned_ratio tells how far "
             "they are"
         )
-    _make_folder(output)
-    for engine, baseline in found.items():
-        path = output / f"{_slug(engine)}{SUFFIX}"
+    _write(found.items(), output)
+
+
+def _write(named: Iterable[tuple[str, Baseline]], folder: Path) -> None:
+    """One file for each, under its name, and a number where another has the name already."""
+    _make_folder(folder)
+    taken: Counter[str] = Counter()
+    for name, baseline in named:
+        slug = _slug(name) or "baseline"
+        taken[slug.lower()] += 1
+        number = taken[slug.lower()]
+        path = folder / f"{slug}{f'-{number}' if number > 1 else ''}{SUFFIX}"
         write_baseline(path, baseline)
         click.echo(path)
 
@@ -93,9 +100,13 @@ def save(target: Target, output: Path) -> None:
 def _shortage(efficiencies: Efficiencies, engines: set[str], seconds: float) -> str:
     """Why nothing was learned, in busy seconds where there were some."""
     found = [totals for engine in engines if (totals := efficiencies.totals(engine)) is not None]
-    if not found:
-        return "no engine's work was measured in it, so there is nothing to learn from"
-    most = max(totals.learned_ratio for totals in found) * seconds
+    ratios = [totals.learned_ratio for totals in found if totals.learned_ratio is not None]
+    if not ratios:
+        return (
+            "there is nothing to learn from: no engine's work was measured in it, or its engines do not say "
+            "what their steps take"
+        )
+    most = max(ratios) * seconds
     return (
         f"its engines were busy for {most:.0f} s at most, and {seconds:.0f} s are asked for; record longer, "
         "or ask for less with --seconds"
@@ -194,9 +205,19 @@ def pin(file: Path, folder: Path, name: str | None) -> None:
     baseline = read_baseline(file)
     pinned = replace(baseline, source=PINNED, name=name or baseline.name)
     _make_folder(folder)
-    path = folder / f"pinned-{_slug(pinned.name) or int(time.time())}{SUFFIX}"
+    path = _pinned_path(folder, pinned)
     write_baseline(path, pinned)
     click.echo(path)
+
+
+def _pinned_path(folder: Path, pinned: Baseline) -> Path:
+    """Named after it, and a number where an engine of another kind has the name; pinning again replaces."""
+    slug = _slug(pinned.name) or str(int(time.time()))
+    for number in count(1):
+        path = folder / f"pinned-{slug}{f'-{number}' if number > 1 else ''}{SUFFIX}"
+        if not path.exists() or read_baseline(path).identity == pinned.identity:
+            break
+    return path
 
 
 def _make_folder(folder: Path) -> None:

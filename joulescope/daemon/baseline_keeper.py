@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Mapping
 
@@ -30,6 +31,7 @@ class BaselineKeeper:
         self._known: tuple[Baseline, ...] = () if folder is None else folder.look()
         self._is_new = False
         self._to_keep: deque[Baseline] = deque()
+        self._writing = threading.Lock()
         self._periodic = Periodic("baselines", self.look)
         self._current: Mapping[str, Baseline] = {}
 
@@ -42,9 +44,10 @@ class BaselineKeeper:
             self._periodic.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Keeps what was learned and not yet written."""
+        """Keeps what was learned and not yet written, unless the disk holds up the thread that writes."""
         self._periodic.stop(timeout_seconds)
-        self._write()
+        if not self._write():
+            _logger.warning("the folder of baselines does not answer: what was learned last may not be kept")
 
     def turn(self, efficiencies: Efficiencies | None) -> None:
         """Takes what was learned, and lets engines know of other baselines in the folder."""
@@ -77,7 +80,14 @@ class BaselineKeeper:
                 self._known, self._is_new = found, True
         return LOOK_SECONDS
 
-    def _write(self) -> None:
-        while self._folder is not None and self._to_keep:
-            self._folder.keep(self._to_keep[0])
-            self._to_keep.popleft()
+    def _write(self) -> bool:
+        """False if another thread is at it."""
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            while self._folder is not None and self._to_keep:
+                self._folder.keep(self._to_keep[0])
+                self._to_keep.popleft()
+        finally:
+            self._writing.release()
+        return True

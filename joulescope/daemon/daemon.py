@@ -273,25 +273,25 @@ class Daemon:
     def _run(self) -> None:
         published_ns = 0
         while not self._stopping.is_set():
-            self._guarded_turn(0.0)
+            self._guarded(self.turn)
             now_ns = self._clock.now_ns()
             if now_ns - published_ns >= SNAPSHOT_NS:
                 published_ns = now_ns
-                self.publish()
+                self._guarded(self.publish)
             self._stopping.wait(TURN_SECONDS)
-        self._guarded_turn(0.0)
+        self._guarded(self.turn)
         self._finish()
 
-    def _guarded_turn(self, wait_seconds: float) -> None:
-        """A turn whose failure, a bug, costs that turn and not the process."""
+    def _guarded(self, part: Callable[[], None]) -> None:
+        """A part of the loop whose failure, a bug, costs this once and not the process."""
         try:
-            self.turn(wait_seconds)
+            part()
         except Exception:
             self._errors["internal_error"] += 1
             if self._errors["internal_error"] <= 10:
                 _logger.exception("internal error while accounting; please report it")
 
-    def turn(self, wait_seconds: float) -> None:
+    def turn(self, wait_seconds: float = 0.0) -> None:
         """Takes in what has arrived, settles what is ripe, hands out what has finished."""
         rounds = 1
         while self._take_in(wait_seconds) and rounds < _MAX_ROUNDS:

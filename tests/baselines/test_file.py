@@ -57,6 +57,11 @@ def change(*path: str, to: object) -> bytes:
     return json.dumps(fields).encode()
 
 
+def use(**more: int) -> dict[str, int]:
+    """How the cache fared with one class of prompts."""
+    return {"up_to_tokens": 256, "requests": 1, "prompt_tokens": 20, "cached_tokens": 9, **more}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -80,6 +85,18 @@ def change(*path: str, to: object) -> bytes:
         (change("scatter", to=-1), "scatter must be finite and not below 0"),
         (change("unevenness", to=1.5), "unevenness must lie between 0 and 1"),
         (change("wait_seconds", to=[-1, 0]), "wait_seconds must be finite and not below 0"),
+        (
+            change("energy_covariance", to=[[-float(row == at) for at in range(5)] for row in range(5)]),
+            "energy_covariance has a variance below 0",
+        ),
+        (change("created_wall_seconds", to=1e300), "between the years 1970 and 9999"),
+        (change("cost", "flops_per_token", to=-1.0), "cost.flops_per_token must be finite and not below 0"),
+        (change("cache", to=[use(requests=0)]), r"cache\[0\] must have a request at least"),
+        (
+            change("cache", to=[use(), use(cached_tokens=30)]),
+            r"cache\[1\] must have .* no more cached_tokens",
+        ),
+        (change("cache", to=[use(cached_tokens=-1)]), r"cache\[0\]"),
         (change("source", to="guessed"), "source must be 'pinned' or 'learned'"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from joulescope.attribution.baseline import Baseline
 from joulescope.attribution.efficiencies import Efficiencies
-from joulescope.baselines.file import read_baseline, write_baseline
+from joulescope.baselines.file import encode_baseline, read_baseline, write_baseline
 from joulescope.baselines.store import BaselineFolder, choose
 from joulescope.daemon.baseline_keeper import BaselineKeeper
 from tests.baselines.samples import IDENTITY, baseline
@@ -61,6 +63,33 @@ def test_a_folder_that_is_not_there_is_said_once(tmp_path: Path) -> None:
     assert "learned again after a restart" in said[1]
 
 
+def test_a_folder_that_cannot_be_read_for_a_while_takes_nothing_away(tmp_path: Path) -> None:
+    """A mount that went and came back: engines go on with what was read, instead of learning anew."""
+    said: list[str] = []
+    place = tmp_path / "mount"
+    place.mkdir()
+    folder = BaselineFolder(place, log=said.append)
+    write_baseline(place / "a.json", baseline())
+    assert folder.look() == (baseline(),)
+    place.rename(tmp_path / "away")
+    assert folder.look() == folder.look() == (baseline(),)
+    assert len(said) == 1
+    (tmp_path / "away").rename(place)
+    (place / "a.json").unlink()
+    assert folder.look() == ()
+
+
+def test_a_bad_file_is_read_again_until_it_is_good(tmp_path: Path) -> None:
+    """Rights that are given later change neither size nor time."""
+    folder = BaselineFolder(tmp_path, log=lambda text: None)
+    path = tmp_path / "a.json"
+    text = encode_baseline(baseline())
+    for written, seen in ((b" " * len(text), ()), (text, (baseline(),))):
+        path.write_bytes(written)
+        os.utime(path, ns=(1, 1))
+        assert folder.look() == seen
+
+
 def test_a_learned_one_replaces_that_of_the_same_kind_of_engine(tmp_path: Path) -> None:
     """One file for each kind: restarts do not fill the folder."""
     folder = BaselineFolder(tmp_path)
@@ -108,6 +137,35 @@ def test_what_was_learned_last_is_written_at_the_end(tmp_path: Path) -> None:
     keeper.stop(1.0)
     (name,) = os.listdir(tmp_path)
     assert read_baseline(tmp_path / name) == baseline()
+
+
+class SlowFolder(BaselineFolder):
+    """A disk that does not answer before it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.answer, self.kept = threading.Event(), threading.Event(), 0
+
+    def keep(self, baseline: Baseline) -> bool:
+        self.asked.set()
+        self.answer.wait(10.0)
+        self.kept += 1
+        return True
+
+
+def test_a_disk_that_does_not_answer_holds_nobody_up_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that writes hangs: stopping does not write beside it, nor wait for it."""
+    folder = SlowFolder(tmp_path)
+    keeper = BaselineKeeper(folder)
+    keeper.turn(Engines(baseline()))
+    keeper.start()
+    assert folder.asked.wait(10.0)
+    keeper.stop(0.0)
+    assert folder.kept == 0
+    assert "does not answer" in caplog.text
+    folder.answer.set()
 
 
 def test_without_a_folder_nothing_is_written(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ from click.testing import CliRunner, Result
 
 from joulescope.attribution.baseline import Baseline
 from joulescope.baselines.file import encode_baselines, read_baseline, write_baseline
-from joulescope.cli.baseline import command
+from joulescope.cli.baseline import _write, command
 from joulescope.errors import BaselineError, JoulescopeError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.ingest.trace import TraceWriter
 from joulescope.simulation.traces import SimulatedRun
-from tests.baselines.samples import baseline
+from tests.baselines.samples import IDENTITY, baseline
 from tests.export.samples import rich_snapshot
 
 
@@ -40,6 +41,35 @@ def test_learn_writes_a_file_for_each_engine(tmp_path: Path) -> None:
     made = read_baseline(Path(line))
     assert made.identity.model == "meta-llama/Llama-3.1-8B-Instruct"
     assert made.scale == pytest.approx(1.0, abs=0.01)
+
+
+def test_pinning_another_kind_of_engine_under_the_same_name_keeps_both(tmp_path: Path) -> None:
+    """Before this roll-out, for two models; the second of one model takes the place of the first."""
+    folder = tmp_path / "pinned"
+    other = replace(IDENTITY, model="org/other")
+    for number, made in enumerate((baseline(), baseline(identity=other), baseline(scale=2.0))):
+        write_baseline(tmp_path / f"{number}.json", made)
+        run("pin", tmp_path / f"{number}.json", folder, "--name", "before 0.33")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "pinned-before-0.33-2.json",
+        "pinned-before-0.33.json",
+    ]
+    assert read_baseline(folder / "pinned-before-0.33.json").scale == 2.0
+    assert read_baseline(folder / "pinned-before-0.33-2.json").identity == other
+
+
+def test_engines_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
+    """Replicas that learn in the same minute, and two names of which a file's name keeps the same."""
+    replicas = [baseline(scale=1.0), baseline(scale=2.0)]
+    named = [("...", replicas[0]), ("a/b", replicas[0]), ("a b", replicas[1]), ("A-B", replicas[1])]
+    _write(named, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "A-B-3.json",
+        "a-b-2.json",
+        "a-b.json",
+        "baseline.json",
+    ]
+    assert read_baseline(tmp_path / "a-b-2.json").scale == 2.0
 
 
 @contextmanager

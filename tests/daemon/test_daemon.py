@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -201,6 +202,33 @@ def test_a_recording_that_fails_does_not_end_the_accounting(tmp_path: Path) -> N
     assert snapshot.sidecar.rejected_records["record_stopped"] == 1
     assert len(sink.requests) == 1
     daemon.close(0.1)
+
+
+class FaultySink(Sink):
+    """Cannot say what it has done, the first time that it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.again = 0, threading.Event()
+
+    def counts(self) -> dict[str, int]:
+        self.asked += 1
+        if self.asked == 1:
+            raise RuntimeError("a bug")
+        self.again.set()
+        return super().counts()
+
+
+def test_figures_that_cannot_be_published_once_do_not_end_the_accounting(tmp_path: Path) -> None:
+    """A bug in what makes the snapshot costs that snapshot; the next says that there was one."""
+    sink = FaultySink()
+    daemon = Daemon(settings_in(tmp_path), open_sensor=None, clock=SystemClock(), sinks=[sink])
+    daemon.start()
+    try:
+        assert sink.again.wait(10.0)
+    finally:
+        snapshot = daemon.close(10.0)
+    assert snapshot.sidecar.rejected_records["internal_error"] == 1
 
 
 def test_what_is_open_at_the_end_is_settled(bench: Bench) -> None:

@@ -80,3 +80,6 @@ def test_a_preempted_request_waits_until_it_runs_again() -> None:
     assert waiting.of("r2")[0].phase == "waiting"
     assert running.of("r2")[0].phase == "prefill"
     assert running.of("r2")[0].preemptions == 1
+    other = worlds.step(3, 3 * SECOND, 4 * SECOND, [1], context=[12], scheduled=[1])
+    between = pipeline_with(*starts, both, without, again, other, until_ns=4 * SECOND).open_requests()
+    assert between.of("r2")[0].phase == "prefill"  # batches take turns on the stages of a pipeline

@@ -138,9 +138,11 @@ function baselineLine(s, engine, until) {
   if (!baseline) return null;
   const index = figures.index(figures.within(s.points, figures.INDEX_SECONDS, until), engine.info.engine);
   if (index === null) {
+    const ratio = baseline.learned_ratio ?? null;
+    if (ratio === null) return null;
     const learned =
-      baseline.learned_ratio < 1
-        ? `its baseline is learned to ${percent(baseline.learned_ratio)}`
+      ratio < 1
+        ? `its baseline is learned to ${percent(ratio)}`
         : "nothing to compare with its baseline";
     return h("p", { class: "soft small" }, learned);
   }

@@ -68,7 +68,7 @@ export interface Engine {
   batch_tokens?: Maybe;
   next_token_joules?: Maybe;
   baseline?: {
-    learned_ratio: number;
+    learned_ratio: Maybe;
     source: string;
     version: string;
     actual_joules: Maybe;
