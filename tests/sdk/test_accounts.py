@@ -139,7 +139,7 @@ def test_exports_say_image_not_token(studio: Studio) -> None:
     assert (span["joulescope.request.output"], span["joulescope.request.output_unit"]) == (1, "image")
     assert (span["joulescope.request.work"], span["joulescope.request.work_unit"]) == (160, "patch")
     assert (span["gen_ai.operation.name"], span["gen_ai.provider.name"]) == ("generate_content", "studio")
-    page = render_landing(snapshot)
+    page = render_landing(snapshot, "assets", ())
     assert "2 (image)" in page
     assert "studio" in page
 
