@@ -14,6 +14,7 @@ from pathlib import Path
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.answers import Answers
+from joulescope.daemon.closing import close_together
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
@@ -52,6 +53,9 @@ SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
 RECENT_REQUESTS = OPEN_REQUESTS = 256
 CLOSE_SECONDS = 0.9
 """Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
+
+SERVE_SECONDS = 0.3
+"""Time for answers under way to go out before a server ends."""
 
 _MAX_EVENTS = 4096
 _MAX_ROUNDS = 64
@@ -197,9 +201,9 @@ class Daemon:
             undo.callback(self._undo.close)
             self.open()
             self.address = self._http.start()
-            self._undo.callback(self._http.stop, 0.2)
+            self._undo.callback(self._http.stop, SERVE_SECONDS)
             self._answers.start(self.open_request)
-            self._undo.callback(self._answers.stop, 0.1)
+            self._undo.callback(self._answers.stop, SERVE_SECONDS)
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
@@ -220,16 +224,20 @@ class Daemon:
             self._finish()
         else:
             self._thread.join(0.5 * timeout_seconds)
-        for sink in self._sinks:
-            sink.close(self._left(deadline_ns))
+        closes = [sink.close for sink in self._sinks]
         if self._otlp_metrics is not None:
-            self._otlp_metrics.close(self._left(deadline_ns))
-        self._keeper.stop(self._left(deadline_ns))
+            closes.append(self._otlp_metrics.close)
+        closes += [self._keeper.stop, self._stop_serving]
+        close_together(closes, lambda: self._left(deadline_ns))
         self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
             _logger.info("%s", balance_line(gpu))
         return self._snapshot
+
+    def _stop_serving(self, timeout_seconds: float) -> None:
+        seconds = min(SERVE_SECONDS, timeout_seconds)
+        close_together([self._http.stop, self._answers.stop], lambda: seconds)
 
     def _left(self, deadline_ns: int) -> float:
         return max((deadline_ns - self._clock.now_ns()) / 1e9, 0.05)

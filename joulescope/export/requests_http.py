@@ -202,7 +202,8 @@ class RequestsApi:
 
         found = look()
         if query.wait_seconds and not found.is_final:
-            await self._waiters.until(name, lambda: look().is_final, query.wait_seconds)
+            store = self._lookup.store
+            await self._waiters.until(name, lambda: store.closed or look().is_final, query.wait_seconds)
             found = look()
         return found
 

@@ -234,6 +234,17 @@ def test_who_waits_in_vain_gets_what_there_is() -> None:
         assert served.get("/v1/requests/chatcmpl-b?wait=0.01")[0] == 404
 
 
+def test_who_waits_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No news come after the store is closed: neither who waits already nor who comes then is kept."""
+    monkeypatch.setattr("joulescope.export.requests_http.MAX_WAIT_SECONDS", 3600.0)
+    with serving() as served, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(served.get, "/v1/requests/cmpl-a?wait=3600")
+        _until(lambda: served.api._waiters._count == 1)
+        served.store.close(0.1)
+        assert waiting.result(PATIENCE_SECONDS)[0] == 404
+        assert served.get("/v1/requests/cmpl-a?wait=3600")[0] == 404
+
+
 def test_no_more_wait_than_there_is_room_for() -> None:
     """They hold a connection each; who comes later is answered at once."""
     with serving() as served, ThreadPoolExecutor(MAX_WAITERS) as pool:
