@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
 from joulescope.export.request_ids_shown import ids_shown_to
+from joulescope.export.requests_json import MAX_REQUESTS
 from joulescope.export.web_config_rules import WebRules
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
@@ -50,7 +51,6 @@ the joules of a step are known half a second later anyway."""
 SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
 """Exporters see figures at most this old."""
 
-RECENT_REQUESTS = OPEN_REQUESTS = 256
 CLOSE_SECONDS = 0.9
 """Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
 
@@ -110,7 +110,7 @@ class Daemon:
             [gpu for gpu, _ in settings.calibration],
             first_error(settings, self._sampler is not None),
         )
-        self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
+        self._recent: deque[FinishedRequest] = deque(maxlen=MAX_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
         self._open = self._pipeline.open_requests()
@@ -130,6 +130,7 @@ class Daemon:
                 self.ready,
                 get_requests=lambda: (self.open_requests(), self.recent_requests()),
                 shows_ids=ids_shown_to(settings.request_ids, settings.listen_host),
+                exemplars=settings.request_ids != "hidden",
                 get_baselines=self._keeper.page,
                 history=self._history,
                 routes=self._answers.routes(self.open_request),
@@ -224,10 +225,8 @@ class Daemon:
             self._finish()
         else:
             self._thread.join(0.5 * timeout_seconds)
-        closes = [sink.close for sink in self._sinks]
-        if self._otlp_metrics is not None:
-            closes.append(self._otlp_metrics.close)
-        closes += [self._keeper.stop, self._stop_serving]
+        otlp = [] if self._otlp_metrics is None else [self._otlp_metrics.close]
+        closes = [*(sink.close for sink in self._sinks), *otlp, self._keeper.stop, self._stop_serving]
         close_together(closes, lambda: self._left(deadline_ns))
         self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
@@ -252,7 +251,7 @@ class Daemon:
         """The last finished requests, oldest first."""
         return tuple(self._recent)
 
-    def open_requests(self, limit: int = OPEN_REQUESTS) -> Sequence[OpenRequest]:
+    def open_requests(self, limit: int = MAX_REQUESTS) -> Sequence[OpenRequest]:
         """Requests that run or wait, or whose last joules are not divided yet; the costliest first."""
         return self._open.costliest(limit)
 
@@ -281,19 +280,22 @@ class Daemon:
     def _run(self) -> None:
         published_ns = 0
         while not self._stopping.is_set():
-            self._guarded_turn(0.0)
+            with self._guarded():
+                self.turn(0.0)
             now_ns = self._clock.now_ns()
             if now_ns - published_ns >= SNAPSHOT_NS:
                 published_ns = now_ns
                 self.publish()
             self._stopping.wait(TURN_SECONDS)
-        self._guarded_turn(0.0)
+        with self._guarded():
+            self.turn(0.0)
         self._finish()
 
-    def _guarded_turn(self, wait_seconds: float) -> None:
-        """A turn whose failure, a bug, costs that turn and not the process."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What fails in here, a bug, costs this turn, or this exporter, and not the process."""
         try:
-            self.turn(wait_seconds)
+            yield
         except Exception:
             self._errors["internal_error"] += 1
             if self._errors["internal_error"] <= 10:
@@ -357,7 +359,8 @@ class Daemon:
         if finished:
             self._recent.extend(finished)
             for sink in self._sinks:
-                sink.export(finished)
+                with self._guarded():
+                    sink.export(finished)
 
     def _notice_failures(self) -> None:
         """Says once, in log and counter, that a part has stopped for good while the rest goes on."""
