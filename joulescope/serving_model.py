@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 HTTP_CODES = ("200", "400", "401", "403", "404", "405", "429", "500", "503")
-"""Statuses that the sidecar's pages answer with; any other is counted as ``other``."""
+"""Statuses that the sidecar's pages answer with; any other, such as 431, is counted as ``other``."""
 
 REFUSED_CONNECTIONS = (
     "handshake",  # no TLS, no common version or suite, or no certificate that was asked for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 import uuid
 from collections import Counter
@@ -197,6 +198,15 @@ def _parse_head(head: bytes) -> tuple[int, int, bool]:
 
 
 def _figure(body: bytes) -> Figure | None:
+    """What the body says; ``None`` if no figure is known.
+
+    Raises:
+        ValueError, KeyError, TypeError: if this is no answer of the sidecar's.
+    """
     told: Any = json.loads(body)
     joules = told["estimated_joules"]
-    return Figure(float(joules), bool(told["final"])) if isinstance(joules, (int, float)) else None
+    if not isinstance(joules, (int, float)):
+        return None
+    if not math.isfinite(joules):  # Python's reader of JSON takes NaN, and a client's would break on it
+        raise ValueError("it does not answer as a sidecar does")
+    return Figure(float(joules), bool(told["final"]))

@@ -37,6 +37,7 @@ from joulescope.simulation.changes import KINDS, PlannedChange
 from joulescope.simulation.comparison import Comparison, compare
 from joulescope.simulation.live import LiveSimulation
 from joulescope.terminal.balance import balance_table
+from joulescope.terminal.history import RATES_NS
 from joulescope.terminal.plain import plain_line
 from joulescope.terminal.source import Reading
 from joulescope.terminal.tty import is_usable
@@ -49,9 +50,6 @@ _COMPARISON_NOTE = (
     "Errors: mean of |figure − true| / true over finished requests. The last two are those of"
     " dividing each step by the tokens computed, or by the tokens that came out."
 )
-
-_RATES_NS = 5_000_000_000
-"""Rates are taken over so long: joules are settled half a second at a time."""
 
 _MAX_COMPARED = 20_000
 """Requests that are compared with the truth at the end, the latest."""
@@ -207,7 +205,7 @@ class _Demo:
             self._note_finished()
             snapshot = self._daemon.snapshot()
             self._snapshots.append(snapshot)
-            while snapshot.time_ns - self._snapshots[0].time_ns > _RATES_NS:
+            while snapshot.time_ns - self._snapshots[0].time_ns > RATES_NS:
                 self._snapshots.popleft()
             console.print(Text(plain_line(snapshot, self._snapshots[0])), soft_wrap=True)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import sys
 import threading
+from contextlib import suppress
 
 import click
 
@@ -27,10 +31,20 @@ def command(settings: Settings, origins: Origins) -> None:
 
 
 def run(daemon: Daemon) -> None:
-    """Runs until a signal asks to stop."""
+    """Runs until a signal asks to stop, and ends the process."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     daemon.start()
     stop.wait()
     daemon.close()
+    _end()
+
+
+def _end() -> None:
+    """Everything is flushed or given up: a thread that still waits for a collector holds nothing up."""
+    logging.shutdown()
+    with suppress(OSError):  # whoever read our output has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)

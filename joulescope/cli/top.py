@@ -13,13 +13,11 @@ from joulescope.cli.access import target_options
 from joulescope.cli.view import show
 from joulescope.clock import Clock, SystemClock
 from joulescope.model import Snapshot
+from joulescope.terminal.history import RATES_NS
 from joulescope.terminal.plain import plain_line
 from joulescope.terminal.source import HttpSource, Source
 from joulescope.terminal.target import Target
 from joulescope.terminal.tty import is_usable
-
-RATES_NS = 5_000_000_000
-"""Rates are taken over so long: joules are settled half a second at a time."""
 
 
 @click.command()

@@ -83,7 +83,8 @@ class Settings:
         "auto",
         Choice(("auto", "shown", "hidden")),
         "Whether pages show ids, traces and tenants of single requests. auto: to those who showed a password "
-        "or a client certificate, and to all where the pages are served to this machine alone.",
+        "or a client certificate, and to all where the pages are served to this machine alone. Exemplars of "
+        "/metrics, which name sampled traces, are left out with hidden only.",
     )
     gpus: str = _setting(
         "engine",

@@ -137,10 +137,10 @@ class Answers:
 
     def stop(self, timeout_seconds: float) -> None:
         """Stops listening, and removes the socket if it is still this one."""
-        if self._server is None or self._path is None:
+        server, self._server = self._server, None
+        if server is None or self._path is None:
             return
-        self._server.stop(timeout_seconds)
-        self._server = None
+        server.stop(timeout_seconds)
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._identity:
                 os.unlink(self._path)

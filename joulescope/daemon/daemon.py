@@ -6,14 +6,15 @@ import logging
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from joulescope.clock import Clock, SystemClock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.answers import Answers
+from joulescope.daemon.closing import close_together
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, host_poller
@@ -30,6 +31,7 @@ from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
 from joulescope.export.request_ids_shown import ids_shown_to
+from joulescope.export.requests_json import MAX_REQUESTS
 from joulescope.export.web_config_rules import WebRules
 from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
@@ -49,10 +51,10 @@ the joules of a step are known half a second later anyway."""
 SNAPSHOT_NS = NANOSECONDS_PER_SECOND // 2
 """Exporters see figures at most this old."""
 
-RECENT_REQUESTS = OPEN_REQUESTS = 256
-CLOSE_SECONDS = 0.9
-"""Time to flush everything after SIGTERM: under a second, so that no pod waits for its sidecar."""
+CLOSE_SECONDS = 0.75
+"""Time to flush everything after SIGTERM: the process is gone in a second, and no pod waits for it."""
 
+SERVE_SECONDS = 0.3  # for answers under way to go out before a server ends
 _MAX_EVENTS = 4096
 _MAX_ROUNDS = 64
 """Reads of the sockets in one turn: a peer that never stops talking cannot keep the rest from its work."""
@@ -106,7 +108,7 @@ class Daemon:
             [gpu for gpu, _ in settings.calibration],
             first_error(settings, self._sampler is not None),
         )
-        self._recent: deque[FinishedRequest] = deque(maxlen=RECENT_REQUESTS)
+        self._recent: deque[FinishedRequest] = deque(maxlen=MAX_REQUESTS)
         self._errors: Counter[str] = Counter()
         self._snapshot = self._pipeline.snapshot(clock.now_ns())
         self._open = self._pipeline.open_requests()
@@ -126,6 +128,7 @@ class Daemon:
                 self.ready,
                 get_requests=lambda: (self.open_requests(), self.recent_requests()),
                 shows_ids=ids_shown_to(settings.request_ids, settings.listen_host),
+                exemplars=settings.request_ids != "hidden",
                 get_baselines=self._keeper.page,
                 history=self._history,
                 routes=self._answers.routes(self.open_request),
@@ -197,9 +200,9 @@ class Daemon:
             undo.callback(self._undo.close)
             self.open()
             self.address = self._http.start()
-            self._undo.callback(self._http.stop, 0.2)
+            self._undo.callback(self._http.stop, SERVE_SECONDS)
             self._answers.start(self.open_request)
-            self._undo.callback(self._answers.stop, 0.1)
+            self._undo.callback(self._answers.stop, SERVE_SECONDS)
             if self._sampler is not None:
                 self._sampler.start()
             self._surroundings.start()
@@ -220,16 +223,18 @@ class Daemon:
             self._finish()
         else:
             self._thread.join(0.5 * timeout_seconds)
-        for sink in self._sinks:
-            sink.close(self._left(deadline_ns))
-        if self._otlp_metrics is not None:
-            self._otlp_metrics.close(self._left(deadline_ns))
-        self._keeper.stop(self._left(deadline_ns))
+        otlp = [] if self._otlp_metrics is None else [self._otlp_metrics.close]
+        closes = [*(sink.close for sink in self._sinks), *otlp, self._keeper.stop, self._stop_serving]
+        close_together(closes, lambda: self._left(deadline_ns))
         self._surroundings.stop(0.0)  # a fetch under way dies with the process
         self._undo.close()
         for gpu in self._snapshot.gpus:
             _logger.info("%s", balance_line(gpu))
         return self._snapshot
+
+    def _stop_serving(self, timeout_seconds: float) -> None:
+        seconds = min(SERVE_SECONDS, timeout_seconds)
+        close_together([self._http.stop, self._answers.stop], lambda: seconds)
 
     def _left(self, deadline_ns: int) -> float:
         return max((deadline_ns - self._clock.now_ns()) / 1e9, 0.05)
@@ -244,7 +249,7 @@ class Daemon:
         """The last finished requests, oldest first."""
         return tuple(self._recent)
 
-    def open_requests(self, limit: int = OPEN_REQUESTS) -> Sequence[OpenRequest]:
+    def open_requests(self, limit: int = MAX_REQUESTS) -> Sequence[OpenRequest]:
         """Requests that run or wait, or whose last joules are not divided yet; the costliest first."""
         return self._open.costliest(limit)
 
@@ -273,19 +278,23 @@ class Daemon:
     def _run(self) -> None:
         published_ns = 0
         while not self._stopping.is_set():
-            self._guarded(self.turn)
+            with self._guarded():
+                self.turn(0.0)
             now_ns = self._clock.now_ns()
             if now_ns - published_ns >= SNAPSHOT_NS:
                 published_ns = now_ns
-                self._guarded(self.publish)
+                with self._guarded():
+                    self.publish()
             self._stopping.wait(TURN_SECONDS)
-        self._guarded(self.turn)
+        with self._guarded():
+            self.turn(0.0)
         self._finish()
 
-    def _guarded(self, part: Callable[[], None]) -> None:
-        """A part of the loop whose failure, a bug, costs this once and not the process."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What fails in here, a bug, costs this turn, or this exporter, and not the process."""
         try:
-            part()
+            yield
         except Exception:
             self._errors["internal_error"] += 1
             if self._errors["internal_error"] <= 10:
@@ -349,7 +358,8 @@ class Daemon:
         if finished:
             self._recent.extend(finished)
             for sink in self._sinks:
-                sink.export(finished)
+                with self._guarded():
+                    sink.export(finished)
 
     def _notice_failures(self) -> None:
         """Says once, in log and counter, that a part has stopped for good while the rest goes on."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from joulescope.export.http_counts import HttpCounts
 from joulescope.export.metric import Metric
-from joulescope.export.otlp_spans import OUTCOMES as OTLP_OUTCOMES
-from joulescope.export.requests_http import OUTCOMES as ANSWER_OUTCOMES
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
 from joulescope.model import (
@@ -40,6 +39,14 @@ _DRIVER_CALLS = (
     "throttle_reasons", "fields", "gpm", "changes",
 )  # fmt: skip
 """About as many as the driver of a Hopper GPU is asked."""
+
+EXPORTED = {
+    "jsonl": ("written", "dropped"),
+    "otlp": ("exported", "rejected", "failed", "dropped", "unsampled"),
+    "requests_api": ("kept",),
+    "answer": ("estimated", "unknown", "late", "unreachable", "skipped"),
+}
+"""Outcomes of a request by exporter, with all of them on; a test holds them to what the exporters count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,7 @@ def snapshot_of(node: Node) -> Snapshot:
         sidecar=_sidecar(),
         host=_host([engine.info.engine for engine in engines]),
         multipliers=Multipliers(1.2, 1e-4, 1.0, {}, 1e-7, "EUR"),
-        serving=ServingTotals(responses={OTHER: 0}, config_usable=True, certificate_not_after_seconds=1.0),
+        serving=ServingTotals(HttpCounts().responses, config_usable=True, certificate_not_after_seconds=1.0),
     )
 
 
@@ -153,12 +160,12 @@ def _host(engines: list[str]) -> HostTotals:
 
 def _sidecar() -> SidecarTotals:
     calls = {name: CallTime(1, 1.0) for name in _DRIVER_CALLS}
-    outcomes = {"jsonl": ("written", "dropped"), "otlp": OTLP_OUTCOMES, "answer": ANSWER_OUTCOMES}
+    outcomes = [(exporter, outcome) for exporter, told in EXPORTED.items() for outcome in told]
     return SidecarTotals(
         start_wall_seconds=1.0,
         attribution_lag_seconds=0.5,
         sampler=SamplerStatistics(1, 0, 0.0, 0.0, 1, 0, calls),
-        exported={(name, each): 0 for name, known in outcomes.items() for each in known},
+        exported=dict.fromkeys(outcomes, 0),
         pages=PageTotals(),
     )
 

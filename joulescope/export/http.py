@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from joulescope.export.http_guard import TRUSTED
 from joulescope.export.page import page_routes
 from joulescope.export.page.history import History
-from joulescope.export.prometheus import Exposition
+from joulescope.export.prometheus import Exposition, without_exemplars
 from joulescope.export.requests_json import RequestsView, encode_requests, limits_of, without_ids
 from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.model import FinishedRequest, OpenRequest, Snapshot
@@ -39,6 +39,7 @@ def create_app(
     get_baselines: Callable[[], bytes] = lambda: b"{}",
     max_concurrent_scrapes: int = MAX_CONCURRENT_SCRAPES,
     process_metrics: bool = True,
+    exemplars: bool = True,
     history: History | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
@@ -48,11 +49,12 @@ def create_app(
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
     first, and finished ones, oldest first, from a worker thread; ``shows_ids`` whether the one who asks may
-    see their ids, traces and tenants; ``get_baselines`` what engines are compared with, as JSON; ``history``
-    is what the live page can look back on. Beyond ``max_concurrent_scrapes`` pages in the making, or three
-    quarters of that for one address, the answer is 503; health and readiness are always answered.
+    see their ids, traces and tenants; ``get_baselines`` what engines are compared with, as JSON;
+    ``exemplars`` whether ``/metrics`` names traces; ``history`` is what the live page can look back on.
+    Beyond ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one address, the
+    answer is 503; health and readiness are always answered.
     """
-    exposition = Exposition(get_snapshot, process_metrics=process_metrics)
+    exposition = Exposition(get_snapshot, process_metrics=process_metrics, exemplars=exemplars)
     slots = Slots(max_concurrent_scrapes)
 
     def metrics(request: Request) -> Response:
@@ -60,35 +62,43 @@ def create_app(
         page = exposition.render(headers.get("accept", ""), headers.get("accept-encoding", ""))
         return Response(page.body, headers={**page.headers, **NO_STORE})
 
+    def told(request: Request) -> Snapshot:
+        return get_snapshot() if shows_ids(request) else without_exemplars(get_snapshot())
+
     def snapshot(request: Request) -> Response:
-        return Response(encode_snapshot(get_snapshot()), media_type="application/json", headers=NO_STORE)
+        return Response(encode_snapshot(told(request)), media_type="application/json", headers=NO_STORE)
 
     def baselines(request: Request) -> Response:
         return Response(get_baselines(), media_type="application/json", headers=NO_STORE)
 
-    async def healthy(request: Request) -> Response:
-        return PlainTextResponse("joulescope is healthy\n")
+    app = Starlette(
+        routes=[
+            *page_routes(told, history or History(), lambda make: _bounded(make, slots)),
+            Route("/metrics", _bounded(metrics, slots)),
+            Route("/api/snapshot", _bounded(snapshot, slots)),
+            Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
+            Route("/api/baselines", _bounded(baselines, slots)),
+            Route("/-/healthy", _healthy),
+            Route("/-/ready", _ready_page(get_ready)),
+            *routes,
+        ]
+    )
+    app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
+    return app
 
+
+async def _healthy(request: Request) -> Response:
+    return PlainTextResponse("joulescope is healthy\n")
+
+
+def _ready_page(get_ready: GetReady) -> Endpoint:
     async def ready(request: Request) -> Response:
         is_ready, reason = get_ready()
         if not request.scope.get(TRUSTED, True):
             reason = "ready" if is_ready else "not ready; the reason is told to users with a password"
         return PlainTextResponse(f"{reason}\n", status_code=200 if is_ready else 503)
 
-    app = Starlette(
-        routes=[
-            *page_routes(get_snapshot, history or History(), lambda make: _bounded(make, slots)),
-            Route("/metrics", _bounded(metrics, slots)),
-            Route("/api/snapshot", _bounded(snapshot, slots)),
-            Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
-            Route("/api/baselines", _bounded(baselines, slots)),
-            Route("/-/healthy", healthy),
-            Route("/-/ready", ready),
-            *routes,
-        ]
-    )
-    app.router.redirect_slashes = False  # the redirect would repeat whatever host the client named
-    return app
+    return ready
 
 
 def _requests_page(

@@ -144,14 +144,16 @@ class HttpServer:
         )
 
     def stop(self, timeout_seconds: float = 1.0) -> None:
-        """Lets answers under way finish, then closes; returns after the time at the latest."""
-        if self._server is None or self._thread is None:
+        """Lets answers under way finish, then closes; returns after the time at the latest. A second call,
+        from any thread, does no harm."""
+        server, thread = self._server, self._thread
+        if server is None or thread is None:
             return
-        self._server.should_exit = True
-        self._thread.join(timeout_seconds * FORCED_SHARE)
-        if self._thread.is_alive():
-            self._server.force_exit = True
-            self._thread.join(timeout_seconds * (1 - FORCED_SHARE))
+        server.should_exit = True
+        thread.join(timeout_seconds * FORCED_SHARE)
+        if thread.is_alive():
+            server.force_exit = True
+            thread.join(timeout_seconds * (1 - FORCED_SHARE))
         self._server = self._thread = None
 
 

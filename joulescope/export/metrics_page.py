@@ -180,8 +180,8 @@ OPENTELEMETRY = f"""\
 How to switch it on, and what becomes of spans that a collector does not take:
 [OpenTelemetry](opentelemetry.md).
 
-With OTLP metrics the whole table is sent. Metrics that have a convention go under it, with `hw.id`, the GPU,
-and `hw.type=gpu`; they have no second name:
+With OTLP metrics the whole table is sent, but for the pages of metrics that were made. Metrics that have a
+convention go under it, with `hw.id`, the GPU, and `hw.type=gpu`; they have no second name:
 
 {{conventions}}
 All others go as `joulescope.…`: without `joulescope_`, `_total` and the unit, as in `joulescope.idle_energy`.

@@ -77,7 +77,7 @@ class OtlpMetrics:
         self._closing.set()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
-            _logger.warning("the last OTLP metrics were not delivered within %s s", timeout_seconds)
+            _logger.warning("the last OTLP metrics were not delivered within %.2g s", timeout_seconds)
         self._post.close()
 
     def _run(self) -> None:

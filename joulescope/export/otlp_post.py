@@ -81,7 +81,8 @@ class _Undelivered(Exception):
 
 
 class OneAttempt(requests.Session):
-    """Makes one request of each export, bounded in every way, and keeps what came of it."""
+    """Makes one request of each export and keeps what came of it. No wait for the peer's next bytes is longer
+    than the timeout; one that sends them singly can take longer in all, of the exporter's thread alone."""
 
     def __init__(self, read_partial: ReadPartial) -> None:
         super().__init__()

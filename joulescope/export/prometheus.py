@@ -104,6 +104,19 @@ def _exemplar(given: tuple[Mapping[str, str], float, float] | None) -> Exemplar 
     return Exemplar(dict(labels), value, wall_seconds)
 
 
+def without_exemplars(snapshot: Snapshot) -> Snapshot:
+    """For those who may not know of traces: each exemplar says what the request of one took."""
+    engines = (
+        replace(
+            each,
+            joules_per_request=replace(each.joules_per_request, exemplars=()),
+            joules_per_output_token=replace(each.joules_per_output_token, exemplars=()),
+        )
+        for each in snapshot.engines
+    )
+    return replace(snapshot, engines=tuple(engines))
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A rendered exposition and the HTTP headers that describe it."""
@@ -119,8 +132,11 @@ class Exposition:
     making holds Python's lock, and eight scrapers at once would hold it eight times as long.
     """
 
-    def __init__(self, get_snapshot: GetSnapshot, *, process_metrics: bool = True) -> None:
+    def __init__(
+        self, get_snapshot: GetSnapshot, *, process_metrics: bool = True, exemplars: bool = True
+    ) -> None:
         self._get_snapshot = get_snapshot
+        self._exemplars = exemplars
         self._registry = CollectorRegistry()
         self._registry.register(SnapshotCollector(self._told, _HISTOGRAMS))
         if process_metrics:
@@ -170,7 +186,8 @@ class Exposition:
     def _told(self) -> Snapshot:
         """The snapshot of this page, with what the pages of those before it took."""
         assert self._snapshot is not None
-        return replace(self._snapshot, sidecar=replace(self._snapshot.sidecar, pages=self._told_pages))
+        snapshot = self._snapshot if self._exemplars else without_exemplars(self._snapshot)
+        return replace(snapshot, sidecar=replace(snapshot.sidecar, pages=self._told_pages))
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

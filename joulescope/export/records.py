@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import select
 import stat
 import threading
 from collections.abc import Mapping, Sequence
@@ -136,7 +138,7 @@ def _ends_torn(path: str) -> bool:
 class RequestLog:
     """Appends lines to a file, or to standard output where the path is ``-``; a :class:`RequestSink`.
 
-    A full disk or an unwritable path costs the caller nothing: lines wait, at most
+    A full disk, an unwritable path or a pipe that nobody reads costs the caller nothing: lines wait, at most
     :data:`MAX_PENDING_BYTES` of them, and are tried again with the next batch. A write that stops in the
     middle of a line is resumed at that byte. A file that was moved away (log rotation) is opened anew.
     Outcomes: ``written``, and ``dropped`` for lines that found no room or were never written.
@@ -191,11 +193,22 @@ class RequestLog:
         try:
             file = self._open()
             while self._pending:
-                self._take(os.write(file, self._pending))
+                self._take(self._write(file))
         except OSError as error:
             self._warn(error)
         else:
             self._warned = False
+
+    def _write(self, file: int) -> int:
+        """Standard output is shared with other programs, so it cannot be told not to block: of a pipe that
+        can be written at all a piece of this size is taken at once."""
+        if self._path != STDOUT or stat.S_ISREG(os.fstat(file).st_mode):
+            return os.write(file, self._pending)
+        poll = select.poll()
+        poll.register(file, select.POLLOUT)
+        if not poll.poll(0):
+            raise BlockingIOError(errno.EAGAIN, "its reader does not read")
+        return os.write(file, self._pending[: select.PIPE_BUF])
 
     def _take(self, size: int) -> None:
         """``size`` bytes are in the file: counts the lines that are now whole."""
@@ -213,7 +226,8 @@ class RequestLog:
     def _open_anew(self) -> int:
         if self._path == STDOUT:
             return os.dup(1)
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe
+        file = os.open(self._path, how, FILE_MODE)
         try:
             if _ends_torn(self._path):
                 os.write(file, b"\n")

@@ -63,7 +63,8 @@ class Kept:
         return len(self.line) + ENTRY_BYTES
 
 
-Woken = Callable[[frozenset[str]], None]
+Woken = Callable[[frozenset[str] | None], None]
+"""Takes the names in a piece of news; ``None``: there will be no more news."""
 
 
 class RequestStore:
@@ -87,6 +88,8 @@ class RequestStore:
         self._by_external: dict[str, list[Kept]] = {}
         self._by_answer: dict[str, list[Kept]] = {}
         self._listeners: list[Woken] = []
+        self.closed = False
+        """Nothing becomes final any more: who waits, waits in vain."""
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -110,7 +113,12 @@ class RequestStore:
             return {"kept": self._taken}
 
     def close(self, timeout_seconds: float) -> None:
-        """Nothing to flush: what is kept ends with the process."""
+        """Nothing to flush, what is kept ends with the process; but nobody is to wait any longer."""
+        with self._lock:
+            self.closed = True
+            listeners = tuple(self._listeners)
+        for wake in listeners:
+            wake(None)
 
     def _add(self, kept: Kept) -> None:
         self._queue.append(kept)

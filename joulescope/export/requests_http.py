@@ -28,7 +28,9 @@ from joulescope.model import METHOD, METHOD_VERSION, FinishedRequest, OpenReques
 _logger = logging.getLogger(__name__)
 
 PATH = "/v1/requests/{id:path}"
-MAX_ID_CHARACTERS = 512
+MAX_ID_CHARACTERS = 256
+"""What is longer was cut when it came in, so that nothing is kept under it."""
+
 MAX_WAIT_SECONDS = 5.0
 """Well below the time after which the server hangs up on a client."""
 
@@ -38,8 +40,9 @@ TOKEN_HEADER = "X-Joulescope-Token"
 COUNTS_HEADER = "X-Joulescope-Answers"
 """How answers fared, as each middleware tells of all of its own: ``5f0c…;estimated=12,late=1``."""
 
-MAX_SENDERS = 64
-"""Middlewares that are told apart: each process of each API server is one."""
+MAX_SENDERS = 512
+"""Middlewares that are told apart: each process of each API server is one. Beyond, one that was forgotten and
+comes back would count anew: there is room for more than can be at work at once."""
 
 OUTCOMES = ("estimated", "unknown", "late", "unreachable", "skipped")
 """Of an answer that was to carry a figure: it did; no figure was to be had; the sidecar did not answer in
@@ -202,7 +205,8 @@ class RequestsApi:
 
         found = look()
         if query.wait_seconds and not found.is_final:
-            await self._waiters.until(name, lambda: look().is_final, query.wait_seconds)
+            store = self._lookup.store
+            await self._waiters.until(name, lambda: store.closed or look().is_final, query.wait_seconds)
             found = look()
         return found
 

@@ -9,16 +9,18 @@ from collections.abc import Callable
 MAX_WAITERS = 16
 """Of one server: each holds a connection, and scrapers need some too."""
 
+Names = frozenset[str] | None
+
 
 class Waiters:
     """Wakes those who wait for an id. Used from one event loop; news come from another thread.
 
     Args:
-        subscribe: gives a callback that is called with the names in each piece of news, from any thread;
-            what it returns ends that.
+        subscribe: gives a callback that is called with the names in each piece of news, from any thread,
+            or with ``None`` for all names; what it returns ends that.
     """
 
-    def __init__(self, subscribe: Callable[[Callable[[frozenset[str]], None]], Callable[[], None]]) -> None:
+    def __init__(self, subscribe: Callable[[Callable[[Names], None]], Callable[[], None]]) -> None:
         self._subscribe = subscribe
         self._unsubscribe: Callable[[], None] | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -61,14 +63,12 @@ class Waiters:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def _wake(self, names: frozenset[str]) -> None:
-        for name in names & self._waiting.keys():
+    def _wake(self, names: Names) -> None:
+        for name in self._waiting.keys() if names is None else names & self._waiting.keys():
             for event in self._waiting[name]:
                 event.set()
 
 
-def _tell(
-    loop: asyncio.AbstractEventLoop, wake: Callable[[frozenset[str]], None], names: frozenset[str]
-) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, wake: Callable[[Names], None], names: Names) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
         loop.call_soon_threadsafe(wake, names)

@@ -63,6 +63,8 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced(tmp_path: Path) -> N
         (answered(b"oops", "503 Service Unavailable"), "unreachable"),
         (answered(b"not json"), "unreachable"),
         (answered(b"{}"), "unreachable"),
+        (answered(b'{"estimated_joules": NaN, "final": false}'), "unreachable"),
+        (answered(b'{"estimated_joules": 1e999, "final": true}'), "unreachable"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "unreachable"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n", "unreachable"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "unreachable"),

@@ -108,6 +108,29 @@ def test_a_request_goes_from_the_socket_to_metrics_and_sinks(bench: Bench) -> No
     assert bench.daemon.recent_requests() == (request,)
 
 
+def test_an_exporter_that_fails_costs_the_others_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in one is logged and counted; the next still gets the account, at the end too."""
+
+    class Broken(Sink):
+        name = "broken"
+
+        def export(self, requests: Sequence[FinishedRequest]) -> None:
+            raise OverflowError("a bug")
+
+    clock, sink = ManualClock(), Sink()
+    settings = settings_in(tmp_path)
+    daemon = Daemon(settings, open_sensor=None, clock=clock, sinks=[Broken(), sink])
+    bench = Bench(settings, daemon, clock, sink)
+    bench.tell(life())
+    bench.peer.close()
+    snapshot = daemon.close(0.1)
+    assert len(sink.requests) == 1
+    assert snapshot.sidecar.rejected_records["internal_error"] == 1
+    assert "please report it" in caplog.text
+
+
 def test_the_settings_calibrate_the_gpus_they_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A factor of the settings is in the joules, and one for a GPU that is not there is warned of."""
     clock, sink = ManualClock(), Sink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +82,34 @@ def test_a_collector_that_hangs_holds_nothing_up(bench: Bench, receiver: Receive
     counts = bench.daemon.snapshot().sidecar.exported
     assert counts["otlp", "failed"] + counts["otlp", "dropped"] == 1
     assert counts["otlp", "exported"] == 0
+
+
+class LastSink(Sink):
+    """One whose end takes until the collector has the metrics."""
+
+    name = "last"
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__()
+        self._receiver = receiver
+        self.saw_metrics = False
+
+    def close(self, timeout_seconds: float) -> None:
+        super().close(timeout_seconds)
+        self.saw_metrics = bool(self._receiver.wait_for_points("hw.energy", timeout_seconds))
+
+
+def test_exporters_end_side_by_side(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes all its time to end takes none from the others."""
+    environ = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": receiver.endpoint + "/v1/metrics"}
+    monkeypatch.setenv(*environ.popitem())
+    clock, sink = ManualClock(), LastSink(receiver)
+    settings = settings_in(tmp_path, host="off")
+    daemon = Daemon.build(settings, clock=clock, environ=dict(os.environ), extra_sinks=[sink])
+    bench = Bench(settings, daemon, clock, sink)
+    serve_one(bench)
+    bench.peer.close()
+    daemon.close(20.0)
+    assert sink.saw_metrics

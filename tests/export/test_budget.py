@@ -8,9 +8,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from joulescope.attribution.tally import REQUEST_BOUNDS, TOKEN_BOUNDS
+from joulescope.clock import SystemClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.answers import Answers
 from joulescope.export.budget import (
     BUDGET,
+    EXPORTED,
     HISTOGRAM_BOUNDS,
     LARGEST,
     Node,
@@ -20,7 +23,10 @@ from joulescope.export.budget import (
     total_series,
 )
 from joulescope.export.metrics import METRICS
+from joulescope.export.otlp_resource import create_resource
+from joulescope.export.otlp_spans import OtlpSpans
 from joulescope.export.prometheus import Exposition
+from joulescope.export.records import RequestLog
 from joulescope.export.table_servers import SERVERS
 
 LESS_THAN_ALL = {
@@ -54,6 +60,16 @@ def test_the_node_is_like_the_accounts() -> None:
     """As many buckets as the real histograms have, and as many names as the settings let through."""
     assert len(REQUEST_BOUNDS) == len(TOKEN_BOUNDS) == HISTOGRAM_BOUNDS
     assert Settings().max_label_values == LARGEST.adapters == LARGEST.tenants
+
+
+def test_the_exporters_count_what_the_node_tells() -> None:
+    """With all of them on: request log, spans, and answers about single requests."""
+    anchor = WallAnchor(0, 0)
+    spans = OtlpSpans(anchor, create_resource({}), environ={})
+    log = RequestLog("-", anchor)
+    answers = Answers(SystemClock(), anchor, token=lambda: "t0ken")
+    assert {sink.name: tuple(sink.counts()) for sink in (log, spans, *answers.sinks)} == EXPORTED
+    spans.close(0.0)
 
 
 @pytest.mark.parametrize("node", [Node(0, 0), Node(3, 0), Node(5, 0), Node(4, 4, 7, 3), Node(2, 2, 60, 1)])

@@ -129,6 +129,50 @@ def test_a_full_disk_is_counted_and_warned_of_once(caplog: pytest.LogCaptureFixt
     assert log.counts() == {"written": 0, "dropped": 2}
 
 
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_a_pipe_that_nobody_reads_holds_nothing_up(tmp_path: Path, has_reader: bool) -> None:
+    """Nobody has it open, or who has does not read: lines wait, and go out whole once they are read."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if has_reader else None
+    log = RequestLog(str(path), ANCHOR)
+    for number in range(100):
+        log.export([finished(number)])
+    assert log.counts()["written"] < 100
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if reader is None else reader
+    assert_all_arrive(log, reader)
+
+
+def test_standard_output_that_nobody_reads_holds_nothing_up(capfd: pytest.CaptureFixture[str]) -> None:
+    """The same where it is a pipe that is shared with others, and has to stay as it is."""
+    reader, writer = os.pipe()
+    kept = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        log = RequestLog("-", ANCHOR)
+        for number in range(100):
+            log.export([finished(number)])
+        assert log.counts()["written"] < 100
+        assert os.get_blocking(1)
+        os.set_blocking(reader, False)
+        assert_all_arrive(log, reader)
+    finally:
+        os.dup2(kept, 1)
+        for each in (kept, reader, writer):
+            os.close(each)
+
+
+def assert_all_arrive(log: RequestLog, reader: int) -> None:
+    """Reads a pipe by turns with the log's tries, until all hundred lines are through."""
+    came = b""
+    while log.counts()["written"] < 100:
+        log.export([])
+        came += os.read(reader, 1 << 16)
+    assert [json.loads(line)["external_id"] for line in came.splitlines()] == [
+        f"cmpl-{number}-0" for number in range(100)
+    ]
+
+
 def test_an_unwritable_path_is_tried_again(tmp_path: Path) -> None:
     """Lines that found no directory are written, in order, once it exists."""
     path = tmp_path / "later" / "requests.jsonl"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
+from joulescope.clock import SystemClock
+from joulescope.daemon import Daemon
 from joulescope.export.http import create_app
 from joulescope.export.http_guard import IDENTIFIED
 from joulescope.export.http_server import HttpServer
@@ -17,6 +19,7 @@ from joulescope.export.request_ids_shown import ids_shown_to
 from joulescope.export.web_config import load
 from joulescope.export.web_config_file import Sources
 from joulescope.model import FinishedRequest
+from tests.daemon.test_daemon import settings_in
 from tests.export import samples
 from tests.export.certificates import MUTUAL, TLS, USERS, make_place
 from tests.export.test_http import get
@@ -92,6 +95,30 @@ def test_others_see_what_requests_cost_and_not_whose_they_are() -> None:
     for kind in ("open", "finished"):
         for field in ("attributed_joules", "output_tokens", "engine", "lora", "start_ns"):
             assert masked[kind][0][field] == plain[kind][0][field]
+
+
+@pytest.mark.parametrize("path", ["/", "/api/snapshot", "/api/requests"])
+def test_no_page_names_a_trace_to_others(path: str) -> None:
+    """Nor does an exemplar, which says what the request of a trace took."""
+    with serving(True, ENDED) as address:
+        assert samples.TRACE_ID in get(address, path)[2].decode()
+    with serving(False, ENDED) as address:
+        assert samples.TRACE_ID not in get(address, path)[2].decode()
+
+
+@pytest.mark.parametrize(("choice", "named"), [("auto", True), ("shown", True), ("hidden", False)])
+def test_exemplars_of_the_metrics_name_traces_unless_they_are_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, named: bool
+) -> None:
+    """A Prometheus without a password gets them too, unless nobody is to."""
+    monkeypatch.setattr(Daemon, "snapshot", lambda daemon: samples.rich_snapshot())
+    daemon = Daemon(settings_in(tmp_path, request_ids=choice), open_sensor=None, clock=SystemClock())
+    daemon.start()
+    try:
+        page = get(daemon.address, "/metrics", Accept="application/openmetrics-text;version=1.0.0")[2]
+    finally:
+        daemon.close(0.1)
+    assert (samples.TRACE_ID in page.decode()) is named
 
 
 def test_a_row_can_be_followed_without_its_id() -> None:

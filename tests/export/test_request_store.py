@@ -234,7 +234,7 @@ def test_indexes_hold_what_the_queue_holds(
 def test_who_listens_hears_every_name() -> None:
     """Of the request, outside the engine, and of the answer."""
     store, _ = store_of()
-    heard: list[frozenset[str]] = []
+    heard: list[frozenset[str] | None] = []
     stop = store.subscribe(heard.append)
     store.export([request("cmpl-a-0", 7)])
     stop()

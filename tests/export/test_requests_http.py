@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
+from joulescope.answer import facts
 from joulescope.clock import ManualClock
 from joulescope.errors import FetchError
 from joulescope.export import RequestSink
@@ -28,6 +29,7 @@ from joulescope.export.records import finished_line
 from joulescope.export.request_lookup import Lookup
 from joulescope.export.request_store import RequestStore, Retention
 from joulescope.export.requests_http import (
+    MAX_ID_CHARACTERS,
     MAX_SENDERS,
     MAX_WAIT_SECONDS,
     OUTCOMES,
@@ -37,6 +39,7 @@ from joulescope.export.requests_http import (
 )
 from joulescope.export.unix_server import UnixServer
 from joulescope.export.waiters import MAX_WAITERS
+from joulescope.ingest import convert
 from tests.export.certificates import USERS
 from tests.export.samples import finished
 from tests.export.test_request_store import ANCHOR, Open, opened, request
@@ -120,6 +123,11 @@ def test_an_unknown_request_is_404_and_says_how_long_they_are_kept() -> None:
         assert "60 s, at most 5 of them in 1 MiB; the oldest that is held is 12 s old" in body["hint"]
 
 
+def test_ids_are_as_long_everywhere() -> None:
+    """Where they come in, where they are asked for, and where answers carry them."""
+    assert MAX_ID_CHARACTERS == convert.MAX_TEXT == facts.MAX_ID_CHARACTERS
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [
@@ -131,8 +139,8 @@ def test_an_unknown_request_is_404_and_says_how_long_they_are_kept() -> None:
         ("a?since_ns=1e9", "since_ns is a whole number"),
         ("a?since_ns=" + "9" * 40, "since_ns is a whole number"),
         ("a?Wait=1", "no parameter is called 'Wait'"),
-        ("a" * 600, "1 to 512 characters"),
-        ("", "1 to 512 characters"),
+        ("a" * 600, "1 to 256 characters"),
+        ("", "1 to 256 characters"),
     ],
 )
 def test_a_bad_question_is_told_what_is_wrong_with_it(target: str, words: str) -> None:
@@ -232,6 +240,17 @@ def test_who_waits_in_vain_gets_what_there_is() -> None:
     with serving(opened_by=Open(opened("chatcmpl-a"))) as served:
         assert served.get("/v1/requests/chatcmpl-a?wait=0.01")[1]["final"] is False
         assert served.get("/v1/requests/chatcmpl-b?wait=0.01")[0] == 404
+
+
+def test_who_waits_when_it_ends_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No news come after the store is closed: neither who waits already nor who comes then is kept."""
+    monkeypatch.setattr("joulescope.export.requests_http.MAX_WAIT_SECONDS", 3600.0)
+    with serving() as served, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(served.get, "/v1/requests/cmpl-a?wait=3600")
+        _until(lambda: served.api._waiters._count == 1)
+        served.store.close(0.1)
+        assert waiting.result(PATIENCE_SECONDS)[0] == 404
+        assert served.get("/v1/requests/cmpl-a?wait=3600")[0] == 404
 
 
 def test_no_more_wait_than_there_is_room_for() -> None:

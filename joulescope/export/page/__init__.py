@@ -31,17 +31,17 @@ HARDENING = {
 
 
 def page_routes(
-    get_snapshot: Callable[[], Snapshot], history: History, bounded: Callable[[Make], Endpoint]
+    get_snapshot: Callable[[Request], Snapshot], history: History, bounded: Callable[[Make], Endpoint]
 ) -> list[Route]:
     """``/``, ``/api/history`` and ``/assets/<digest>/…``.
 
-    ``bounded`` makes an endpoint of a function, within the limit on pages in the making. Files need no such
-    limit: they are read and compressed once, here.
+    ``get_snapshot`` gives what the one who asks may see; ``bounded`` makes an endpoint of a function, within
+    the limit on pages in the making. Files need no such limit: they are read and compressed once, here.
     """
     assets = Assets.load()
 
     def page(request: Request) -> Response:
-        body = render_landing(get_snapshot(), assets.folder, assets.modules).encode()
+        body = render_landing(get_snapshot(request), assets.folder, assets.modules).encode()
         return compressed(request, body, "text/html; charset=utf-8", {**NO_STORE, **HARDENING})
 
     def past(request: Request) -> Response:

@@ -15,6 +15,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from joulescope.export.prometheus import accepts_gzip
+
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -76,7 +78,7 @@ class Assets:
         asset = self.by_name.get(request.path_params["name"])
         if asset is None or request.path_params["digest"] != self.digest:
             return PlainTextResponse("no such file in this version; reload the page\n", 404)
-        zipped = accepts_gzip(request)
+        zipped = accepts_gzip(request.headers.get("accept-encoding", ""))
         how = {"Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if zipped else {})}
         body = asset.zipped if zipped else asset.plain
         return Response(body, media_type=asset.media_type, headers={**headers, **how})
@@ -91,19 +93,10 @@ def _read(folder: Path) -> dict[str, bytes]:
     }
 
 
-def accepts_gzip(request: Request) -> bool:
-    """Whether the client takes gzip; ``gzip;q=0`` says that it does not."""
-    for part in request.headers.get("accept-encoding", "").split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip().lower() == "gzip":
-            return weight.replace(" ", "").rstrip("0").lower() not in ("q=", "q=0.")
-    return False
-
-
 def compressed(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
     """An answer made anew each time, in gzip where that is worth it."""
     how = {"Vary": "Accept-Encoding"}
-    if len(body) >= MIN_COMPRESSED_BYTES and accepts_gzip(request):
+    if len(body) >= MIN_COMPRESSED_BYTES and accepts_gzip(request.headers.get("accept-encoding", "")):
         body = gzip.compress(body, compresslevel=3, mtime=0)
         how["Content-Encoding"] = "gzip"
     return Response(body, media_type=media_type, headers={**headers, **how})
