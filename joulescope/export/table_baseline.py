@@ -62,7 +62,8 @@ BASELINE = (
         Kind.GAUGE,
         "ratio",
         ("engine",),
-        "How much of the work that a baseline is learned from was seen, 0 to 1; at 1 there is a baseline.",
+        "How much of the work that a baseline is learned from was seen, 0 to 1; at 1 there is a baseline. "
+        "Absent where none is learned.",
         _of_baseline(lambda baseline: baseline.learned_ratio),
     ),
     Metric(
