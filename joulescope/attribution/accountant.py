@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from joulescope.attribution.baseline import gpu_count_of
 from joulescope.attribution.charge import charge, hand_over
 from joulescope.attribution.cost import CostModel, ModelMaker
 from joulescope.attribution.division import divide
@@ -113,7 +112,7 @@ class Accountant:
 
     def _model_of(self, info: EngineInfo) -> CostModel:
         """What an engine of this label has taught already, if its model costs the same."""
-        gpu_count = gpu_count_of(info)
+        gpu_count = info.gpu_count
         known = self._models.get(info.engine)
         if known is not None and known.describes(info.cost, gpu_count):
             return known

@@ -104,13 +104,8 @@ def identity_of(info: EngineInfo, gpu_name: str) -> Identity:
         tensor_parallel=info.tensor_parallel,
         pipeline_parallel=info.pipeline_parallel,
         gpu_name=gpu_name,
-        gpu_count=gpu_count_of(info),
+        gpu_count=info.gpu_count,
     )
-
-
-def gpu_count_of(info: EngineInfo) -> int:
-    """GPUs of one replica, as far as the engine says."""
-    return max(len(info.gpus), info.tensor_parallel * info.pipeline_parallel)
 
 
 def same_work(left: CostFacts, right: CostFacts) -> bool:

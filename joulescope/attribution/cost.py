@@ -282,16 +282,8 @@ class CostModel(StepFit):
         more[SEQUENCES] = more[TOKENS] = 1.0
         more[KV_BYTES] = context * self._kv_bytes
         more[OTHER_FLOPS] = context * self._attention + self._sample
-        without, whole = self._joules(np.stack([sums, sums + more])).tolist()
+        without, whole = self.foresee(np.stack([sums, sums + more]))[0].tolist()
         return float(whole - without) * max(self._gpu_count, 1)
-
-    def _joules(self, sums: Floats) -> Floats:
-        """What steps should draw in all on one GPU (steps × features to steps)."""
-        joules = self.step_joules()
-        drawn = self._weights.value(sums) * joules.per_byte + sums[..., KV_BYTES] * joules.per_kv_byte
-        drawn += (sums[..., TOKENS] * self._linear + sums[..., OTHER_FLOPS]) * joules.per_flop
-        drawn += sums[..., SEQUENCES] * joules.sequence
-        return np.asarray(drawn + joules.active_watts * self._duration().value(sums))
 
 
 ModelMaker = Callable[[CostFacts, int, Expectation], CostModel]

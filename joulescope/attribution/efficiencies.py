@@ -73,7 +73,7 @@ class Efficiencies:
                 efficiency.finished(request)
 
     def drain_learned(self) -> list[Baseline]:
-        """Efficiencies that were learned since the last call, to be kept."""
+        """Baselines that were learned since the last call, to be kept."""
         learned, self._learned = self._learned, []
         return learned
 
@@ -107,11 +107,6 @@ class Efficiencies:
         """What each engine is compared with now; those without a baseline are left out."""
         found = {engine: efficiency.baseline for engine, efficiency in self._engines.items()}
         return {engine: baseline for engine, baseline in found.items() if baseline is not None}
-
-    def baseline_of(self, engine: str) -> Baseline | None:
-        """What an engine is compared with now."""
-        efficiency = self._engines.get(engine)
-        return None if efficiency is None else efficiency.baseline
 
     def _of(self, info: EngineInfo, gpu: GpuInfo) -> Efficiency | None:
         told, names = self._told.get(info.engine, (None, {}))

@@ -18,7 +18,6 @@ from joulescope.attribution.baseline import (
     Baseline,
     Identity,
     freeze,
-    gpu_count_of,
     says_enough,
 )
 from joulescope.attribution.cache_use import CacheBook, CacheWatch
@@ -48,7 +47,7 @@ class _Learning:
     """A fit that remembers, beside the one that follows."""
 
     def __init__(self, info: EngineInfo, model: CostModel) -> None:
-        self.fit = StepFit(info.cost, gpu_count_of(info), model.expectation, forgets=False)
+        self.fit = StepFit(info.cost, info.gpu_count, model.expectation, forgets=False)
         self._teacher: CostModel | None = None
         self.busy_seconds = 0.0
         self.idle_joules = 0.0
@@ -100,7 +99,7 @@ class _Checking:
 
     def take(self, work: Work) -> None:
         self.busy_seconds += work.busy_seconds
-        expected_joules = self._foresight.joules(work)
+        expected_joules = self._foresight.of(work).joules
         for index, value in enumerate((work.busy_seconds, work.joules, expected_joules)):
             self._block[index] += value
         if self._block[0] >= self._block_seconds * self.baseline.identity.gpu_count:
@@ -140,10 +139,11 @@ class _Comparing:
     def take(self, work: Work) -> None:
         self.actual_joules += work.joules
         self.passed(0.0, work.joules)
-        due_joules = self.foresight.joules(work) - self._owed_joules
+        foreseen = self.foresight.of(work)
+        due_joules = foreseen.joules - self._owed_joules
         self._owed_joules = max(-due_joules, 0.0)
         self.expected_joules += max(due_joules, 0.0)
-        ratio = self.foresight.variance_ratio(work)
+        ratio = self.foresight.variance_ratio(work, foreseen.busy_seconds)
         before = ratio if self._variance_ratio is None else self._variance_ratio
         self._variance_ratio = _RECENT * before + (1.0 - _RECENT) * ratio
 

@@ -171,23 +171,26 @@ class StepFit:
 
     def _dynamic_joules(self, steps: Floats) -> Floats:
         """What steps draw beyond static power (steps × :data:`STEP_FIGURES` to steps)."""
-        joules = self.step_joules()
-        drawn = steps[:, READ_BYTES] * joules.per_byte + steps[:, KV_BYTES] * joules.per_kv_byte
-        drawn += (steps[:, LINEAR_FLOPS] + steps[:, OTHER_FLOPS]) * joules.per_flop
-        return np.asarray(drawn + steps[:, SEQUENCES] * joules.sequence)
+        flops = steps[:, LINEAR_FLOPS] + steps[:, OTHER_FLOPS]
+        return self._drawn_joules(steps, steps[:, READ_BYTES], flops)
 
-    def foresee(self, steps: Floats) -> tuple[Floats, Floats]:
-        """Joules on one GPU and seconds that steps should take (steps × :data:`STEP_FIGURES` to steps).
+    def _drawn_joules(self, sums: Floats, read_bytes: Floats, flops: Floats) -> Floats:
+        """The same of steps whose features are ``sums``, and the weights read and FLOPs computed in all."""
+        joules = self.step_joules()
+        drawn = read_bytes * joules.per_byte + sums[:, KV_BYTES] * joules.per_kv_byte
+        drawn += flops * joules.per_flop
+        return np.asarray(drawn + sums[:, SEQUENCES] * joules.sequence)
+
+    def foresee(self, sums: Floats) -> tuple[Floats, Floats]:
+        """Joules on one GPU and seconds that steps should take, by their features (steps × features).
 
         Unlike the price of a step, which charges static power for the duration that was observed, this asks
         the model for the duration too.
         """
-        if self._weights.expert_bytes:
-            steps = steps.copy()
-            steps[:, READ_BYTES] = self._weights.of(steps[:, TOKENS])
-        seconds = self._duration().value(steps[:, : TOKENS + 1])
-        joules = self._dynamic_joules(steps) + self.step_joules().active_watts * seconds
-        return joules, seconds
+        seconds = self._duration().value(sums)
+        flops = sums[:, TOKENS] * self._linear + sums[:, OTHER_FLOPS]
+        drawn = self._drawn_joules(sums, self._weights.value(sums), flops)
+        return drawn + self.step_joules().active_watts * seconds, seconds
 
     def avoided_joules(self, tokens: int) -> float:
         """What computing the first ``tokens`` tokens of a prompt would have cost, bound by arithmetic."""

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.attribution.baseline import Baseline, matrix_of, thaw
-from joulescope.attribution.laws import KV_BYTES, LINEAR_FLOPS, OTHER_FLOPS, READ_BYTES, SECONDS, SEQUENCES
+from joulescope.attribution.laws import (
+    KV_BYTES,
+    LINEAR_FLOPS,
+    OTHER_FLOPS,
+    READ_BYTES,
+    SECONDS,
+    SEQUENCES,
+    TOKENS,
+)
 from joulescope.attribution.steps import Segment
 from joulescope.attribution.uncertainty import ATTRIBUTED
 
@@ -49,6 +57,14 @@ def work_of(segments: Sequence[Segment], joules: float, idle_watts: float) -> Wo
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What work should have taken, on one GPU."""
+
+    joules: float
+    busy_seconds: float
+
+
 class Foresight:
     """What a baseline expects of work."""
 
@@ -58,23 +74,30 @@ class Foresight:
         self._energy_covariance = matrix_of(baseline.energy_covariance) * ATTRIBUTED.coefficients**2
         self._time_covariance = matrix_of(baseline.time_covariance) * ATTRIBUTED.coefficients**2
 
-    def joules(self, work: Work) -> float:
-        """What the steps, and the waiting for them, should have drawn on one GPU."""
-        joules, _ = self._fit.foresee(work.figures)
+    def of(self, work: Work) -> Foreseen:
+        """What the steps, and the waiting for them, should have taken on one GPU."""
+        joules, seconds = self._fit.foresee(work.figures[:, : TOKENS + 1])
         waited_seconds = float(work.counts @ self.baseline.wait_seconds)
-        return self.baseline.scale * (float(work.parts @ joules) + self.baseline.idle_watts * waited_seconds)
+        idle_joules = self.baseline.idle_watts * waited_seconds
+        return Foreseen(
+            joules=self.baseline.scale * (float(work.parts @ joules) + idle_joules),
+            busy_seconds=float(work.parts @ seconds),
+        )
 
     def prefill_joules(self, tokens: float) -> float:
         """What computing so many tokens of a prompt should draw, on all GPUs."""
         return self.baseline.scale * self._fit.avoided_joules(round(tokens))
 
-    def variance_ratio(self, work: Work) -> float:
-        """Variance of the expected joules by that of the coefficients, relative to their square."""
-        _, seconds = self._fit.foresee(work.figures)
+    def variance_ratio(self, work: Work, busy_seconds: float) -> float:
+        """Variance of the expected joules by that of the coefficients, relative to their square.
+
+        ``busy_seconds``: what the steps should have taken.
+        """
         sums = work.parts @ work.figures
-        duration = float(work.parts @ seconds)
         n, kv, read, linear = sums[[SEQUENCES, KV_BYTES, READ_BYTES, LINEAR_FLOPS]]
-        joules = np.array([read, kv, linear + sums[OTHER_FLOPS], n, duration]) * self._fit.energy.coefficients
+        joules = (
+            np.array([read, kv, linear + sums[OTHER_FLOPS], n, busy_seconds]) * self._fit.energy.coefficients
+        )
         shares = joules / max(float(joules.sum()), 1e-12)
         static = float(shares[-1])
         times = work.parts @ self._fit.time_rows(work.figures) * self._fit.time.coefficients

@@ -8,6 +8,7 @@ import numpy as np
 
 from joulescope.attribution.baseline import Baseline, thaw
 from joulescope.attribution.cost import StepColumns
+from joulescope.attribution.laws import TOKENS
 
 BATCHES, CONTEXTS, PROMPTS = (1, 8, 64, 256), (1024, 8192), (512, 4096)
 
@@ -45,6 +46,6 @@ def _step(baseline: Baseline, name: str, requests: int, context: int, tokens: in
         seconds=np.ones(1),
     )
     prices = thaw(baseline)
-    joules, seconds = prices.foresee(prices.price(columns).steps)
+    joules, seconds = prices.foresee(prices.price(columns).steps[:, : TOKENS + 1])
     whole = float(joules[0]) * baseline.identity.gpu_count * baseline.scale
     return ReferenceStep(name, requests, context, tokens, whole / (requests * tokens), float(seconds[0]))

@@ -169,7 +169,7 @@ def test_an_engine_of_other_facts_is_not_compared(baseline: Baseline) -> None:
     replay = Replay(SimulatedRun(5.0, truth=False).records(), efficiencies=efficiencies)
     list(replay)
     (engine,) = (totals.info.engine for totals in replay.snapshot.engines) if replay.snapshot else ()
-    assert efficiencies.baseline_of(engine) is None
+    assert efficiencies.current().get(engine) is None
 
 
 def test_another_baseline_is_taken_up_and_one_taken_away_is_learned_anew(baseline: Baseline) -> None:
@@ -184,7 +184,7 @@ def test_another_baseline_is_taken_up_and_one_taken_away_is_learned_anew(baselin
         if number == 20:
             kept[0] = replace(baseline, name="pinned", source="pinned")
             efficiencies.renew()
-            found = efficiencies.baseline_of(engine)
+            found = efficiencies.current().get(engine)
             assert found is not None
             assert found.name == "pinned"
         if number == 40:
@@ -196,7 +196,7 @@ def test_another_baseline_is_taken_up_and_one_taken_away_is_learned_anew(baselin
             assert after is not None
             assert after.actual_joules == before.actual_joules
             assert after.learned_ratio < 1.0
-    assert efficiencies.baseline_of(engine) is None
+    assert efficiencies.current().get(engine) is None
 
 
 def test_identity_names_what_must_be_the_same(baseline: Baseline) -> None:
