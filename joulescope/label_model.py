@@ -1,4 +1,4 @@
-"""What an engine's figures come to by an open label: by LoRA adapter, by tenant."""
+"""Labels: what may stand in one, and what an engine's figures come to by an open one (adapter, tenant)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ OTHER = "other"
 
 TENANT_GROUP = "tenant"
 """Group of the operator's pattern that is the tenant."""
+
+
+def clean(text: str) -> str:
+    """A text that any exposition and any JSON can carry: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.label_model import OTHER, LabelTotals
+from joulescope.label_model import OTHER, LabelTotals, clean
 from joulescope.model import PHASES
 from joulescope.units import joules_from_uj
 
@@ -55,7 +55,7 @@ class Breakdown:
             return _BASE
         code = self._codes.get(name)
         if code is None:  # what no label can carry is written as it will be read
-            name = name.encode("utf-8", "replace").decode("utf-8")
+            name = clean(name)
             code = self._codes.get(name)
         if code is not None:
             return code

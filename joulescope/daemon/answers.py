@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from joulescope.export.request_lookup import Lookup, OpenBy
 from joulescope.export.request_store import RequestStore, Retention
 from joulescope.export.requests_http import AnswerCounts, RequestsApi, Routes
 from joulescope.export.unix_server import UnixServer
-from joulescope.ingest.listener import bind_socket
+from joulescope.ingest.listener import BoundSocket
 from joulescope.model import FinishedRequest, Snapshot
 
 _logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Answers:
         self._estimator = Estimator()
         self._told = AnswerCounts()
         self._server: UnixServer | None = None
-        self._identity: int | None = None
+        self._bound: BoundSocket | None = None
 
     @classmethod
     def build(
@@ -129,18 +128,16 @@ class Answers:
         """
         if self._path is None:
             return
-        sock = bind_socket(self._path, self._mode, "--answer-socket")
-        self._identity = os.stat(self._path).st_ino
-        self._server = UnixServer(sock, self._api(open_by, trusted=True).app())
+        self._bound = BoundSocket(self._path, self._mode, "--answer-socket")
+        self._server = UnixServer(self._bound.server, self._api(open_by, trusted=True).app())
         self._server.start()
         _logger.info("serving single requests on %s", self._path)
 
     def stop(self, timeout_seconds: float) -> None:
         """Stops listening, and removes the socket if it is still this one."""
         server, self._server = self._server, None
-        if server is None or self._path is None:
+        bound, self._bound = self._bound, None
+        if server is None or bound is None:
             return
         server.stop(timeout_seconds)
-        with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._identity:
-                os.unlink(self._path)
+        bound.remove()

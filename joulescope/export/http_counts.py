@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from joulescope.label_model import OTHER
 from joulescope.serving_model import HTTP_CODES, REFUSED_CONNECTIONS
 
 
@@ -9,13 +10,13 @@ class HttpCounts:
     """Every key is there from the start, so that a copy can be taken while another thread counts."""
 
     def __init__(self) -> None:
-        self.responses = dict.fromkeys((*HTTP_CODES, "other"), 0)
+        self.responses = dict.fromkeys((*HTTP_CODES, OTHER), 0)
         self.refused_connections = dict.fromkeys(REFUSED_CONNECTIONS, 0)
 
     def answered(self, status: int) -> None:
         """An answer began."""
         code = str(status)
-        self.responses[code if code in self.responses else "other"] += 1
+        self.responses[code if code in self.responses else OTHER] += 1
 
     def refused(self, reason: str) -> None:
         """A connection was ended for one of :data:`~joulescope.serving_model.REFUSED_CONNECTIONS`."""

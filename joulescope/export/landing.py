@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from joulescope import __version__
-from joulescope.export.metric import clean
 from joulescope.export.snapshot_json import encode_snapshot
 from joulescope.host_model import HostDomainTotals
+from joulescope.label_model import clean
 from joulescope.model import METHOD, METHOD_VERSION, TOKEN, EngineTotals, GpuTotals, Snapshot
 
 REFRESH_SECONDS = 5

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from joulescope.label_model import OTHER, clean
 from joulescope.model import HistogramState, Snapshot
 
 MAX_OPEN_LABEL_VALUES = 16
 """How many values beyond the known ones a label fed by a peer may take; the rest is ``other``."""
-
-OTHER = "other"
 
 
 class Kind(str, Enum):
@@ -53,11 +52,6 @@ class Metric:
     def family(self) -> str:
         """Name of the OpenMetrics family: without ``_total`` and ``_info``."""
         return self.name.removesuffix("_total").removesuffix("_info")
-
-
-def clean(text: str) -> str:
-    """A label value that any exposition can carry: lone surrogates become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def per_label(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from joulescope.export.metric import Point, Read, clean, per_label
+from joulescope.export.metric import Point, Read, per_label
 from joulescope.host_model import HostDomainTotals, HostTotals
+from joulescope.label_model import clean
 from joulescope.model import (
     CACHED_TOKEN_KINDS,
     PHASES,

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from joulescope.clock import WallAnchor
+from joulescope.label_model import clean
 from joulescope.model import FinishedRequest
 from joulescope.units import NANOSECONDS_PER_SECOND, seconds_from_ns
 
@@ -121,8 +122,7 @@ def finished_line(request: FinishedRequest, anchor: WallAnchor) -> bytes:
 
 def _cleaned(line: RequestLine) -> RequestLine:
     texts = {name: value for name in _SAME if isinstance(value := getattr(line, name), str)}
-    clean = {name: value.encode("utf-8", "replace").decode() for name, value in texts.items()}
-    return msgspec.structs.replace(line, **clean)
+    return msgspec.structs.replace(line, **{name: clean(value) for name, value in texts.items()})
 
 
 def _ends_torn(path: str) -> bool:

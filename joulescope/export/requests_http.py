@@ -23,6 +23,7 @@ from joulescope.export.estimate import Estimator, Work
 from joulescope.export.records import iso_time
 from joulescope.export.request_lookup import Found, Lookup
 from joulescope.export.waiters import Waiters
+from joulescope.label_model import clean
 from joulescope.model import METHOD, METHOD_VERSION, FinishedRequest, OpenRequest
 
 _logger = logging.getLogger(__name__)
@@ -280,8 +281,8 @@ def _open(request: OpenRequest, anchor: WallAnchor) -> dict[str, Any]:
     start_ns = anchor.wall_of(request.start_ns)
     return {
         "final": False,
-        "request_id": _clean(request.request_id),
-        "engine": _clean(request.engine),
+        "request_id": clean(request.request_id),
+        "engine": clean(request.engine),
         "phase": request.phase,
         "attributed_joules": request.attributed_joules,
         "marginal_joules": request.marginal_joules,
@@ -289,19 +290,14 @@ def _open(request: OpenRequest, anchor: WallAnchor) -> dict[str, Any]:
         "prompt_tokens": request.prompt_tokens,
         "cached_tokens": request.cached_tokens,
         "output_tokens": request.output_tokens,
-        "external_id": _clean(request.external_id),
-        "model": _clean(request.model),
-        "lora": _clean(request.lora),
-        "kind": _clean(request.kind),
+        "external_id": clean(request.external_id),
+        "model": clean(request.model),
+        "lora": clean(request.lora),
+        "kind": clean(request.kind),
         "start_time": iso_time(start_ns),
         "start_unix_ns": start_ns,
         "preemptions": request.preemptions,
     }
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which an id that a client chose may hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _problem(status: int, error: str, hint: str = "") -> Response:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from joulescope import __version__
+from joulescope.label_model import clean
 from joulescope.model import METHOD, METHOD_VERSION, Snapshot
 
 
@@ -55,7 +56,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [plain(item) for item in value]
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return clean(value)
     return value
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from joulescope.export.metric import clean
 from joulescope.export.phases import Phase
+from joulescope.label_model import clean
 from joulescope.model import INTERVAL_LEVEL, TOKEN, FinishedRequest
 from joulescope.units import seconds_from_ns
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from joulescope.export.metric import Kind, Metric, Point, Read, clean
+from joulescope.export.metric import Kind, Metric, Point, Read
+from joulescope.label_model import clean
 from joulescope.model import BaselineTotals, Snapshot
 
 

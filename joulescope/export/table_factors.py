@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from joulescope.export import readers
-from joulescope.export.metric import Kind, Metric, Point, clean, per_label
+from joulescope.export.metric import Kind, Metric, Point, per_label
+from joulescope.label_model import clean
 from joulescope.model import Snapshot
 from joulescope.surroundings_model import FETCH_FAILURES
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from joulescope.export.metric import Kind, Metric, Point, Read, clean
-from joulescope.label_model import LabelTotals
+from joulescope.export.metric import Kind, Metric, Point, Read
+from joulescope.label_model import LabelTotals, clean
 from joulescope.model import PHASES, EngineTotals, Snapshot
 
 _AGAIN = "The engine's own figure told once more, so do not add the two."

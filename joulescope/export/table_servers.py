@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from joulescope.export.metric import Kind, Metric, Point, Read, clean, per_label
+from joulescope.export.metric import Kind, Metric, Point, Read, per_label
+from joulescope.label_model import clean
 from joulescope.model import Snapshot
 from joulescope.surroundings_model import SCRAPE_FAILURES, ServerTotals
 

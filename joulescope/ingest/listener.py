@@ -58,9 +58,9 @@ class Listener:
         self.refused: Counter[str] = Counter()
         self._next_session = first_session
         self._connections: dict[int, _Connection] = {}
-        self._server = bind_socket(path, mode)
+        self._bound = BoundSocket(path, mode)
+        self._server = self._bound.server
         self._selector = selectors.DefaultSelector()
-        self._identity = os.stat(path).st_ino
         self._selector.register(self._server, selectors.EVENT_READ, None)
 
     def rejected(self) -> Counter[str]:
@@ -103,9 +103,7 @@ class Listener:
             self._drop(connection)
         self._selector.close()
         self._server.close()
-        with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ino == self._identity:
-                os.unlink(self.path)
+        self._bound.remove()
 
     def _accept(self) -> None:
         try:
@@ -165,12 +163,27 @@ def _peer_pid(peer: socket.socket) -> int | None:
     return int(pid) or None
 
 
-def bind_socket(path: Path, mode: int, flag: str = "--socket") -> socket.socket:
-    """Listens on a Unix socket, whose folder is made if it is missing; what was left behind there is removed.
+class BoundSocket:
+    """A Unix socket that is listened on, and its file, which is removed only while it is still this one's.
 
     Raises:
         ConfigError: if the socket cannot be there, and why; ``flag`` is what names the path.
     """
+
+    def __init__(self, path: Path, mode: int, flag: str = "--socket") -> None:
+        self.path = path
+        self.server = _bind(path, mode, flag)
+        self._identity = os.stat(path).st_ino
+
+    def remove(self) -> None:
+        """Removes the file, unless another sidecar has put its own there."""
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self._identity:
+                os.unlink(self.path)
+
+
+def _bind(path: Path, mode: int, flag: str) -> socket.socket:
+    """Listens there; a missing folder is made, and what a killed sidecar left behind is removed."""
     variable = "JOULESCOPE_" + flag.lstrip("-").replace("-", "_").upper()
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise ConfigError(

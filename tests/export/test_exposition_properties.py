@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from joulescope.attribution.tally import exemplar_labels
-from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, OTHER, per_label
+from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, per_label
 from joulescope.export.prometheus import MAX_EXEMPLAR_RUNES, Exposition, SnapshotCollector
-from joulescope.label_model import LabelTotals
+from joulescope.label_model import OTHER, LabelTotals
 from joulescope.model import EngineTotals, HistogramState, Snapshot
 from tests.export.samples import engine_a, rich_snapshot
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from joulescope.label_model import clean
 from joulescope.model import PHASES, EngineTotals, GpuTotals, Snapshot
 
 STEP_SECONDS = 2.0
@@ -126,7 +127,7 @@ class History:
             marks[totals.info.engine] = now
             if now.joules < before.joules or now.output < before.output:
                 continue
-            figures[_text(totals.info.engine)] = [
+            figures[clean(totals.info.engine)] = [
                 round(now.joules - before.joules, 6),
                 now.output - before.output,
                 _risen(now.actual_joules, before.actual_joules),
@@ -168,8 +169,3 @@ def _engine_mark(totals: EngineTotals) -> _EngineMark:
 def _risen(now: float | None, before: float | None) -> float | None:
     """``None`` unless both are known and the counter did not fall."""
     return None if now is None or before is None or now < before else round(now - before, 6)
-
-
-def _text(name: str) -> str:
-    """A name that JSON can carry."""
-    return name.encode("utf-8", "replace").decode("utf-8")
