@@ -16,11 +16,10 @@ from grafana.look import (
     lines,
 )
 from grafana.promql import (
-    engines,
     gpus,
-    grown,
     numbered,
-    of_models,
+    of_engines,
+    over_range,
     rate,
     ratio,
     sidecars,
@@ -78,7 +77,7 @@ def _soundness() -> list[Placed]:
             "Records that the hooks dropped in the time shown, because their queue was full. Their joules "
             "are unattributed. Worry about any.",
             "short",
-            total(of_models(grown(engines("joulescope_records_dropped_total")))),
+            over_range("joulescope_records_dropped_total"),
             none=NO_ENGINE,
             thresholds=[(None, GOOD), (1, WARN), (1000, BAD)],
             decimals=0,
@@ -152,7 +151,7 @@ def _courses() -> list[Placed]:
                     total(rate(sidecars("joulescope_sampler_missed_deadlines_total"))), "polls left out", IDLE
                 ),
                 Ask(
-                    total(of_models(rate(engines("joulescope_record_gaps_total")))),
+                    of_engines("joulescope_record_gaps_total"),
                     "gaps in records",
                     UNATTRIBUTED,
                 ),

@@ -25,12 +25,13 @@ from grafana.look import (
 from grafana.promql import (
     ATTRIBUTED,
     MEASURED,
-    engines,
     gpus,
     grown,
     index,
     numbered,
+    of_engines,
     of_models,
+    over_range,
     rate,
     ratio,
     tokens,
@@ -45,16 +46,6 @@ WASTED = "joulescope_wasted_energy_joules_total"
 AVOIDED = "joulescope_avoided_energy_joules_total"
 COMPUTED = "joulescope_computed_tokens_total"
 CACHED = "joulescope_cached_tokens_total"
-
-
-def of_engines(metric: str, more: str = "", *by: str) -> str:
-    """Rate of a counter of the chosen models' engines."""
-    return total(of_models(rate(engines(metric, more))), *by)
-
-
-def over_range(metric: str, more: str = "") -> str:
-    """Increase of a counter of the chosen models' engines, in the time shown."""
-    return total(of_models(grown(engines(metric, more))))
 
 
 def gpu_share(metric: str) -> str:
@@ -253,7 +244,7 @@ def _saved() -> list[Placed]:
 
 
 def _throughput() -> list[Placed]:
-    waste = total(of_models(grown(engines(WASTED))), "instance", "engine")
+    waste = over_range(WASTED, "", "instance", "engine")
     idle = rate(gpus(IDLE_JOULES))
     return [
         lines(

@@ -29,6 +29,7 @@ from grafana.promql import (
     engines,
     index,
     joules_per_token,
+    of_engines,
     of_models,
     rate,
     ratio,
@@ -51,8 +52,8 @@ def mean(metric: str) -> str:
     return total(of_models(engines(metric)))
 
 
-COMPUTED = total(of_models(rate(engines("joulescope_computed_tokens_total"))))
-STEPS = total(of_models(rate(engines("joulescope_steps_total"))))
+COMPUTED = of_engines("joulescope_computed_tokens_total")
+STEPS = of_engines("joulescope_steps_total")
 
 
 def _glance() -> list[Placed]:
@@ -136,7 +137,7 @@ def _power() -> list[Placed]:
     kinds = {"decode": DECODE, "prefill": PREFILL, "recomputed": OVERHEAD, "rejected": UNATTRIBUTED}
 
     def computed(kind: str) -> str:
-        return total(of_models(rate(engines("joulescope_computed_tokens_total", f'kind="{kind}"'))))
+        return of_engines("joulescope_computed_tokens_total", f'kind="{kind}"')
 
     return [
         lines(
@@ -220,7 +221,7 @@ def _batch() -> list[Placed]:
             [
                 Ask(f"max({of_models(engines('joulescope_kv_cache_usage_ratio'))})", "in use", ACCENT),
                 Ask(
-                    total(of_models(rate(engines("joulescope_preemptions_total")))),
+                    of_engines("joulescope_preemptions_total"),
                     "preemptions",
                     BAD,
                     style={"unit": PER_SECOND, "custom.axisPlacement": "right", "custom.axisSoftMax": 1},

@@ -115,8 +115,18 @@ def joules_per_token(*by: str, tokens_only: bool = False) -> str:
     return ratio(watts(*by, tokens_only=tokens_only), tokens(*by, tokens_only=tokens_only))
 
 
+def of_engines(metric: str, more: str = "", *by: str) -> str:
+    """Rate of a counter of the chosen models' engines."""
+    return total(of_models(rate(engines(metric, more))), *by)
+
+
+def over_range(metric: str, more: str = "", *by: str) -> str:
+    """Increase of a counter of the chosen models' engines, in the time shown."""
+    return total(of_models(grown(engines(metric, more))), *by)
+
+
 def index(*by: str) -> str:
     """What the work cost over what the same work should cost by the baseline."""
-    actual = total(of_models(rate(engines("joulescope_baseline_actual_energy_joules_total"))), *by)
-    expected = total(of_models(rate(engines("joulescope_baseline_expected_energy_joules_total"))), *by)
+    actual = of_engines("joulescope_baseline_actual_energy_joules_total", "", *by)
+    expected = of_engines("joulescope_baseline_expected_energy_joules_total", "", *by)
     return ratio(actual, expected)

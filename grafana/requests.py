@@ -19,7 +19,18 @@ from grafana.look import (
     grid,
     lines,
 )
-from grafana.promql import ATTRIBUTED, GENERATED, engines, grown, of_models, rate, ratio, total
+from grafana.promql import (
+    ATTRIBUTED,
+    GENERATED,
+    engines,
+    grown,
+    of_engines,
+    of_models,
+    over_range,
+    rate,
+    ratio,
+    total,
+)
 
 FINISHED = "joulescope_requests_finished_total"
 PER_REQUEST = "joulescope_request_energy_joules"
@@ -40,7 +51,7 @@ def quantile(share: float, metric: str, over: str = "rate") -> str:
 
 def finished(more: str = "", *by: str) -> str:
     """Requests that finished, a second."""
-    return total(of_models(rate(engines(FINISHED, more))), *by)
+    return of_engines(FINISHED, more, *by)
 
 
 def _glance() -> list[Placed]:
@@ -48,7 +59,7 @@ def _glance() -> list[Placed]:
 
 
 def _glance_left() -> list[Placed]:
-    ended = total(of_models(grown(engines(FINISHED))))
+    ended = over_range(FINISHED)
     return [
         figure(
             "Half cost less",
@@ -86,8 +97,8 @@ def _glance_left() -> list[Placed]:
 
 
 def _glance_right() -> list[Placed]:
-    aborted = total(of_models(grown(engines(FINISHED, 'reason="abort"'))))
-    ended = total(of_models(grown(engines(FINISHED))))
+    aborted = over_range(FINISHED, 'reason="abort"')
+    ended = over_range(FINISHED)
     return [
         figure(
             "Mean per output token",
@@ -233,7 +244,7 @@ def _kinds() -> list[Placed]:
                     "topk(10, "
                     + ratio(
                         total(of_models(grown(ATTRIBUTED)), "instance", "engine"),
-                        total(of_models(grown(engines(FINISHED))), "instance", "engine"),
+                        over_range(FINISHED, "", "instance", "engine"),
                     )
                     + ")",
                     "{{engine}} @ {{instance}}",
