@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from joulescope.model import EngineTotals, GpuStatus, GpuTotals, Snapshot
 from joulescope.terminal.glyphs import DASH, clean, count, figure, joules_unit, percent, small
 from joulescope.terminal.history import EngineNow, GpuNow, History, engine_now, gpu_now
-from joulescope.terminal.tables import Column
+from joulescope.terminal.tables import Column, shown
 
 _ALMOST_FULL = 0.95
 _HOT_CELSIUS = 85.0
@@ -125,7 +125,7 @@ def needed_engine_columns(rows: Sequence[Engine]) -> list[Column[Engine]]:
     return [column for column in ENGINE_COLUMNS if compared or column.name not in ("index", "learned")]
 
 
-GPU_COLUMNS = (
+GPU_COLUMNS: tuple[Column[Gpu], ...] = (
     Column[Gpu](
         "gpu",
         "GPU",
@@ -144,39 +144,11 @@ GPU_COLUMNS = (
         value=lambda row: row.watts,
         style=lambda row: "red" if row.power_text == "no reading" else "bold",
     ),
-    Column[Gpu](
-        "utilization",
-        "util",
-        lambda row: percent(row.utilization),
-        5,
-        rank=1,
-        value=lambda row: row.utilization,
-    ),
+    shown("utilization", "util", lambda row: row.utilization, percent, 5, rank=1),
     Column[Gpu]("memory", "memory", lambda row: row.memory_text, 10, rank=4),
-    Column[Gpu](
-        "attributed",
-        "attrib",
-        lambda row: percent(row.now.attributed_ratio),
-        6,
-        rank=2,
-        value=lambda row: row.now.attributed_ratio,
-    ),
-    Column[Gpu](
-        "idle",
-        "idle",
-        lambda row: percent(row.now.idle_ratio),
-        5,
-        rank=1,
-        value=lambda row: row.now.idle_ratio,
-    ),
-    Column[Gpu](
-        "measured",
-        "measured",
-        lambda row: joules_unit(row.totals.measured_joules),
-        9,
-        rank=3,
-        value=lambda row: row.totals.measured_joules,
-    ),
+    shown("attributed", "attrib", lambda row: row.now.attributed_ratio, percent, 6, rank=2),
+    shown("idle", "idle", lambda row: row.now.idle_ratio, percent, 5, rank=1),
+    shown("measured", "measured", lambda row: row.totals.measured_joules, joules_unit, 9, rank=3),
     Column[Gpu](
         "temperature",
         "temp",
@@ -208,7 +180,7 @@ GPU_COLUMNS = (
     ),
 )
 
-ENGINE_COLUMNS = (
+ENGINE_COLUMNS: tuple[Column[Engine], ...] = (
     Column[Engine](
         "engine",
         "engine",
@@ -232,21 +204,21 @@ ENGINE_COLUMNS = (
         value=lambda row: row.totals.running,
         style=lambda row: "bold" if row.totals.up else "red",
     ),
-    Column[Engine](
+    shown(
         "waiting",
         "wait",
-        lambda row: count(row.totals.waiting),
+        lambda row: row.totals.waiting,
+        count,
         4,
-        value=lambda row: row.totals.waiting,
         style=lambda row: "yellow" if row.totals.waiting else "",
     ),
-    Column[Engine](
+    shown(
         "kv",
         "KV",
-        lambda row: percent(row.totals.kv_usage_ratio),
+        lambda row: row.totals.kv_usage_ratio,
+        percent,
         5,
         rank=1,
-        value=lambda row: row.totals.kv_usage_ratio,
         style=lambda row: "yellow" if (row.totals.kv_usage_ratio or 0.0) > _ALMOST_FULL else "",
     ),
     Column[Engine](
@@ -257,14 +229,7 @@ ENGINE_COLUMNS = (
         rank=4,
         value=lambda row: row.totals.batch_tokens,
     ),
-    Column[Engine](
-        "outputs",
-        "{unit}/s",
-        lambda row: count(row.now.outputs_per_second),
-        8,
-        rank=5,
-        value=lambda row: row.now.outputs_per_second,
-    ),
+    shown("outputs", "{unit}/s", lambda row: row.now.outputs_per_second, count, 8, rank=5),
     Column[Engine](
         "prefill",
         "prefill",
@@ -281,22 +246,15 @@ ENGINE_COLUMNS = (
         rank=3,
         value=lambda row: row.now.decode_watts,
     ),
-    Column[Engine](
+    shown(
         "per_output",
         "J/{unit}",
-        lambda row: small(row.now.joules_per_output),
+        lambda row: row.now.joules_per_output,
+        small,
         8,
-        value=lambda row: row.now.joules_per_output,
         style=lambda row: "bold green",
     ),
-    Column[Engine](
-        "per_output_ever",
-        "ever",
-        lambda row: small(row.now.joules_per_output_ever),
-        6,
-        rank=2,
-        value=lambda row: row.now.joules_per_output_ever,
-    ),
+    shown("per_output_ever", "ever", lambda row: row.now.joules_per_output_ever, small, 6, rank=2),
     Column[Engine](
         "next",
         "next J",
@@ -321,30 +279,9 @@ ENGINE_COLUMNS = (
         7,
         rank=10,
     ),
-    Column[Engine](
-        "joules",
-        "joules",
-        lambda row: joules_unit(sum(row.totals.attributed_joules.values())),
-        9,
-        rank=7,
-        value=lambda row: sum(row.totals.attributed_joules.values()),
-    ),
-    Column[Engine](
-        "finished",
-        "finished",
-        lambda row: count(sum(row.totals.requests_finished.values())),
-        8,
-        rank=8,
-        value=lambda row: sum(row.totals.requests_finished.values()),
-    ),
-    Column[Engine](
-        "preempted",
-        "preempt",
-        lambda row: count(row.totals.preemptions),
-        7,
-        rank=8,
-        value=lambda row: row.totals.preemptions,
-    ),
+    shown("joules", "joules", lambda row: sum(row.totals.attributed_joules.values()), joules_unit, 9, rank=7),
+    shown("finished", "finished", lambda row: sum(row.totals.requests_finished.values()), count, 8, rank=8),
+    shown("preempted", "preempt", lambda row: row.totals.preemptions, count, 7, rank=8),
 )
 
 

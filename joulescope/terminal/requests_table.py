@@ -9,7 +9,7 @@ from joulescope.export.requests_json import RequestsView
 from joulescope.model import TOKEN, FinishedRequest, OpenRequest
 from joulescope.terminal.glyphs import DASH, clean, count, duration, figure, joules, small
 from joulescope.terminal.history import History
-from joulescope.terminal.tables import Column
+from joulescope.terminal.tables import Column, shown
 
 _LONGEST_UNIT = 8
 """Characters of a unit that a column has room for."""
@@ -91,7 +91,9 @@ def one_unit(units: Iterable[str]) -> str:
     return "output" if different or len(unit) > _LONGEST_UNIT else unit
 
 
-_REQUEST = Column[RequestRow](
+_Column = Column[RequestRow]
+
+_REQUEST = _Column(
     "request",
     "request",
     lambda row: row.name,
@@ -102,104 +104,40 @@ _REQUEST = Column[RequestRow](
     ascending=True,
     middle=True,
 )
-_ENGINE = Column[RequestRow](
-    "engine",
-    "engine",
-    lambda row: clean(row.request.engine),
-    8,
-    rank=3,
-    left=True,
-    grows=14,
-    value=lambda row: row.request.engine,
-    ascending=True,
+_ENGINE: _Column = shown(
+    "engine", "engine", lambda row: row.request.engine, clean, 8, rank=3, left=True, grows=14, ascending=True
 )
-_STATE = Column[RequestRow](
+_STATE: _Column = shown(
     "phase",
     "phase",
-    lambda row: clean(row.state),
+    lambda row: row.state,
+    clean,
     7,
     left=True,
-    value=lambda row: row.state,
     ascending=True,
     style=lambda row: _STATE_STYLES.get(row.state, ""),
 )
-_AGE = Column[RequestRow](
-    "age", "age", lambda row: duration(row.age_seconds), 5, value=lambda row: row.age_seconds
-)
-_TOOK = Column[RequestRow](
-    "took", "took", lambda row: duration(row.took_seconds), 5, rank=5, value=lambda row: row.took_seconds
-)
-_PROMPT = Column[RequestRow](
-    "prompt",
-    "prompt",
-    lambda row: count(row.request.prompt_tokens),
-    6,
-    rank=4,
-    value=lambda row: row.request.prompt_tokens,
-)
-_CACHED = Column[RequestRow](
-    "cached",
-    "cached",
-    lambda row: count(row.request.cached_tokens),
-    6,
-    rank=7,
-    value=lambda row: row.request.cached_tokens,
-)
-_TOKENS = Column[RequestRow](
-    "tokens",
-    "output",
-    lambda row: count(row.request.output_tokens),
-    6,
-    rank=1,
-    value=lambda row: row.request.output_tokens,
-)
-_JOULES = Column[RequestRow](
-    "joules",
-    "J",
-    lambda row: joules(row.request.attributed_joules),
-    7,
-    value=lambda row: row.request.attributed_joules,
-)
-_WATTS = Column[RequestRow](
-    "watts", "W", lambda row: figure(row.watts, 1), 5, rank=2, value=lambda row: row.watts
-)
-_PER_OUTPUT = Column[RequestRow](
-    "per_output",
-    "J/{unit}",
-    lambda row: small(row.joules_per_output),
-    8,
-    rank=2,
-    value=lambda row: row.joules_per_output,
-)
-_PREFILL = Column[RequestRow](
-    "prefill",
-    "prefill",
-    lambda row: joules(row.request.prefill_joules),
-    8,
-    rank=8,
-    value=lambda row: row.request.prefill_joules,
-)
-_MARGINAL = Column[RequestRow](
-    "marginal",
-    "marginal",
-    lambda row: joules(row.request.marginal_joules),
-    8,
-    rank=8,
-    value=lambda row: row.request.marginal_joules,
-)
-_WASTED = Column[RequestRow](
-    "wasted", "wasted", lambda row: joules(row.wasted_joules), 8, rank=9, value=lambda row: row.wasted_joules
-)
-_PREEMPTED = Column[RequestRow](
+_AGE: _Column = shown("age", "age", lambda row: row.age_seconds, duration, 5)
+_TOOK: _Column = shown("took", "took", lambda row: row.took_seconds, duration, 5, rank=5)
+_PROMPT: _Column = shown("prompt", "prompt", lambda row: row.request.prompt_tokens, count, 6, rank=4)
+_CACHED: _Column = shown("cached", "cached", lambda row: row.request.cached_tokens, count, 6, rank=7)
+_TOKENS: _Column = shown("tokens", "output", lambda row: row.request.output_tokens, count, 6, rank=1)
+_JOULES: _Column = shown("joules", "J", lambda row: row.request.attributed_joules, joules, 7)
+_WATTS = _Column("watts", "W", lambda row: figure(row.watts, 1), 5, rank=2, value=lambda row: row.watts)
+_PER_OUTPUT: _Column = shown("per_output", "J/{unit}", lambda row: row.joules_per_output, small, 8, rank=2)
+_PREFILL: _Column = shown("prefill", "prefill", lambda row: row.request.prefill_joules, joules, 8, rank=8)
+_MARGINAL: _Column = shown("marginal", "marginal", lambda row: row.request.marginal_joules, joules, 8, rank=8)
+_WASTED: _Column = shown("wasted", "wasted", lambda row: row.wasted_joules, joules, 8, rank=9)
+_PREEMPTED: _Column = shown(
     "preempted",
     "pre",
-    lambda row: str(row.request.preemptions),
+    lambda row: row.request.preemptions,
+    str,
     3,
     rank=3,
-    value=lambda row: row.request.preemptions,
     style=lambda row: "yellow" if row.request.preemptions else "",
 )
-_ADAPTER = Column[RequestRow](
+_ADAPTER = _Column(
     "adapter",
     "adapter",
     lambda row: clean(row.request.lora) or DASH,

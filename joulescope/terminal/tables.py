@@ -13,6 +13,7 @@ from joulescope.terminal.glyphs import Look
 
 Row = TypeVar("Row")
 SortValue = float | int | str | None
+Figure = TypeVar("Figure", bound=SortValue)
 
 _GAP = 2
 
@@ -39,6 +40,25 @@ class Column(Generic[Row]):
     style: Callable[[Row], str] = lambda row: ""
     middle: bool = False
     """What is too long loses its middle and not its end: ids differ at both."""
+
+
+def shown(
+    name: str,
+    heading: str,
+    value: Callable[[Row], Figure],
+    show: Callable[[Figure], str],
+    width: int,
+    *,
+    rank: int = 0,
+    ascending: bool = False,
+    left: bool = False,
+    grows: int = 0,
+    style: Callable[[Row], str] = lambda row: "",
+) -> Column[Row]:
+    """A column that is sorted by what it shows."""
+    return Column(
+        name, heading, lambda row: show(value(row)), width, rank, value, ascending, left, grows, style
+    )
 
 
 def fit(columns: Sequence[Column[Row]], width: int) -> list[tuple[Column[Row], int]]:
