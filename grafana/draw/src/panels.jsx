@@ -33,16 +33,16 @@ function Lines({ panel, frames, range, width, height }) {
   );
 }
 
-function Figures({ panel, frames, width, height }) {
+/** Values reduced from the frames, each drawn by `renderValue` in its part of the room. */
+function Repeated({ panel, frames, sparkline, ...layout }) {
   const theme = useTheme2();
-  const { options } = panel;
   const values = getFieldDisplayValues({
     fieldConfig: panel.fieldConfig,
-    reduceOptions: options.reduceOptions,
+    reduceOptions: panel.options.reduceOptions,
     replaceVariables: plain,
     theme,
     data: configured(panel, frames, theme),
-    sparkline: options.graphMode !== 'none',
+    sparkline,
     timeZone: 'utc',
   });
   const factors = getDisplayValueAlignmentFactors(values);
@@ -50,9 +50,22 @@ function Figures({ panel, frames, width, height }) {
     <VizRepeater
       getValues={() => values}
       getAlignmentFactors={() => factors}
+      source={values}
+      {...layout}
+    />
+  );
+}
+
+function Figures({ panel, frames, width, height }) {
+  const theme = useTheme2();
+  const { options } = panel;
+  return (
+    <Repeated
+      panel={panel}
+      frames={frames}
+      sparkline={options.graphMode !== 'none'}
       width={width}
       height={height}
-      source={values}
       itemSpacing={3}
       orientation={VizOrientation.Auto}
       renderValue={({ value, alignmentFactors, width, height, count }) => (
@@ -79,22 +92,12 @@ function Figures({ panel, frames, width, height }) {
 function Bars({ panel, frames, width, height }) {
   const theme = useTheme2();
   const { options } = panel;
-  const values = getFieldDisplayValues({
-    fieldConfig: panel.fieldConfig,
-    reduceOptions: options.reduceOptions,
-    replaceVariables: plain,
-    theme,
-    data: configured(panel, frames, theme),
-    timeZone: 'utc',
-  });
-  const factors = getDisplayValueAlignmentFactors(values);
   return (
-    <VizRepeater
-      getValues={() => values}
-      getAlignmentFactors={() => factors}
+    <Repeated
+      panel={panel}
+      frames={frames}
       width={width}
       height={height}
-      source={values}
       itemSpacing={8}
       minVizWidth={options.minVizWidth}
       minVizHeight={options.minVizHeight}
