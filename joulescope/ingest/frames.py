@@ -26,7 +26,7 @@ class FrameDecoder:
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
         self._offset = 0
-        self._frame = msgspec.msgpack.Decoder(list[records])  # type: ignore[valid-type]
+        self._frame = msgspec.msgpack.Decoder(list[records])
         self._raw_frame = msgspec.msgpack.Decoder(list[msgspec.Raw])
         self._record = msgspec.msgpack.Decoder(records)
 

@@ -1,7 +1,8 @@
 """How far another node's clock is from ours, with an error that is a bound and not a guess.
 
 An exchange has four instants: we ask, it hears, it answers, we hear. What it heard was asked before, and what
-we heard it had answered before: so the offset lies within a hard interval, whatever each way took. Intervals of
+we heard it had answered before: so the offset lies within a hard interval, whatever each way took.
+Intervals of
 exchanges one after the other are intersected; between them, and for instants away from the last one, the
 interval grows by what two clocks may drift apart.
 """
@@ -15,9 +16,9 @@ MAX_DRIFT_RATIO = 1.2e-3
 """Most by which the rates of two nodes' CLOCK_MONOTONIC may differ.
 
 The kernel's discipline bends a clock by 500 ppm at most (``MAXFREQ`` of ``linux/timex.h``; ``adjtimex(2)``,
-``adjtime(3)``), and quartzes of servers are off by up to 100 ppm: twice both. A clock that is stepped or slewed
-faster than that (``chronyd`` may, by ``maxslewrate``; a node that was suspended does) shows as an interval that
-is empty, and the measurement begins anew."""
+``adjtime(3)``), and quartzes of servers are off by up to 100 ppm: twice both. A clock that is slewed faster
+than that (``chronyd`` may, by ``maxslewrate``; a node that was suspended does) shows as an interval that is
+empty, and the measurement begins anew."""
 
 _DRIFT_POINTS = 240
 _LEAST_DRIFT_SPAN_NS = 10 * 10**9
@@ -98,7 +99,8 @@ class LinkClock:
 
     @property
     def drift_ratio(self) -> float | None:
-        """By how much our clock was faster than theirs over the last minute or so, as far as the middles of the
+        """By how much our clock was faster than theirs over the last minute or so, as far as the middles
+        of the
         intervals tell; ``None`` in the first ten seconds."""
         if len(self._middles) < 2:
             return None

@@ -79,7 +79,8 @@ def test_a_short_exchange_narrows_what_a_long_one_left_open() -> None:
 
 
 def test_a_clock_that_stood_still_begins_anew() -> None:
-    """A node that was suspended for an hour: what was known is given up, counted, and the new offset holds."""
+    """A node that was suspended for an hour: what was known is given up, counted, and the new offset
+    holds."""
     clock = LinkClock()
     clock.exchange(0, 0, 0, MS)
     clock.exchange(3600 * SECOND, SECOND, SECOND, 3600 * SECOND + MS)
