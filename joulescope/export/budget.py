@@ -9,6 +9,7 @@ from joulescope.export.http_counts import HttpCounts
 from joulescope.export.metric import Metric
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
+from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
     CallTime,
@@ -58,9 +59,11 @@ class Node:
     adapters: int = 0
     tenants: int | None = None
     """``None``: they are not told apart."""
+    links: int = 0
+    """Other nodes of its engines."""
 
 
-LARGEST = Node(gpus=16, engines=8, adapters=50, tenants=50)
+LARGEST = Node(gpus=16, engines=8, adapters=50, tenants=50, links=16)
 
 
 def series_of(metric: Metric, snapshot: Snapshot) -> int:
@@ -94,6 +97,10 @@ def snapshot_of(node: Node) -> Snapshot:
         host=_host([engine.info.engine for engine in engines]),
         multipliers=Multipliers(1.2, 1e-4, 1.0, {}, 1e-7, "EUR"),
         serving=ServingTotals(HttpCounts().responses, config_usable=True, certificate_not_after_seconds=1.0),
+        links=LinkTotals(
+            listening=True,
+            links=tuple(LinkState(f"node-{at}", True, 0.0, 0.0, 0.0, 0.0) for at in range(node.links)),
+        ),
     )
 
 
