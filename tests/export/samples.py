@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
+from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
     CallTime,
@@ -311,6 +312,14 @@ def rich_snapshot() -> Snapshot:
             carbon_failures={"timeout": 2},
             price_per_joule=6.103515625e-08,
             currency="EUR",
+        ),
+        links=LinkTotals(
+            listening=True,
+            links=(
+                LinkState("worker-1", True, -1000.5, 0.0009765625, 0.001953125, 0.00001, 1),
+                LinkState("worker-2", False),
+            ),
+            refused={"certificate": 2},
         ),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},
