@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 
 import pytest
 
 
 def need_program(name: str) -> str:
     """Path of a program; without it the test is skipped by name, and fails where ``CI=true``."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
+    beside_python = os.path.dirname(sys.executable)  # programs that packages bring
+    path = shutil.which(name) or shutil.which(
+        name, path=f"{beside_python}:/usr/sbin:/usr/local/sbin:/usr/local/bin"
+    )
     if path is not None:
         return path
     reason = f"needs the program {name!r}, which is not on PATH"
