@@ -1,4 +1,4 @@
-"""deploy/compose as the real programs read it: Compose, promtool and amtool, none of which needs an engine."""
+"""deploy/compose as the real programs read it: Compose, promtool and amtool; none of them needs an engine."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _sources() -> dict[str, dict[str, Any]]:
 
 
 def test_grafana_finds_its_data_sources() -> None:
-    """One Prometheus, which is the default, so that the dashboards' variable chooses it; exemplars lead to Jaeger."""
+    """One Prometheus, the default, so that the dashboards' variable chooses it; exemplars lead to Jaeger."""
     sources = _sources()
     (prometheus,) = (each for each in sources.values() if each["type"] == "prometheus")
     assert prometheus["isDefault"] is True
@@ -134,7 +134,7 @@ def test_grafana_finds_its_data_sources() -> None:
 
 @pytest.mark.real
 def test_grafana_finds_the_dashboards(services: dict[str, Any]) -> None:
-    """The provider's folder is where the dashboards are mounted, and each takes its data source from a variable."""
+    """They are mounted where the provider looks, and each takes its data source from a variable."""
     text = (PROVISIONING / "dashboards" / "joulescope.yaml").read_text()
     (provider,) = yaml.safe_load(text)["providers"]
     grafana = services["grafana"]

@@ -1,4 +1,4 @@
-"""The files of deploy/compose with a real demo, Prometheus and Alertmanager: only addresses and paths are others.
+"""The files of deploy/compose with a real demo, Prometheus and Alertmanager: only places are others.
 
 Windows and pauses of the rules are ten times shorter; the scrape interval is that of the file.
 """
