@@ -214,6 +214,9 @@ def test_figures_of_the_page_are_those_of_the_table() -> None:
         for row, count in (("scraped by", everything), ("written to", written), ("federated, ", above)):
             (line,) = re.findall(rf"^\| {row}.*$", page, flags=re.MULTILINE)
             assert line.split("|")[column + 1].strip() == f"{count:,}", (row, node)
+        if node == LARGEST:
+            picture = (ROOT / "docs" / "pictures" / "fleets.svg").read_text()
+            assert set(re.findall(r"(\d+) a node", picture)) == {str(written), str(above)}
 
 
 def test_sums_of_a_cluster_and_a_model_are_as_many_as_the_page_says() -> None:
