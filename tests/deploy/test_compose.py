@@ -120,6 +120,34 @@ def _sources() -> dict[str, dict[str, Any]]:
     return {source["uid"]: source for source in yaml.safe_load(text)["datasources"]}
 
 
+SOURCE_KEYS = {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}
+PROVIDER_KEYS = {"name", "folder", "folderUid", "type", "options"} | {
+    "disableDeletion",
+    "allowUiUpdates",
+    "updateIntervalSeconds",
+}
+JSON_KEYS = {
+    "prometheus": {"httpMethod", "timeInterval", "exemplarTraceIdDestinations"},
+    "jaeger": set(),
+    "alertmanager": {"implementation", "handleGrafanaManagedAlerts"},
+}
+"""What Grafana's documentation of provisioning names; it says nothing of a key that it does not know."""
+
+
+def test_grafana_knows_every_key_of_its_files() -> None:
+    """No key is misspelt, and none that is needed is missing."""
+    sources = yaml.safe_load((PROVISIONING / "datasources" / "joulescope.yaml").read_text())
+    assert set(sources) == {"apiVersion", "prune", "datasources"}
+    for source in sources["datasources"]:
+        assert {"name", "uid", "type", "access", "url"} <= set(source) <= SOURCE_KEYS
+        assert set(source.get("jsonData", ())) == JSON_KEYS[source["type"]]
+    providers = yaml.safe_load((PROVISIONING / "dashboards" / "joulescope.yaml").read_text())
+    assert set(providers) == {"apiVersion", "providers"}
+    (provider,) = providers["providers"]
+    assert set(provider) == PROVIDER_KEYS
+    assert (provider["type"], set(provider["options"])) == ("file", {"path"})
+
+
 def test_grafana_finds_its_data_sources() -> None:
     """One Prometheus, the default, so that the dashboards' variable chooses it; exemplars lead to Jaeger."""
     sources = _sources()
