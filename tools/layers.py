@@ -54,6 +54,7 @@ ROOMS: dict[str, Room] = {
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "hook_install": _room("errors"),
+    "inject": _room("errors hook.environment", packages="ruamel"),
     "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
@@ -92,7 +93,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install",
+        "export simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
     ),
 }
