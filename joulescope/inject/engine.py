@@ -17,8 +17,12 @@ class NoEngine(ConfigError):
     """No container of the pod is vLLM."""
 
 
-def find_engine(containers: Sequence[Mapping[str, Any]], name: str = "", place: str = "the pod") -> int:
+def find_engine(
+    containers: Sequence[Mapping[str, Any]], name: str = "", usual: str = "", place: str = "the pod"
+) -> int:
     """Index of vLLM's container: the one of that name, or the one that starts vLLM, or whose image is vLLM's.
+
+    ``usual`` is what it is called by convention, where nothing else tells.
 
     Raises:
         NoEngine: if there is none.
@@ -38,6 +42,8 @@ def find_engine(containers: Sequence[Mapping[str, Any]], name: str = "", place: 
             raise ConfigError(
                 f"{place} has several containers that may be vLLM: {several}; choose with --container"
             )
+    if usual in names:
+        return names.index(usual)
     raise NoEngine(f"{place} has no container that is vLLM; name it with --container if one is")
 
 

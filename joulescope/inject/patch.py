@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from typing import Any
 
 from joulescope import __version__
 from joulescope.errors import ConfigError
 from joulescope.hook.environment import DEFAULT_SOCKET
 from joulescope.inject.engine import find_engine
+from joulescope.inject.kinds import Node, PodTemplate
 from joulescope.inject.pod import (
     GROUP,
     HOOK_FOLDER,
@@ -29,29 +30,33 @@ from joulescope.inject.pod import (
     volumes,
 )
 
-Node = MutableMapping[str, Any]
 _CONTAINERS = frozenset({SIDECAR, INSTALLER})
 _VOLUMES = frozenset({RUN_VOLUME, HOOK_VOLUME, NO_TOKEN_VOLUME})
 
 
-def inject(template: Node, spec: Node, injection: Injection, container: str = "", place: str = "") -> None:
+def inject(template: PodTemplate, injection: Injection, container: str = "") -> None:
     """Puts joulescope into a pod template, or brings what is there up to date.
 
     Args:
-        template: has ``metadata``; ``spec``: its pod spec, which may be the same object (KServe).
-        container: vLLM's, where that cannot be seen.
-        place: names the template in errors.
+        container: name of vLLM's container, where that cannot be seen.
 
     Raises:
         NoEngine: if no container is vLLM.
         ConfigError: if joulescope cannot be there beside what is. The template is then as it was.
     """
-    containers = spec.get("containers") or []
-    engine = containers[find_engine(containers, container, place)]
-    _check(template, spec, engine, place)
-    remove(template, spec)
-    _put_pod(template, spec, injection)
+    engine = _engine(template, container)
+    _check(template, engine)
+    remove(template)
+    _put_pod(template, injection)
     put_engine(engine)
+
+
+def _engine(template: PodTemplate, container: str) -> Node:
+    if template.engine is not None and not container:
+        return template.engine
+    containers = template.spec.get("containers") or []
+    engine: Node = containers[find_engine(containers, container, template.container, template.place)]
+    return engine
 
 
 def put_engine(engine: Node) -> None:
@@ -70,8 +75,9 @@ def put_engine(engine: Node) -> None:
         plugins["value"] = ",".join([*_words(plugins), PLUGIN])
 
 
-def _put_pod(template: Node, spec: Node, injection: Injection) -> None:
-    metadata = _map(template, "metadata")
+def _put_pod(template: PodTemplate, injection: Injection) -> None:
+    spec = template.spec
+    metadata = template.holder if template.inline else _map(template.holder, "metadata")
     _map(metadata, "labels")[SCRAPE_LABEL] = "true"
     _map(metadata, "annotations")[VERSION_ANNOTATION] = __version__
     guaranteed = is_guaranteed(spec)
@@ -84,20 +90,22 @@ def _put_pod(template: Node, spec: Node, injection: Injection) -> None:
         spec.setdefault("runtimeClassName", "nvidia")
 
 
-def remove(template: Node, spec: Node) -> bool:
+def remove(template: PodTemplate) -> bool:
     """Takes out all that :func:`inject` put in; whether there was anything."""
-    metadata = template.get("metadata") or {}
-    found = VERSION_ANNOTATION in (metadata.get("annotations") or {})
-    _drop(spec, "initContainers", lambda each: each.get("name") in _CONTAINERS)
+    holder, spec = template.holder, template.spec
+    found = _drop(spec, "initContainers", lambda each: each.get("name") in _CONTAINERS)
     _drop(spec, "volumes", lambda each: each.get("name") in _VOLUMES)
     if found:
         _drop(spec.get("securityContext") or {}, "supplementalGroups", lambda each: each == GROUP)
         _drop_empty(spec, "securityContext")
+    metadata = holder if template.inline else holder.get("metadata") or {}
     for section, key in (("labels", SCRAPE_LABEL), ("annotations", VERSION_ANNOTATION)):
-        (metadata.get(section) or {}).pop(key, None)
-        _drop_empty(metadata, section)
-    _drop_empty(template, "metadata")
-    for engine in spec.get("containers") or []:
+        if (metadata.get(section) or {}).pop(key, None) is not None:
+            _drop_empty(metadata, section)
+    if found and not template.inline:
+        _drop_empty(holder, "metadata")
+    engines = [*(spec.get("containers") or []), *([template.engine] if template.engine is not None else [])]
+    for engine in engines:
         remove_engine(engine)
     return found
 
@@ -142,12 +150,13 @@ def _asked(spec: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping
                 yield resources.get("limits") or {}, resources.get("requests") or {}
 
 
-def _check(template: Mapping[str, Any], spec: Node, engine: Node, place: str) -> None:
+def _check(template: PodTemplate, engine: Node) -> None:
     """What is in the way, before anything is changed.
 
     Raises:
         ConfigError: with what to do.
     """
+    spec, place = template.spec, template.place
     for name in (PATH_VARIABLE, PLUGINS_VARIABLE):
         variable = _variable(engine.get("env") or [], name)
         if variable is not None and "valueFrom" in variable:
@@ -156,7 +165,8 @@ def _check(template: Mapping[str, Any], spec: Node, engine: Node, place: str) ->
                 "nothing can be added to it: write its value there, or add what joulescope needs yourself "
                 "(docs/inject.md)"
             )
-    injected = VERSION_ANNOTATION in ((template.get("metadata") or {}).get("annotations") or {})
+    metadata = template.holder if template.inline else template.holder.get("metadata") or {}
+    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {})
     names = {
         str(each.get("name")) for part in ("initContainers", "containers") for each in spec.get(part) or ()
     }
@@ -171,7 +181,8 @@ def _check(template: Mapping[str, Any], spec: Node, engine: Node, place: str) ->
     for each in spec.get("containers") or ():
         if any(port.get("containerPort") == PORT for port in each.get("ports") or ()):
             raise ConfigError(
-                f"{place}: container {each.get('name')} has port {PORT}, which joulescope serves on: give it another"
+                f"{place}: container {each.get('name')} has port {PORT}, which joulescope serves on: "
+                "give it another"
             )
 
 

@@ -43,7 +43,7 @@ _OURS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """What the sidecar asks for and may use, as Kubernetes writes quantities.
 
