@@ -10,7 +10,8 @@ from typing import cast
 
 import click
 
-from joulescope.errors import ConfigError, MissingExtra
+from joulescope.errors import ConfigError
+from joulescope.inject.documents import inject_text, remove_text
 from joulescope.inject.pod import DEFAULT_IMAGE, GpuAccess, Injection, Resources
 
 _STDIN = "standard input"
@@ -69,10 +70,6 @@ def command(
     them with joulescope; what has no vLLM is handed through. Twice is the same as once, and a newer
     joulescope brings older injections up to date. Reads standard input, as a post-renderer of Helm.
     """
-    try:
-        from joulescope.inject.documents import inject_text, remove_text
-    except ModuleNotFoundError as error:
-        raise MissingExtra("pip install 'joulescope-inference[sidecar]'") from error
     if in_place and as_diff:
         raise click.UsageError("choose one of --diff and --in-place")
     injection = _injection(chosen)

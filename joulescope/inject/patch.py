@@ -80,7 +80,8 @@ def _put_pod(template: PodTemplate, injection: Injection) -> None:
     metadata = template.holder if template.inline else _map(template.holder, "metadata")
     _map(metadata, "labels")[SCRAPE_LABEL] = "true"
     _map(metadata, "annotations")[VERSION_ANNOTATION] = __version__
-    guaranteed = is_guaranteed(spec)
+    # Controllers that hold labels beside the pod spec add containers of their own, with small requests.
+    guaranteed = not template.inline and is_guaranteed(spec)
     starts = _list(spec, "initContainers")
     for offset, each in enumerate(injection.init_containers(guaranteed)):
         starts.insert(offset, each)
