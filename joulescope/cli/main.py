@@ -26,6 +26,7 @@ EXTRA_PACKAGES = (
     "pynvml",
     "requests",
     "rich",
+    "ruamel",
     "starlette",
     "uvicorn",
     "yaml",

@@ -1,0 +1,184 @@
+"""What joulescope is in a pod, as data: containers, volumes, variables, a group.
+
+The Helm library chart and the Kustomize component say the same; tests hold them to this module.
+docs/kubernetes.md says why each part is as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from joulescope import __version__
+from joulescope.errors import ConfigError
+from joulescope.hook.environment import DEFAULT_SOCKET
+
+Object = dict[str, Any]
+GpuAccess = Literal["engine", "dra", "runtimeclass"]
+
+SIDECAR = "joulescope"
+INSTALLER = "joulescope-hook"
+RUN_VOLUME, RUN_FOLDER = "joulescope-run", "/run/joulescope"
+HOOK_VOLUME, HOOK_FOLDER = "joulescope-hook", "/opt/joulescope/hook"
+NO_TOKEN_VOLUME, TOKEN_FOLDER = "joulescope-no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
+PORT_NAME, PORT = "joulescope", 5685
+USER = GROUP = 10001
+"""Of the image. The group is what lets vLLM's user open the sidecar's socket."""
+
+SCRAPE_LABEL = "joulescope/scrape"
+VERSION_ANNOTATION = "joulescope/injected"
+SOCKET_VARIABLE, PATH_VARIABLE, PLUGINS_VARIABLE = "JOULESCOPE_SOCKET", "PYTHONPATH", "VLLM_PLUGINS"
+PLUGIN = "joulescope"
+DEFAULT_IMAGE = f"localhost/joulescope:{__version__}"
+
+_IDENTITY = {
+    "POD_NAME": "metadata.name",
+    "POD_NAMESPACE": "metadata.namespace",
+    "POD_UID": "metadata.uid",
+    "NODE_NAME": "spec.nodeName",
+}
+_OURS = frozenset(
+    {*_IDENTITY, "CONTAINER_NAME", "JOULESCOPE_SENSOR", "JOULESCOPE_SOCKET", "JOULESCOPE_LISTEN"}
+)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the sidecar asks for and may use, as Kubernetes writes quantities.
+
+    docs/operations.md has the sizing.
+    """
+
+    cpu_request: str = "100m"
+    memory_request: str = "192Mi"
+    cpu_limit: str = "1"
+    memory_limit: str = "512Mi"
+
+    def of_container(self, guaranteed: bool) -> Object:
+        """``guaranteed``: the pod's other containers have limits equal to requests, and it is to stay so."""
+        limits = {"cpu": self.cpu_limit, "memory": self.memory_limit}
+        requests = {"cpu": self.cpu_request, "memory": self.memory_request}
+        return {"requests": dict(limits) if guaranteed else requests, "limits": limits}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What is chosen of it.
+
+    Args:
+        image: of the sidecar; the init container that brings the hook has the same.
+        gpu_access: who reads the GPUs: vLLM's container, or the sidecar by a shared claim or a runtime class.
+        claim: the name of the pod's ``resourceClaims`` entry that has vLLM's GPUs, for ``dra``.
+        env: more variables of the sidecar: settings, ``OTEL_…``.
+
+    Raises:
+        ConfigError: if parts contradict each other.
+    """
+
+    image: str = DEFAULT_IMAGE
+    pull_policy: str = ""
+    gpu_access: GpuAccess = "engine"
+    claim: str = ""
+    resources: Resources = field(default_factory=Resources)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.image.strip():
+            raise ConfigError("an image is needed: name one with --image")
+        if bool(self.claim) != (self.gpu_access == "dra"):
+            raise ConfigError(
+                "--gpu-access dra needs --claim, the name of the pod's resource claim that has the GPUs"
+                if self.gpu_access == "dra"
+                else "--claim is for --gpu-access dra only"
+            )
+        taken = sorted(_OURS.intersection(self.env) - {"JOULESCOPE_SENSOR"})
+        if taken:
+            raise ConfigError(f"--env may not set {', '.join(taken)}: the rest of the pod depends on it")
+
+    def init_containers(self, guaranteed: bool = False) -> list[Object]:
+        """The one that brings the hook, and the sidecar, in the order in which they start."""
+        return [self._installer(guaranteed), self._sidecar(guaranteed)]
+
+    def _installer(self, guaranteed: bool) -> Object:
+        return {
+            "name": INSTALLER,
+            **self._image(),
+            "args": ["hook", "install", HOOK_FOLDER, "--lenient"],
+            "resources": self.resources.of_container(guaranteed),
+            "securityContext": security_context(),
+            "volumeMounts": [mount(HOOK_VOLUME, HOOK_FOLDER), _no_token()],
+        }
+
+    def _sidecar(self, guaranteed: bool) -> Object:
+        resources = self.resources.of_container(guaranteed)
+        if self.claim:
+            resources["claims"] = [{"name": self.claim}]
+        return {
+            "name": SIDECAR,
+            **self._image(),
+            "restartPolicy": "Always",
+            "args": ["serve", "--stay"],
+            "env": self._environment(),
+            "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
+            "resources": resources,
+            "securityContext": security_context(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [mount(RUN_VOLUME, RUN_FOLDER), _no_token()],
+        }
+
+    def _image(self) -> Object:
+        return {
+            "image": self.image,
+            **({"imagePullPolicy": self.pull_policy} if self.pull_policy else {}),
+        }
+
+    def _environment(self) -> list[Object]:
+        sensor = "engine" if self.gpu_access == "engine" else "nvml"
+        settings = {
+            "CONTAINER_NAME": SIDECAR,
+            "JOULESCOPE_SOCKET": DEFAULT_SOCKET,
+            "JOULESCOPE_LISTEN": f"0.0.0.0:{PORT}",
+            "JOULESCOPE_SENSOR": sensor,
+            **({"NVIDIA_VISIBLE_DEVICES": "all"} if self.gpu_access == "runtimeclass" else {}),
+            **self.env,
+        }
+        return [
+            *(
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in _IDENTITY.items()
+            ),
+            *({"name": name, "value": value} for name, value in settings.items()),
+        ]
+
+
+def volumes() -> list[Object]:
+    """Without a limit of size: a pod whose volume outgrows its limit is evicted."""
+    return [{"name": name, "emptyDir": {}} for name in (RUN_VOLUME, HOOK_VOLUME, NO_TOKEN_VOLUME)]
+
+
+def engine_mounts() -> list[Object]:
+    """vLLM's: a socket is connected to on a read-only mount too."""
+    return [mount(RUN_VOLUME, RUN_FOLDER, read_only=True), mount(HOOK_VOLUME, HOOK_FOLDER, read_only=True)]
+
+
+def security_context() -> Object:
+    """What Pod Security "restricted" asks of a container, and a read-only root."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsGroup": GROUP,
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def mount(volume: str, folder: str, read_only: bool = False) -> Object:
+    return {"name": volume, "mountPath": folder, **({"readOnly": True} if read_only else {})}
+
+
+def _no_token() -> Object:
+    """A container that has something mounted there gets no service-account token, whatever the pod gets."""
+    return mount(NO_TOKEN_VOLUME, TOKEN_FOLDER, read_only=True)
