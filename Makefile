@@ -60,6 +60,13 @@ pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs n
 	npm --prefix grafana/draw run build
 	$(BIN)/python -m grafana.draw $(PICTURE_ARGS)
 
+lock: $(VENV)/.made ## Renew the lock files of the image, with the newest packages that will do
+	$(PIP) uv
+	for each in "pyproject.toml --extra sidecar -o deploy/image/sidecar.lock" \
+	            "deploy/image/build.in -o deploy/image/build.lock"; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	    --no-annotate --no-header $$each || exit 1; done
+
 wheel: $(VENV)/.made ## Build the wheel into $(WHEEL_DIR)
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEEL_DIR) .
@@ -86,4 +93,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[sidecar,test,lint]'
 	@touch $@ $(VENV)/.sidecar
 
-.PHONY: help demo test test-fast lint layers bench compat docs dashboards pictures wheel clean
+.PHONY: help demo test test-fast lint layers bench compat docs dashboards pictures lock wheel clean
