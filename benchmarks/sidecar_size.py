@@ -226,7 +226,7 @@ def measure(load: Load, seconds: float, limit: float | None = None) -> dict[str,
             told["periods_held_back"] = after["nr_throttled"] - before["nr_throttled"]
             told["start_periods_held_back"] = before["nr_throttled"]
         page = (running.page("/metrics") or b"").decode()
-        finished = re.findall(r"^joulescope_requests_total\{[^}]*\} (\S+)", page, re.MULTILINE)
+        finished = re.findall(r"^joulescope_requests_finished_total\{[^}]*\} (\S+)", page, re.MULTILINE)
         told["finished"] = sum(map(float, finished))
         told["end_seconds"] = end(running)
     return told

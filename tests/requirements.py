@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -28,3 +30,20 @@ def need_package(name: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{reason}; CI must have it", pytrace=False)
     pytest.skip(reason)
+
+
+def need_new_pid_namespace() -> None:
+    """Without the right to make pid namespaces the test is skipped by name, and fails where ``CI=true``."""
+    need_program("nsenter")
+    if _can_unshare():
+        return
+    reason = "needs to make pid namespaces with 'unshare --pid --fork --mount-proc': run as root"
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{reason}; CI must be able to", pytrace=False)
+    pytest.skip(reason)
+
+
+@functools.cache
+def _can_unshare() -> bool:
+    command = [need_program("unshare"), "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

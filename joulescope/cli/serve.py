@@ -23,9 +23,6 @@ END_SECONDS = 0.95
 """From the signal to the end at the latest, also where a log that nobody reads, or a disk, holds a thread up:
 Kubernetes may send SIGKILL after a second."""
 
-EXIT_CUT_SHORT = 1
-"""Something could not be flushed in that time."""
-
 
 class Service(Protocol):
     """What runs until a signal: the sidecar, or another that starts, and flushes when it is closed."""
@@ -56,13 +53,10 @@ def command(settings: Settings, origins: Origins, stay: bool) -> None:
 def run(service: Service) -> None:
     """Runs until a signal asks to stop, and ends the process."""
     stop = threading.Event()
-    on_ending(stop.set)
+    on_ending(stop.set, END_SECONDS)
     reap_strangers()
     service.start()
     stop.wait()
-    cut = threading.Timer(END_SECONDS, os._exit, (EXIT_CUT_SHORT,))
-    cut.daemon = True
-    cut.start()
     service.close()
     _end()
 
