@@ -1,13 +1,14 @@
 """What the sidecar needs of a pod: memory, processor time, and what a CPU limit does to it.
 
 A real ``joulescope serve`` reads GPUs (real pynvml on the stand-in driver library, 20 Hz), scraped once a
-second, under four loads:
+second, under five loads:
 
 ``idle``    no engine yet, one GPU
 ``small``   one engine on one GPU, 8 requests at once, 50 steps a second
 ``tp8``     one engine on eight GPUs, 256 requests at once, 50 steps a second
 ``full``    ``tp8`` with short requests (32 tokens, 400 end each second), and everything on that keeps or
             writes: request log, trace, and the figures of single requests until their store is full
+``flood``   ``full``, and 70,000 requests that wait and never run: more than ``max_open_requests``
 
 Then ``small`` and ``tp8`` under CPU limits, in a cgroup of their own where the machine has cgroups of version
 1 and lets us: how long the start takes, in how many periods the kernel held the process back, and how long
@@ -56,6 +57,9 @@ LIMITS = (1.0, 0.5, 0.1)
 PERIOD_US = 100_000
 """Of the kernel's bandwidth control, and Kubernetes' default."""
 
+WAITING_FROM, AT_ONCE = 10**9, 2000
+"""Numbers of requests that wait, and how many begin in a fifth of a second: the hook's queue takes them."""
+
 CPU_CGROUPS = Path("/sys/fs/cgroup/cpu")
 
 
@@ -66,6 +70,7 @@ class Load:
     gpus: int
     batch: int
     life_steps: int = 256
+    waiting: int = 0
     everything: bool = False
     fill_seconds: float = WARM_UP_SECONDS
 
@@ -75,6 +80,7 @@ LOADS = {
     "small": Load(1, 8),
     "tp8": Load(8, 256),
     "full": Load(8, 256, life_steps=32, everything=True, fill_seconds=FILL_SECONDS),
+    "flood": Load(8, 256, life_steps=32, waiting=70_000, everything=True, fill_seconds=FILL_SECONDS),
 }
 
 
@@ -163,7 +169,7 @@ def engine(folder: Path, load: Load) -> Iterator[None]:
     if not load.batch:
         yield
         return
-    told = [str(folder / "js.sock"), str(load.gpus), str(load.batch), str(load.life_steps)]
+    told = [str(folder / "js.sock"), str(load.gpus), str(load.batch), str(load.life_steps), str(load.waiting)]
     process = subprocess.Popen([sys.executable, __file__, "--engine", *told])
     try:
         yield
@@ -226,8 +232,9 @@ def measure(load: Load, seconds: float, limit: float | None = None) -> dict[str,
             told["periods_held_back"] = after["nr_throttled"] - before["nr_throttled"]
             told["start_periods_held_back"] = before["nr_throttled"]
         page = (running.page("/metrics") or b"").decode()
-        finished = re.findall(r"^joulescope_requests_finished_total\{[^}]*\} (\S+)", page, re.MULTILINE)
-        told["finished"] = sum(map(float, finished))
+        for name, metric in (("finished", "requests_finished_total"), ("open", "requests_open")):
+            values = re.findall(rf"^joulescope_{metric}\{{[^}}]*\}} (\S+)", page, re.MULTILINE)
+            told[name] = sum(map(float, values))
         told["end_seconds"] = end(running)
     return told
 
@@ -240,7 +247,7 @@ def throttled(cgroup: Path) -> dict[str, int]:
 # ------------------------------------------------------------------------------------------ the engine
 
 
-def engine_child(socket: str, gpus: int, batch: int, life_steps: int) -> None:
+def engine_child(socket: str, gpus: int, batch: int, life_steps: int, waiting: int = 0) -> None:
     """Steady decode until it is ended; requests are of all ages from the start: as many end as begin."""
     cost = wire.CostFacts(source="config", weight_bytes=16e9, kv_bytes_per_token=131072, flops_per_token=16e9)
     facts = wire.EngineFacts(
@@ -253,6 +260,10 @@ def engine_child(socket: str, gpus: int, batch: int, life_steps: int) -> None:
     emitter = Emitter(
         socket, lambda: wire.Hello(time_ns=time.monotonic_ns(), engine=facts, capabilities=["progress"])
     ).start()
+    for first in range(0, waiting, AT_ONCE):
+        for number in range(first, min(first + AT_ONCE, waiting)):
+            emitter.put(started(WAITING_FROM + number, time.monotonic_ns()))
+        time.sleep(0.2)
     for record in steady(batch, life_steps):
         emitter.put(record)
 
@@ -306,14 +317,15 @@ def text_of(report: dict[str, Any]) -> str:
         "# What the sidecar needs\n",
         f"`python benchmarks/sidecar_size.py`, {report['machine']}\n",
         "| load | memory, MiB | most, MiB | CPU, cores | busiest second, cores | start, s "
-        "| CPU of the start, s | requests ended | SIGTERM to end, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| CPU of the start, s | requests ended | open | SIGTERM to end, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in report["loads"].items():
         lines.append(
             f"| {name} | {row['rss_mib']:.0f} | {row['peak_rss_mib']:.0f} | {row['cpu_cores']:.3f} "
             f"| {row['cpu_busiest_second']:.2f} | {row['start_seconds']:.1f} "
-            f"| {row['start_cpu_seconds']:.1f} | {row['finished']:,.0f} | {row['end_seconds']:.2f} |"
+            f"| {row['start_cpu_seconds']:.1f} | {row['finished']:,.0f} | {row['open']:,.0f} "
+            f"| {row['end_seconds']:.2f} |"
         )
     if not report["limits"]:
         lines.append("\nCPU limits were not tried: no cgroups of version 1 can be made on this machine.")
@@ -339,7 +351,7 @@ def text_of(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--engine", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--engine", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
         socket, *numbers = arguments.engine
