@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo
+from socket import AI_PASSIVE, SHUT_RDWR, SOCK_STREAM, getaddrinfo
 from socketserver import TCPServer
 from typing import Any
 
@@ -268,4 +268,6 @@ class WaitingPages(HTTPServer):
     def close(self) -> None:
         """Gives the address back, to the next try; a client that dawdles is not waited for."""
         self._closed.set()
+        with suppress(OSError):
+            self.socket.shutdown(SHUT_RDWR)  # the thread that waits on it would hold the address
         self.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -145,6 +146,24 @@ def test_a_log_that_nobody_reads_holds_nothing_up(stage: Stage) -> None:
     assert_whole(sidecar)
     for descriptor in (reader, writer, fill):
         os.close(descriptor)
+
+
+def test_a_request_log_that_takes_nothing_holds_nothing_up(stage: Stage) -> None:
+    """It is a pipe whose reader does not read: what did not go is counted, the recording is whole."""
+    sidecar = stage.sidecar(wait=False)
+    os.mkfifo(sidecar.request_log)
+    reader = os.open(sidecar.request_log, os.O_RDONLY | os.O_NONBLOCK)
+    stage.stack.callback(os.close, reader)
+    sidecar.start()
+    stage.engine(batch=256)
+    stuck = "lines wait in memory"
+    wait_until(lambda: stuck in sidecar.log.read_text(), "the pipe to be full")
+    assert end(sidecar) == 0, sidecar.log.read_text()
+    with TraceReader(sidecar.trace) as trace:
+        replayed = [request.request_id for request in Replay(trace)]
+    lines = os.read(reader, 1 << 20).decode().split("\n")[:-1]
+    assert [json.loads(line)["request_id"] for line in lines] == replayed[: len(lines)]
+    assert 0 < len(lines) < len(replayed)
 
 
 def fill_up(pipe: int) -> None:
