@@ -13,7 +13,7 @@ import click
 
 from joulescope.cli.logs import set_up_logging
 from joulescope.cli.options import settings_options
-from joulescope.cli.signals import on_ending, reap_strangers
+from joulescope.cli.signals import end_at_once_on_sigterm, on_ending, reap_strangers
 from joulescope.cli.stay import FLAG, LAST_PAUSE_SECONDS
 from joulescope.config import Settings
 from joulescope.config.load import Origins
@@ -55,7 +55,11 @@ def run(service: Service) -> None:
     stop = threading.Event()
     on_ending(stop.set, END_SECONDS)
     reap_strangers()
-    service.start()
+    try:
+        service.start()
+    except BaseException:
+        end_at_once_on_sigterm()
+        raise
     stop.wait()
     service.close()
     _end()

@@ -20,11 +20,14 @@ EXIT_CUT_SHORT = 1
 
 
 def end_at_once_on_sigterm() -> None:
-    """Until something runs that must be flushed, SIGTERM ends the process; for the earliest moment.
+    """While nothing runs that must be flushed, SIGTERM ends the process: from the earliest moment, and again
+    after a start that failed.
 
     Signals that were held over an ``exec`` (:func:`hold_signals`) arrive now.
     """
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 

@@ -67,6 +67,12 @@ class Sidecar:
 
     def start(self, until: str = "/-/ready") -> Sidecar:
         """Returns when the page is answered."""
+        self.launch()
+        wait_until(lambda: self.get(until) is not None, f"the sidecar to answer {until}")
+        return self
+
+    def launch(self) -> None:
+        """Starts the process and waits for nothing."""
         command = [*self.wrapper, sys.executable, "-m", "joulescope.cli.main", "serve"]
         command += ["--socket", str(self.socket), "--listen", f"127.0.0.1:{self.port}", "--gpus", "all"]
         if self.own_files:
@@ -79,8 +85,6 @@ class Sidecar:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        wait_until(lambda: self.get(until) is not None, f"the sidecar to answer {until}")
-        return self
 
     def get(self, path: str) -> bytes | None:
         """A page, or ``None`` if it cannot be had now."""

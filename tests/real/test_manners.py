@@ -246,6 +246,25 @@ def test_what_is_mended_is_found_without_a_restart(stage: Stage) -> None:
     assert waiting.log().count("cannot start") == 1
 
 
+def test_a_port_that_is_taken_is_waited_for(stage: Stage) -> None:
+    """The very port of the pages: it says so, and starts when whoever has it goes."""
+    sidecar = stage.sidecar("--stay", wait=False)
+    with socket.create_server(("127.0.0.1", sidecar.port)):
+        sidecar.launch()
+        wait_until(lambda: f"port {sidecar.port} is in use" in sidecar.log.read_text(), "the complaint")
+    wait_until(lambda: sidecar.status("/-/ready") == 200, "the sidecar to find the port free")
+    assert end(sidecar) == 0
+
+
+def test_a_signal_ends_it_at_once_after_a_start_that_failed(stage: Stage) -> None:
+    """It had already taken over the signals, and nothing runs any more that could heed them."""
+    sidecar = stage.sidecar("--stay", wait=False)
+    with socket.create_server(("127.0.0.1", sidecar.port)):
+        sidecar.launch()
+        wait_until(lambda: "cannot start" in sidecar.log.read_text(), "the complaint")
+        assert end(sidecar) == 0
+
+
 # ------------------------------------------------------------------------------------- as process 1
 
 

@@ -146,6 +146,14 @@ def test_root_without_capabilities_needs_the_group_too(pod: Pod) -> None:
     assert engine.complaints() == []
 
 
+def test_root_with_all_capabilities_needs_nothing(pod: Pod) -> None:
+    """As a runtime starts it by default: permissions do not hold it."""
+    sidecar = pod.sidecar(SIDECAR, SIDECAR).start()
+    engine = pod.engine("engine", "setpriv", "--clear-groups")
+    is_accounted(sidecar)
+    assert engine.complaints() == []
+
+
 def test_a_read_only_mount_is_enough_for_the_engine(pod: Pod) -> None:
     """It can connect and make nothing there: a broken engine cannot remove or replace the socket."""
     need_mounts()
@@ -162,6 +170,21 @@ def test_a_read_only_mount_is_enough_for_the_engine(pod: Pod) -> None:
     is_accounted(sidecar)
     assert engine.complaints() == []
     assert os.listdir(pod.shared) == ["joulescope.sock"]
+
+
+def test_a_folder_that_it_may_not_write_to_is_waited_for(pod: Pod) -> None:
+    """With ``--stay`` it says who may not write where; when the folder is opened it starts by itself."""
+    pod.shared.chmod(0o755)
+    sidecar = pod.sidecar(SIDECAR, SIDECAR)
+    sidecar.arguments = ("--stay",)
+    sidecar.start(until="/-/healthy")
+    assert sidecar.status("/-/ready") == 503
+    log = sidecar.log.read_text()
+    assert f"cannot listen on socket {pod.socket}: Permission denied; choose a path that this user may" in log
+    pod.shared.chmod(0o777)
+    wait_until(lambda: sidecar.status("/-/ready") == 200, "the sidecar to find the folder open")
+    pod.engine("engine", *as_user(ENGINE, ENGINE, [SIDECAR]))
+    is_accounted(sidecar)
 
 
 @pytest.mark.parametrize("gid", [SIDECAR, SIDECAR + 2], ids=["same_group", "other_group"])
