@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from joulescope.hook.refusal import advice
+
 LENGTH_BYTES = 4
 """Of the length that comes before each frame, big endian."""
 MAX_BUFFER_BYTES = 4 * 1024 * 1024
@@ -50,6 +52,7 @@ class Link:
         self._heard: bytearray | None = bytearray()
         self.refused = False
         """Whether the last try found a socket that this process may not write to."""
+        self._complained = False
         self.hung_up = False
         """Whether the far end was found to have closed the present connection, or to talk nonsense."""
 
@@ -61,6 +64,14 @@ class Link:
     def buffered_bytes(self) -> int:
         """Bytes accepted by :meth:`send` that the kernel has not taken yet."""
         return self._buffered_bytes
+
+    def complaint(self) -> str:
+        """What the log should have, once, where the last try found the socket shut to this process; else
+        empty."""
+        if not self.refused or self._complained:
+            return ""
+        self._complained = True
+        return advice(self.path)
 
     def connect(self, now_ns: int) -> bool:
         """Tries once, if the back-off allows it; true if there is a connection now."""

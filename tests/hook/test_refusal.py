@@ -30,3 +30,12 @@ def test_a_sidecar_that_is_not_there_yet_is_no_refusal(tmp_path: Path) -> None:
     link = Link(str(tmp_path / "js.sock"))
     assert not link.connect(0)
     assert not link.refused
+    assert link.complaint() == ""
+
+
+def test_it_complains_once(tmp_path: Path) -> None:
+    """However often it is refused."""
+    link = Link(str(tmp_path / "js.sock"))
+    link.refused = True
+    assert link.complaint()
+    assert link.complaint() == ""

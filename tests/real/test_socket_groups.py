@@ -70,11 +70,16 @@ class Pod:
         return sidecar
 
     def engine(self, name: str, *wrapper: str, socket: Path | None = None) -> Engine:
-        log = self.own / f"{name}.log"
         script = str(ROOT / "benchmarks/sidecar_size.py")
-        command = [*wrapper, sys.executable, script, "--engine", str(socket or self.socket), "1", "8", "8"]
+        return self.program(
+            name, *wrapper, sys.executable, script, "--engine", str(socket or self.socket), *"188"
+        )
+
+    def program(self, name: str, *command: str) -> Engine:
+        log = self.own / f"{name}.log"
+        environ = {**os.environ, "JOULESCOPE_SOCKET": str(self.socket)}
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out)
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environ)
         self.stack.callback(process.wait)
         self.stack.callback(process.kill)
         return Engine(process, log)
@@ -119,6 +124,18 @@ def test_without_the_group_it_stays_shut_and_the_engine_says_why(pod: Pod) -> No
     assert len(sidecar.snapshot().engines) == 1
     assert engine.process.poll() is None
     assert friend.complaints() == []
+
+
+def test_an_engine_with_the_sdk_says_so_too(pod: Pod) -> None:
+    """It has no other place than its log either."""
+    pod.sidecar(SIDECAR, SIDECAR).start()
+    program = (
+        "import time; from joulescope.sdk import Engine; e = Engine('mine', gpus=['GPU-0']); time.sleep(60)"
+    )
+    engine = pod.program("sdk", *as_user(ENGINE, ENGINE), sys.executable, "-c", program)
+    wait_until(engine.complaints, "the engine's complaint")
+    (line,) = engine.complaints()
+    assert f"uid {ENGINE}, groups {ENGINE}) {REFUSED}" in line
 
 
 def test_a_folder_with_a_group_of_its_own_gives_it_on(pod: Pod) -> None:
