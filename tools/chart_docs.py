@@ -31,7 +31,7 @@ class Value:
 
 
 def described(text: str) -> Iterator[Value]:
-    """The described keys of a values file, in their order, and those without a description that are no maps."""
+    """The keys of a values file that are described or hold no others, in their order."""
     values = yaml.safe_load(text)
     above: list[tuple[int, str]] = []
     comment: list[str] = []
@@ -89,7 +89,8 @@ def page(chart: Path) -> str:
     ]
     return "\n".join(
         [
-            f"<!-- Written by `make deploy` from README.in.md, Chart.yaml and values.yaml; edit those. -->\n# {facts['name']}",
+            "<!-- Written by `make deploy` from README.in.md, Chart.yaml and values.yaml; edit those. -->",
+            f"# {facts['name']}",
             "",
             intro,
             "",
