@@ -11,7 +11,9 @@ from tools.generate_docs import PAGES, stale
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MARKDOWN = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("grafana/*.md")])
+MARKDOWN = sorted(
+    [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("grafana/*.md"), *ROOT.glob("deploy/helm/*/*.md")]
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

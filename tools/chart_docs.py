@@ -69,10 +69,21 @@ def _found(values: Any, path: list[str]) -> tuple[Any] | None:
 def _is_inside(above: list[tuple[int, str]], values: Any) -> bool:
     """Whether the key is part of a default that a key above it stands for: a selector, resources."""
     for key in [name for _, name in above][:-1]:
-        if key in ("resources", "podSelector", "labels"):
+        if key in ("resources", "podSelector", "labels", "issuerRef"):
             return True
         values = values[key]
     return False
+
+
+def values_of(chart: Path) -> Iterator[Value]:
+    """Its values; where one stands for those of a chart that it depends on, these after it."""
+    facts = yaml.safe_load((chart / "Chart.yaml").read_text())
+    parts = {each.get("alias", each["name"]): each["name"] for each in facts.get("dependencies", ())}
+    for value in described((chart / "values.yaml").read_text()):
+        yield value
+        if value.path in parts:
+            for each in values_of(chart.parent / parts[value.path]):
+                yield Value(f"{value.path}.{each.path}", each.default, each.text)
 
 
 def page(chart: Path) -> str:
@@ -81,7 +92,7 @@ def page(chart: Path) -> str:
     intro = (chart / "README.in.md").read_text().rstrip()
     rows = [
         f"| `{value.path}` | {value.text or '–'} | `{json.dumps(value.default)}` |".replace("||", "\\|\\|")
-        for value in described((chart / "values.yaml").read_text())
+        for value in values_of(chart)
     ]
     sets = [
         f"- [{path.name}](ci/{path.name}): {_first_comment(path)}"

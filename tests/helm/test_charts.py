@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,14 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from joulescope.inject.kinds import PodTemplate
-from joulescope.inject.patch import inject
-from joulescope.inject.pod import Injection
 from tests.helm.charts import CHART, CHARTS, ROOT, VALUE_SETS, documents, render, values_of
 from tests.kubernetes import VERSIONS, restricted_errors, schema_errors
+from tests.requirements import need_program
 from tools.chart_docs import page
+from tools.chart_docs import values_of as chart_values
 
 GOLDEN = Path(__file__).with_name("golden")
-CUSTOM = {"PodMonitor", "PrometheusRule"}
+CUSTOM = {"PodMonitor", "PrometheusRule", "Certificate"}
 
 
 @pytest.fixture(params=VALUE_SETS, ids=lambda path: path.name.removesuffix("-values.yaml"))
@@ -92,58 +90,6 @@ def test_every_value_set_differs_from_the_others() -> None:
     assert len(set(rendered.values())) == len(VALUE_SETS) >= 6
 
 
-# ------------------------------------------------------------------------------ the same as inject
-
-VLLM = {
-    "metadata": {"labels": {}},
-    "spec": {"containers": [{"name": "vllm", "image": "vllm", "env": [], "volumeMounts": []}]},
-}
-SAME = {
-    "defaults": ({}, Injection(image="localhost/joulescope:0.1.0")),
-    "claim": (
-        {"gpuAccess": "dra", "claim": "gpu"},
-        Injection(image="localhost/joulescope:0.1.0", gpu_access="dra", claim="gpu"),
-    ),
-    "all GPUs": (
-        {"gpuAccess": "runtimeclass", "image": {"pullPolicy": "Always"}},
-        Injection(image="localhost/joulescope:0.1.0", pull_policy="Always", gpu_access="runtimeclass"),
-    ),
-    "settings": (
-        {"env": {"JOULESCOPE_LOG_LEVEL": "debug"}, "image": {"repository": "a/b", "tag": "7"}},
-        Injection(image="a/b:7", env={"JOULESCOPE_LOG_LEVEL": "debug"}),
-    ),
-}
-
-
-def _plain(container: dict[str, Any]) -> dict[str, Any]:
-    """Variables by name: their order says nothing."""
-    return {**container, "env": {each["name"]: each for each in container.get("env", ())}}
-
-
-@pytest.mark.parametrize("case", SAME)
-def test_a_chart_of_the_users_gets_what_inject_adds(case: str, tmp_path: Path) -> None:
-    """Structure for structure, by the library chart in a chart that is not ours."""
-    values, injection = SAME[case]
-    users = tmp_path / "users"
-    shutil.copytree(Path(__file__).with_name("users_chart"), users)
-    (users / "charts").mkdir()
-    shutil.copytree(CHARTS / "joulescope-sidecar", users / "charts" / "joulescope-sidecar")
-    (rendered,) = documents(render({"joulescope": values}, users))
-    template = rendered["spec"]["template"]
-    holder: dict[str, Any] = json.loads(json.dumps(VLLM))
-    inject(PodTemplate("Deployment/a", holder, holder["spec"]), injection)
-    wanted = holder["spec"]
-    assert template["metadata"]["labels"] == holder["metadata"]["labels"]
-    assert template["metadata"]["annotations"] == holder["metadata"]["annotations"]
-    found = template["spec"]
-    assert [_plain(each) for each in found["initContainers"]] == [
-        _plain(each) for each in wanted["initContainers"]
-    ]
-    assert found["volumes"] == wanted["volumes"]
-    assert found["securityContext"] == wanted["securityContext"]
-    assert found["containers"] == wanted["containers"]
-
-
 # ------------------------------------------------------------------------- rules, dashboards, package
 
 
@@ -171,7 +117,7 @@ def test_prometheus_has_nothing_against_the_rules(tmp_path: Path) -> None:
     groups = yaml.safe_load(render({})["templates/prometheusrule.yaml"])["spec"]["groups"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     said = subprocess.run(
-        ["promtool", "check", "rules", str(tmp_path / "rules.yaml")],
+        [need_program("promtool"), "check", "rules", str(tmp_path / "rules.yaml")],
         capture_output=True,
         text=True,
         check=False,
@@ -199,6 +145,19 @@ def test_a_package_has_all_that_links_lead_to(tmp_path: Path) -> None:
 
 
 WRONG = {
+    "unknown of vLLM": ({"vllm": {"gpu": 1}}, "gpu"),
+    "a name of the pod's": ({"joulescope": {"env": {"POD_NAME": "a"}}}, "POD_NAME"),
+    "a setting that the pod depends on": ({"joulescope": {"config": {"listen": "a"}}}, "listen"),
+    "two web configurations": ({"joulescope": {"web": {"configSecret": "a", "tlsSecret": "b"}}}, "tlsSecret"),
+    "an endpoint of gRPC": ({"joulescope": {"otlp": {"endpoint": "collector:4317"}}}, "endpoint"),
+    "no issuer": ({"certificate": {"enabled": True}}, "issuerRef"),
+    "a certificate for nothing": (
+        {"certificate": {"enabled": True, "issuerRef": {"name": "a"}}},
+        "joulescope.web.tlsSecret",
+    ),
+    "interval": ({"podMonitor": {"interval": "often"}}, "interval"),
+    "size": ({"vllm": {"models": {"size": "big"}}}, "size"),
+    "port": ({"vllm": {"service": {"port": 0}}}, "port"),
     "unknown": ({"podMonitors": {}}, "podMonitors"),
     "unknown of the sidecar": ({"joulescope": {"img": {}}}, "img"),
     "gpu access": ({"joulescope": {"gpuAccess": "host"}}, "gpuAccess"),
@@ -234,10 +193,10 @@ def test_the_page_of_each_chart_is_fresh(chart: str) -> None:
     assert (CHARTS / chart / "README.md").read_text() == page(CHARTS / chart)
 
 
-def test_the_values_of_the_sidecar_are_one() -> None:
-    """The application chart repeats the library's defaults, to be read in one file."""
-    library = yaml.safe_load((CHARTS / "joulescope-sidecar" / "values.yaml").read_text())
-    assert yaml.safe_load((CHART / "values.yaml").read_text())["joulescope"] == library
+@pytest.mark.parametrize("chart", ["joulescope", "joulescope-sidecar"])
+def test_every_value_is_described(chart: str) -> None:
+    """On its own or by the key above it."""
+    assert [value.path for value in chart_values(CHARTS / chart) if not value.text] == []
 
 
 def test_versions_are_the_packages() -> None:

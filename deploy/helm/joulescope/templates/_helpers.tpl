@@ -17,3 +17,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/name: vllm
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{/* How the sidecar's pages are served. */}}
+{{- define "chart.scheme" -}}
+{{- with .Values.joulescope.web -}}
+{{- ternary "https" "http" (ne (.tlsSecret | default .configSecret) "") -}}
+{{- end -}}
+{{- end }}
