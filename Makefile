@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 COMPAT_ARGS ?=
 DOCS_ARGS ?=
 DASHBOARDS_ARGS ?=
+DEPLOY_ARGS ?=
 PICTURE_ARGS ?=
 WHEEL_DIR ?= dist
 
@@ -54,6 +55,10 @@ docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only lo
 dashboards: $(VENV)/.dev ## Write the Grafana dashboards again; DASHBOARDS_ARGS=--check only looks
 	$(BIN)/python -m grafana $(DASHBOARDS_ARGS)
 
+deploy: $(VENV)/.dev ## Write the charts' pages again; DEPLOY_ARGS=--check only looks
+	$(BIN)/python tools/chart_docs.py $(DEPLOY_ARGS)
+	$(BIN)/python -m tools.kustomize $(DEPLOY_ARGS)
+
 pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs npm, chromium, prometheus
 	$(PIP) --editable '.[pictures]'
 	npm --prefix grafana/draw ci --no-audit --no-fund
@@ -93,4 +98,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[sidecar,test,lint]'
 	@touch $@ $(VENV)/.sidecar
 
-.PHONY: help demo test test-fast lint layers bench compat docs dashboards pictures lock wheel clean
+.PHONY: help demo test test-fast lint layers bench compat docs dashboards deploy pictures lock wheel clean
