@@ -28,6 +28,7 @@ import msgspec
 
 from joulescope.hook.arrears import DISCONNECTED, INTERNAL_ERROR, OVERLOAD, Arrears
 from joulescope.hook.link import MAX_BUFFER_BYTES, Link
+from joulescope.hook.refusal import advice
 from joulescope.hook.wire import (
     AnyRecord,
     Bye,
@@ -157,6 +158,7 @@ class Emitter:
         self._closed = False
         self._asleep = False
         self._errors = 0
+        self._complained = False
         self._last_error_ns = 0
         self._goodbye = "closed"
         self._farewell: list[AnyRecord] = []
@@ -299,6 +301,9 @@ class Emitter:
     def _greet(self, now_ns: int) -> list[AnyRecord]:
         """Connects if there is no connection; returns the record with which a new session begins."""
         if self._link.connected or not self._link.connect(now_ns):
+            if self._link.refused and not self._complained:
+                self._complained = True
+                log.warning("joulescope: %s", advice(self._link.path))
             return []
         try:
             hello = self._hello()

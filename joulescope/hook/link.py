@@ -48,6 +48,8 @@ class Link:
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._next_try_ns = 0
         self._heard: bytearray | None = bytearray()
+        self.refused = False
+        """Whether the last try found a socket that this process may not write to."""
         self.hung_up = False
         """Whether the far end was found to have closed the present connection, or to talk nonsense."""
 
@@ -70,11 +72,13 @@ class Link:
         try:
             candidate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             candidate.connect(self.path)
-        except OSError:
+        except OSError as error:
             if candidate is not None:
                 candidate.close()
+            self.refused = isinstance(error, PermissionError)
             self._back_off(now_ns)
             return False
+        self.refused = False
         self._socket = candidate
         self._retry_seconds = FIRST_RETRY_SECONDS
         return True
