@@ -1,4 +1,4 @@
-"""A plain Deployment of vLLM as a user has it, and an injected one turned into what ``podman play kube`` plays."""
+"""A plain Deployment of vLLM as a user has it, and an injected one as ``podman play kube`` can play it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ VLLM_PORT = 8000
 LEFT_OUT = {
     "initContainers[].restartPolicy": "podman 4.3 knows no native sidecar: it becomes a container that is"
     " started first, in the order in which the manifest has them",
-    "valueFrom.fieldRef": "podman 4.3 refuses spec.nodeName and metadata.namespace: the variables get a value",
-    "volumes[].emptyDir": "podman gives the folder to the user of the container that it starts first; the kubelet"
-    " lets all users write it (0777), and so does the folder that takes its place",
+    "valueFrom.fieldRef": "podman 4.3 refuses spec.nodeName and metadata.namespace: they get a value",
+    "volumes[].emptyDir": "podman gives the folder to the user of the container that it starts first; the"
+    " kubelet lets all users write it (0777), and so does the folder that takes its place",
     "ports": "podman asks for a bridge of its own for them; the pod has an address here instead",
     "restartPolicy": "Never: what the kubelet does by itself, the tests do, to see the pod in between",
     "kind": "the pod template of the Deployment becomes a Pod, with a name and a grace period of a second",
@@ -51,7 +51,14 @@ def deployment(model: Path, driver: Path) -> Object:
         "FAKE_NVML_STATE": f"{driver}/state",
         "JOULESCOPE_SAMPLER": "on",  # "auto" is for NVIDIA GPUs, and vLLM sees none
     }
-    server = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "tiny"]
+    server = [
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--served-model-name",
+        "tiny",
+    ]
     server += ["--max-model-len", "2048", "--enforce-eager", "--host", "0.0.0.0", "--port", str(VLLM_PORT)]
     mounts = [
         {"name": name, "mountPath": path, "readOnly": name != "driver"} for name, path in folders.items()

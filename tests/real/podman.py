@@ -28,6 +28,7 @@ PLAIN_IMAGE = "localhost/debian:test"
 """Debian with Python 3.11 and nothing of joulescope."""
 
 _PACKAGES = "python3,python3-venv,libgomp1,libstdc++6,libnuma1"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PIP_SETTINGS = ("/etc/ssl/certs", "/etc/xdg/pip", "/etc/pip.conf", "/etc/hosts")
 
 
@@ -47,7 +48,8 @@ class Podman:
             '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
         )
         storage.write_text(
-            f'[storage]\ndriver = "overlay"\nrunroot = "{self.folder}/run"\ngraphroot = "{self.folder}/store"\n'
+            f'[storage]\ndriver = "overlay"\nrunroot = "{self.folder}/run"\n'
+            f'graphroot = "{self.folder}/store"\n'
         )
         self.environment = {
             **os.environ,
@@ -66,7 +68,7 @@ class Podman:
 
     def build_images(self) -> None:
         """A plain Debian and, by the Dockerfile of this repository, the sidecar on it."""
-        self.run("import", str(debian()), PLAIN_IMAGE, timeout=300)
+        self.run("import", f"--change=ENV PATH={_PATH}", str(debian()), PLAIN_IMAGE, timeout=300)
         base = self._run("buildah", "from", "--pull-never", PLAIN_IMAGE).split()[-1]
         # The environment of vLLM may lie below /root, which other users may not even cross.
         self._run("buildah", "run", base, "sh", "-c", "ln -s python3 /usr/bin/python; chmod 711 /root")

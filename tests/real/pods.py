@@ -17,8 +17,8 @@ from typing import Any
 from joulescope.export.snapshot_json import decode_snapshot
 from joulescope.model import Snapshot
 from tests.real.api import Client
-from tests.real.podman import Podman
 from tests.real.pod_manifest import VLLM_PORT
+from tests.real.podman import Podman
 from tests.real.sidecar import wait_until
 from tests.requirements import need_program
 
@@ -100,12 +100,11 @@ class Pod:
         self.podman.run("start", self.container(name))
 
     def running(self, name: str) -> bool:
-        return bool(self.podman.inspect(self.container(name))["State"]["Running"])
+        return self.pid(self.container(name)) > 0
 
     def ended(self, name: str) -> int:
         """Waits for the end of a container; its exit status."""
-        wait_until(lambda: not self.running(name), f"{name} to end", 60)
-        return int(self.podman.inspect(self.container(name))["State"]["ExitCode"])
+        return int(self.podman.run("wait", self.container(name)).splitlines()[-1])
 
     def execute(self, name: str, *command: str, check: bool = True) -> str:
         return self.podman.run("exec", self.container(name), *command, check=check)
@@ -128,8 +127,10 @@ class Pod:
             return None
 
     def wait_for_vllm(self) -> None:
+        process = Path(f"/proc/{self.pid(self.container(VLLM))}")
+
         def serves() -> bool:
-            assert self.running(VLLM), self.log(VLLM)[-4000:]
+            assert process.exists(), self.log(VLLM)[-4000:]
             return self.get("/health", VLLM_PORT) is not None
 
         wait_until(serves, "vLLM to serve")
