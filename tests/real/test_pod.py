@@ -60,6 +60,8 @@ def template(podman: Podman) -> dict[str, Any]:
         file.chmod(0o644)
     command = [sys.executable, "-m", "joulescope.cli.main", "inject", "--image", SIDECAR_IMAGE]
     command += ["--env", f"JOULESCOPE_REQUEST_LOG={REQUEST_LOG}"]
+    # vLLM on a CPU names no GPU of its own, so the operator does: the sampler may speak of this one.
+    command += ["--env", f"JOULESCOPE_GPUS={GPU}"]
     plain = yaml.safe_dump(deployment(model, driver))
     assert "/opt/joulescope" not in plain
     done = subprocess.run(command, input=plain, check=True, capture_output=True, text=True, cwd=REPOSITORY)
