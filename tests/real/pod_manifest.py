@@ -48,7 +48,8 @@ def deployment(model: Path, driver: Path) -> Object:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "LD_LIBRARY_PATH": str(driver),
-        "FAKE_NVML_STATE": f"{driver}/state",
+        # The sampler is started with a clean environment, of which NVIDIA_… is a part.
+        "NVIDIA_FAKE_NVML_STATE": f"{driver}/state",
         "JOULESCOPE_SAMPLER": "on",  # "auto" is for NVIDIA GPUs, and vLLM sees none
     }
     server = [
