@@ -145,6 +145,21 @@ def test_a_variable_of_the_users_is_there_once() -> None:
     assert [each["value"] for each in sidecar["env"] if each["name"] == "JOULESCOPE_SENSOR"] == ["none"]
 
 
+def test_large_numbers_are_written_out() -> None:
+    """Helm has them as floats: a user of OpenShift's range must not become 1.00074e+09."""
+    values = {
+        "vllm": {"enabled": True, "runAsUser": 1000740000, "args": ["--max-num-batched-tokens", 1000000]},
+        "joulescope": {"env": {"OTEL_BSP_MAX_QUEUE_SIZE": 1000000, "OTEL_SDK_DISABLED": False}},
+    }
+    text = render(values)["templates/vllm.yaml"]
+    assert "e+" not in text
+    spec = _one("Deployment", values)["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsUser"] == 1000740000
+    assert spec["containers"][0]["args"][-1] == "1000000"
+    variables = {each["name"]: each.get("value") for each in spec["initContainers"][1]["env"]}
+    assert (variables["OTEL_BSP_MAX_QUEUE_SIZE"], variables["OTEL_SDK_DISABLED"]) == ("1000000", "false")
+
+
 # ---------------------------------------------------------------------------------- around the sidecar
 
 
