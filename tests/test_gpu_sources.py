@@ -199,7 +199,13 @@ def test_nonsense_of_a_sampler_does_not_come_through() -> None:
             ),
             *samples(0, SECOND),
             wire.GpuStatus(gpu=GPU, time_ns=SECOND, temperature_celsius=math.inf, sm_clock_hertz=1e9),
-            sample(1100 * MS, power_watts=math.nan, sm_utilization_ratio=7.0, memory_used_bytes=-1),
+            sample(
+                1100 * MS,
+                power_watts=math.nan,
+                clock_error_seconds=math.nan,
+                sm_utilization_ratio=7.0,
+                memory_used_bytes=-1,
+            ),
         ],
     )
     gpu = only(made, 1100 * MS)
