@@ -100,13 +100,14 @@ class NodesEngine:
         """Whether all requests are done, or will be within the little that the engine is ahead."""
         return self.fleet.idle
 
+    def turn(self) -> None:
+        """Lives on as far as the clock is, and hands over what is due; for who has no thread."""
+        self._live.turn()
+
     def start(self) -> None:
-        """Lives from now on, in a thread."""
+        """Lives from now on, in a thread that ends with the process."""
         self._live.turn()
         self._live.start()
-
-    def stop(self) -> None:
-        self._live.stop()
 
 
 class NodeGpus:

@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -54,6 +54,33 @@ class Case:
     rate_per_second: float = 4.0
     seconds: float = 20.0
     seed: int = 1
+
+
+BROKEN = ((12.0, 22.0),)
+
+CASES = (
+    Case("one node", single=True),
+    Case("no delay"),
+    Case("20 ms each way, ± 5 ms", up_seconds=0.02, down_seconds=0.02, jitter_seconds=0.01),
+    Case("200 ms each way", up_seconds=0.2, down_seconds=0.2),
+    Case("5 ms to the head, 45 ms back", up_seconds=0.005, down_seconds=0.045),
+    Case("no link for 10 s", broken=BROKEN),
+    Case("one node", "pipeline-parallel-2", single=True),
+    Case(
+        "20 ms each way, ± 5 ms",
+        "pipeline-parallel-2",
+        up_seconds=0.02,
+        down_seconds=0.02,
+        jitter_seconds=0.01,
+    ),
+    Case("5 ms to the head, 45 ms back", "pipeline-parallel-2", up_seconds=0.005, down_seconds=0.045),
+)
+"""What ``benchmarks/two_nodes.py --real`` plays."""
+
+
+def lasting(case: Case, seconds: float) -> Case:
+    """The same with clients that come for so long."""
+    return replace(case, seconds=seconds)
 
 
 @dataclass
@@ -101,6 +128,28 @@ class Outcome:
             for each in self.whole()
         ]
         return float(np.median(widths))
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """A row of the benchmark."""
+    errors, case = list(outcome.errors().values()), outcome.case
+    said = {
+        name: next(iter(outcome.metric(f"joulescope_link_{name}")), None)
+        for name in ("clock_error_seconds", "clock_offset_seconds", "round_trip_seconds")
+    }
+    offset = said.pop("clock_offset_seconds")
+    return {
+        "world": case.world,
+        "case": case.name,
+        "requests": len(errors),
+        "mean": float(np.mean(errors)),
+        "p95": float(np.quantile(errors, 0.95)),
+        "coverage": outcome.coverage(),
+        "width": outcome.width(),
+        **said,
+        "offset_wrong_seconds": None if offset is None else abs(abs(offset) - case.ahead_seconds),
+        "incomplete": len(outcome.requests) - len(errors),
+    }
 
 
 class Namespaces:

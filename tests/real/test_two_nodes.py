@@ -1,0 +1,70 @@
+"""An engine over two nodes through real sockets: two namespaces, two clocks, a bad network between."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.real.two_nodes import BROKEN, Case, Outcome, run
+from tests.requirements import need_program
+
+pytestmark = pytest.mark.real
+
+SECONDS = 12.0
+
+
+@pytest.fixture(autouse=True)
+def _machine() -> None:
+    """Network and time namespaces are root's to make."""
+    for program in ("ip", "unshare", "openssl"):
+        need_program(program)
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for network namespaces")
+
+
+def holds(outcome: Outcome) -> None:
+    """What every case must come to: all requests told, near the truth, and as sure as said."""
+    assert len(outcome.requests) == len(outcome.truth) > 20
+    errors = outcome.errors()
+    assert sum(errors.values()) / len(errors) < 0.03
+    assert outcome.coverage() > 0.8
+    assert "residual 0.000000" in outcome.log
+
+
+def test_one_node_for_comparison(tmp_path: Path) -> None:
+    """Both GPUs beside the sidecar: the bed itself is right."""
+    outcome = run(Case("one node", single=True, seconds=SECONDS), tmp_path)
+    holds(outcome)
+    assert len(outcome.whole()) == len(outcome.truth)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("no delay", seconds=SECONDS),
+        Case("pipeline", "pipeline-parallel-2", up_seconds=0.02, down_seconds=0.02, seconds=SECONDS),
+        Case("one way", up_seconds=0.005, down_seconds=0.045, jitter_seconds=0.01, seconds=SECONDS),
+    ],
+    ids=lambda case: case.name,
+)
+def test_the_far_gpu_is_accounted_for_by_the_head_s_clock(case: Case, tmp_path: Path) -> None:
+    """The head finds a clock that is 1000 s ahead to within what it says, and that is half the round trip."""
+    outcome = run(case, tmp_path)
+    holds(outcome)
+    assert len(outcome.whole()) == len(outcome.truth)
+    (offset,) = outcome.metric("joulescope_link_clock_offset_seconds")
+    (error,) = outcome.metric("joulescope_link_clock_error_seconds")
+    assert abs(abs(offset) - case.ahead_seconds) <= error
+    assert error < (case.up_seconds + case.down_seconds + case.jitter_seconds) / 2 + 0.02
+    assert outcome.metric("joulescope_link_up") == [1.0]
+
+
+def test_a_link_that_breaks_for_ten_seconds_loses_no_joule(tmp_path: Path) -> None:
+    """vLLM serves on, the head serves on, and the far GPU's counter tells afterwards what it drew."""
+    outcome = run(Case("broken", broken=BROKEN, seconds=20.0), tmp_path)
+    holds(outcome)
+    measured = outcome.metric("joulescope_gpu_energy_joules_total")
+    assert len(measured) == 2
+    assert min(measured) > 0.8 * max(measured)
