@@ -50,7 +50,10 @@ class Case:
     broken: tuple[tuple[float, float], ...] = ()
     ahead_seconds: int = 1000
     """By which the far node's clock is ahead."""
+    bare: bool = False
+    """Both ends of the link without the daemons around them: :mod:`tests.real.link_ends`."""
     drift_ratio: float = 0.0
+    """By which it is faster; only where the ends are bare, for the kernel has no such clock."""
     rate_per_second: float = 4.0
     seconds: float = 20.0
     seed: int = 1
@@ -258,10 +261,59 @@ class Bed:
 
         return within(self.namespaces.head, get)
 
+    def start_daemons(
+        self, head_socket: Path, far_socket: Path, certificates: Certificates, start_ns: int
+    ) -> subprocess.Popen[bytes]:
+        """``joulescope serve`` and, unless there is one node only, ``joulescope relay`` behind a proxy."""
+        case, spaces = self.case, self.namespaces
+        joulescope = [sys.executable, "-m", "joulescope.cli.main"]
+        serve = [*joulescope, "serve", "--socket", str(head_socket), "--listen", f"127.0.0.1:{HTTP_PORT}"]
+        serve += ["--sensor", "engine", "--request-log", str(self.request_log)]
+        if not case.single:
+            serve += ["--link-listen", f"{spaces.head_ip}:{LINK_PORT}", *certificates.head_options]
+        sidecar = self.start("serve", spaces.head, serve)
+        self.until(lambda: self.page("/metrics"), "the sidecar to be ready")
+        if not case.single:
+            self._start_proxy()
+            relay = [*joulescope, "relay", f"{spaces.head_ip}:{PROXY_PORT}", "--socket", str(far_socket)]
+            self.start("relay", spaces.far, [*relay, *certificates.relay_options], ahead=case.ahead_seconds)
+            self.until(far_socket.exists, "the relay's socket")
+        return sidecar
+
+    def start_bare(
+        self, head_socket: Path, far_socket: Path, certificates: Certificates, start_ns: int
+    ) -> subprocess.Popen[bytes]:
+        """The same without the daemons around the ends of the link."""
+        case, spaces = self.case, self.namespaces
+        ends = [sys.executable, "-m", "tests.real.link_ends"]
+        head = [*ends, "head", f"{spaces.head_ip}:{LINK_PORT}", "--socket", str(head_socket)]
+        head += ["--request-log", str(self.request_log), *certificates.head_options]
+        sidecar = self.start("serve", spaces.head, head)
+        self.until(lambda: "ready" in self.log("serve"), "the head")
+        self._start_proxy()
+        relay = [*ends, "relay", f"{spaces.head_ip}:{PROXY_PORT}", "--socket", str(far_socket)]
+        relay += ["--start-ns", str(start_ns), "--ahead", str(case.ahead_seconds)]
+        relay += ["--drift", str(case.drift_ratio), *certificates.relay_options]
+        self.start("relay", spaces.far, relay, ahead=case.ahead_seconds)
+        self.until(far_socket.exists, "the relay's socket")
+        return sidecar
+
+    def _start_proxy(self) -> None:
+        case, address = self.case, self.namespaces.head_ip
+        command = [sys.executable, "-m", "tests.real.tcp_proxy"]
+        command += [f"{address}:{PROXY_PORT}", f"{address}:{LINK_PORT}"]
+        command += ["--up", str(case.up_seconds), "--down", str(case.down_seconds)]
+        command += ["--jitter", str(case.jitter_seconds)]
+        for begin, end in case.broken:
+            command += ["--broken", f"{begin}:{end}"]
+        self.start("proxy", self.namespaces.head, command)
+        self.until(lambda: "ready" in self.log("proxy"), "the proxy")
+
     def until(self, true: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not true():
-            if time.monotonic() > deadline:
+            ended = any(process.poll() is not None for process in self.processes)
+            if time.monotonic() > deadline or ended:
                 logs = "\n".join(
                     f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log")
                 )
@@ -298,21 +350,10 @@ def run(case: Case, folder: Path) -> Outcome:
 
 def _play(nodes: Bed, certificates: Certificates) -> Outcome:
     case, folder, spaces = nodes.case, nodes.folder, nodes.namespaces
-    joulescope = [sys.executable, "-m", "joulescope.cli.main"]
     head_socket, far_socket = folder / "head.sock", folder / "far.sock"
-    serve = [*joulescope, "serve", "--socket", str(head_socket), "--listen", f"127.0.0.1:{HTTP_PORT}"]
-    serve += ["--sensor", "engine", "--request-log", str(nodes.request_log)]
-    if not case.single:
-        serve += ["--link-listen", f"{spaces.head_ip}:{LINK_PORT}", *certificates.head_options]
-    sidecar = nodes.start("serve", spaces.head, serve)
-    nodes.until(lambda: nodes.page("/metrics"), "the sidecar to be ready")
-    if not case.single:
-        nodes.start("proxy", spaces.head, _proxy(nodes))
-        nodes.until(lambda: "ready" in nodes.log("proxy"), "the proxy")
-        relay = [*joulescope, "relay", f"{spaces.head_ip}:{PROXY_PORT}", "--socket", str(far_socket)]
-        nodes.start("relay", spaces.far, [*relay, *certificates.relay_options], ahead=case.ahead_seconds)
-        nodes.until(far_socket.exists, "the relay's socket")
     start_ns = time.monotonic_ns()
+    begin = nodes.start_bare if case.bare else nodes.start_daemons
+    sidecar = begin(head_socket, far_socket, certificates, start_ns)
     plan = ["--world", case.world, "--start-ns", str(start_ns), "--arrive-ns", str(start_ns + 8 * 10**9)]
     plan += ["--seconds", str(case.seconds), "--rate", str(case.rate_per_second), "--seed", str(case.seed)]
     node = [sys.executable, "-m", "tests.real.node_process", *plan]
@@ -321,32 +362,18 @@ def _play(nodes: Bed, certificates: Certificates) -> Outcome:
     head = nodes.start("head", spaces.head, [*node, "--socket", str(head_socket), *own])
     if not case.single:
         far = ["--socket", str(far_socket), "--ranks", "1", "--ahead", str(case.ahead_seconds)]
+        far += ["--drift", str(case.drift_ratio)]
         nodes.start("far", spaces.far, [*node, *far], ahead=case.ahead_seconds)
     nodes.until(lambda: "done" in nodes.log("head"), "the engine to be done", case.seconds + PATIENCE_SECONDS)
     told = {name: (joules, again) for name, (joules, again) in json.loads(truth.read_text()).items()}
     nodes.until(lambda: _count(nodes.request_log) >= len(told), "all requests to be accounted")
-    metrics = nodes.page("/metrics")
+    metrics = "" if case.bare else nodes.page("/metrics")
     head.kill()
     sidecar.terminate()
-    sidecar.wait(10)
+    sidecar.wait(20)
+    metrics = metrics or nodes.log("serve")
     lines = nodes.request_log.read_text().splitlines()
     return Outcome(case, told, [json.loads(line) for line in lines], metrics, nodes.log("serve"))
-
-
-def _proxy(nodes: Bed) -> list[str]:
-    case, address = nodes.case, nodes.namespaces.head_ip
-    command = [
-        sys.executable,
-        "-m",
-        "tests.real.tcp_proxy",
-        f"{address}:{PROXY_PORT}",
-        f"{address}:{LINK_PORT}",
-    ]
-    command += ["--up", str(case.up_seconds), "--down", str(case.down_seconds)]
-    command += ["--jitter", str(case.jitter_seconds)]
-    for begin, end in case.broken:
-        command += ["--broken", f"{begin}:{end}"]
-    return command
 
 
 def _count(path: Path) -> int:
