@@ -32,16 +32,22 @@ def command(settings: Settings, origins: Origins) -> None:
 
 def run(daemon: Daemon) -> None:
     """Runs until a signal asks to stop, and ends the process."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = signalled()
     daemon.start()
     stop.wait()
     daemon.close()
-    _end()
+    end()
 
 
-def _end() -> None:
+def signalled() -> threading.Event:
+    """Is set when a signal asks to stop."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def end() -> None:
     """Everything is flushed or given up: a thread that still waits for a collector holds nothing up."""
     logging.shutdown()
     with suppress(OSError):  # whoever read our output has gone
