@@ -186,6 +186,18 @@ class Namespaces:
                 _ip("netns", "delete", name)
 
 
+def impossible() -> str:
+    """Why there can be no such namespaces here; empty if there can."""
+    try:
+        with Namespaces():
+            subprocess.run(
+                ["unshare", "--time", "--monotonic", "1000", "true"], check=True, capture_output=True
+            )
+    except subprocess.CalledProcessError as error:
+        return f"needs root, and network and time namespaces: {error.stderr.decode().strip()}"
+    return ""
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -275,14 +287,14 @@ class Bed:
         serve = [*joulescope, "serve", "--socket", str(head_socket), "--listen", f"127.0.0.1:{HTTP_PORT}"]
         serve += ["--sensor", "engine", "--request-log", str(self.request_log)]
         if not case.single:
-            serve += ["--link-listen", f"{spaces.head_ip}:{LINK_PORT}", *certificates.head_options]
+            serve += ["--link-listen", f"{spaces.head_ip}:{LINK_PORT}", *certificates.options("head")]
         sidecar = self.start("serve", spaces.head, serve)
         self.until(lambda: self.page("/metrics"), "the sidecar to be ready")
         if not case.single:
             self._start_proxy()
             relay = [*joulescope, "relay", "--link-connect", f"{spaces.head_ip}:{PROXY_PORT}"]
             relay += ["--socket", str(far_socket), "--listen", f"127.0.0.1:{HTTP_PORT}"]
-            relay += ["--sensor", "engine", "--link-node", "far", *certificates.relay_options]
+            relay += ["--sensor", "engine", "--link-node", "far", *certificates.options("relay")]
             self.start("relay", spaces.far, relay, ahead=case.ahead_seconds)
             self.until(far_socket.exists, "the relay's socket")
         return sidecar
@@ -294,13 +306,13 @@ class Bed:
         case, spaces = self.case, self.namespaces
         ends = [sys.executable, "-m", "tests.real.link_ends"]
         head = [*ends, "head", f"{spaces.head_ip}:{LINK_PORT}", "--socket", str(head_socket)]
-        head += ["--request-log", str(self.request_log), *certificates.head_options]
+        head += ["--request-log", str(self.request_log), *certificates.options("head")]
         sidecar = self.start("serve", spaces.head, head)
         self.until(lambda: "ready" in self.log("serve"), "the head")
         self._start_proxy()
         relay = [*ends, "relay", f"{spaces.head_ip}:{PROXY_PORT}", "--socket", str(far_socket)]
         relay += ["--start-ns", str(start_ns), "--ahead", str(case.ahead_seconds)]
-        relay += ["--drift", str(case.drift_ratio), *certificates.relay_options]
+        relay += ["--drift", str(case.drift_ratio), *certificates.options("relay")]
         self.start("relay", spaces.far, relay, ahead=case.ahead_seconds)
         self.until(far_socket.exists, "the relay's socket")
         return sidecar
@@ -350,9 +362,8 @@ def bed(case: Case, folder: Path) -> Iterator[Bed]:
 
 def run(case: Case, folder: Path) -> Outcome:
     """Plays a case from the first process to the last request; takes its seconds and about fifteen."""
-    certificates = Certificates.make(folder)
     with bed(case, folder) as nodes:
-        return _play(nodes, certificates)
+        return _play(nodes, Certificates.make(folder, nodes.namespaces.head_ip))
 
 
 def _play(nodes: Bed, certificates: Certificates) -> Outcome:
