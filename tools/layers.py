@@ -51,7 +51,8 @@ ROOMS: dict[str, Room] = {
     "surroundings_model": _room(),
     "serving_model": _room(),
     "model": _room(
-        "engine_model gpu_model host_model label_model link_model surroundings_model serving_model", packages="numpy"
+        "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
+        packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "answer": _room("hook.environment"),
@@ -82,8 +83,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config periodic factors scraping gpu_records hook.wire hook.environment sensors sampling ingest link "
-        "attribution baselines export pipeline",
+        f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link attribution "
+        "baselines export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(
