@@ -83,8 +83,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link attribution "
-        "baselines export pipeline",
+        f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link "
+        "attribution baselines export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(
