@@ -177,6 +177,9 @@ class GpuReading:
     """0..1, averaged by the driver over its own window (1/6..1 s)."""
     status: GpuStatus | None = None
     """What is read about once a second; the same object until it is read again."""
+    clock_error_seconds: float = 0.0
+    """How far ``time_ns`` may be from the clock of the reader of this, to either side, at most: 0 where both
+    are one machine's, more where the instant was taken by another node's clock and turned into this one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,9 @@ class EnergyInterval:
     energy_uj: int
     source: str = "counter"
     """``counter``, ``power``, ``mig_gpm``, or of a GPU whose joules are split ``mig_rest``."""
+    clock_error_seconds: float = 0.0
+    """How far its two edges may be from where they are said to be, by the clocks of two nodes; the largest
+    of the readings that it was made of."""
 
 
 @dataclass(frozen=True, slots=True)

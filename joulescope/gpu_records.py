@@ -97,6 +97,7 @@ def sample_record(reading: GpuReading) -> wire.Sample:
         power_watts=reading.power_watts,
         memory_used_bytes=reading.memory_used_bytes,
         sm_utilization_ratio=reading.sm_utilization_ratio,
+        clock_error_seconds=reading.clock_error_seconds,
     )
 
 
@@ -132,4 +133,10 @@ def gpu_reading(sample: wire.Sample, status: GpuStatus | None = None) -> GpuRead
         memory_used_bytes=sample.memory_used_bytes,
         sm_utilization_ratio=sample.sm_utilization_ratio,
         status=status,
+        clock_error_seconds=_possible_error(sample.clock_error_seconds),
     )
+
+
+def _possible_error(seconds: float | None) -> float:
+    """What is no error at all counts as none: a reading is not lost for it."""
+    return seconds if seconds is not None and 0 < seconds < math.inf else 0.0

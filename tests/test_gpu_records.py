@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, fields, replace
 
 import pytest
@@ -63,7 +64,7 @@ STATUS = GpuStatus(
     nvlink_sent_bytes_per_second=3.0,
     nvlink_received_bytes_per_second=4.0,
 )
-READING = GpuReading("GPU-1", 5, 6.5, 300.25, 7, 0.5, STATUS)
+READING = GpuReading("GPU-1", 5, 6.5, 300.25, 7, 0.5, STATUS, 0.002)
 
 
 def test_no_field_is_forgotten() -> None:
@@ -92,6 +93,13 @@ def test_what_is_not_known_stays_so() -> None:
     """An empty reading is an empty record, and back."""
     empty = GpuReading("GPU-1", 5)
     assert gpu_reading(sample_record(empty)) == empty
+
+
+@pytest.mark.parametrize("error", [-1.0, math.nan, math.inf])
+def test_an_error_that_cannot_be_one_is_none(error: float) -> None:
+    """A sample keeps its joules, whatever its sender says of its clock."""
+    sample = wire.Sample(gpu="GPU-1", time_ns=5, energy_joules=6.5, clock_error_seconds=error)
+    assert gpu_reading(sample) == GpuReading("GPU-1", 5, 6.5)
 
 
 def test_capabilities_of_another_version_are_left_out() -> None:

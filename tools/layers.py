@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model surroundings_model serving_model units errors clock"
+VALUES = "model host_model label_model link_model surroundings_model serving_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -47,10 +47,12 @@ ROOMS: dict[str, Room] = {
     "gpu_model": _room(),
     "host_model": _room(),
     "label_model": _room(),
+    "link_model": _room(),
     "surroundings_model": _room(),
     "serving_model": _room(),
     "model": _room(
-        "engine_model gpu_model host_model label_model surroundings_model serving_model", packages="numpy"
+        "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
+        packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
     "hook_install": _room("errors"),
@@ -71,6 +73,7 @@ ROOMS: dict[str, Room] = {
         packages="msgspec",
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
+    "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(
@@ -82,8 +85,8 @@ ROOMS: dict[str, Room] = {
     ),
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
-        f"{VALUES} config periodic factors scraping hook.wire sensors sampling ingest attribution baselines "
-        "export pipeline",
+        f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link "
+        "attribution baselines export pipeline",
         packages="msgspec",
     ),
     "doctor": _room(

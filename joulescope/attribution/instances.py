@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -148,7 +149,7 @@ class Split:
         self._learn(interval.energy_uj * 1e3 / span_ns, active)
         gpus = [(info.gpu, MIG_GPM) for info in self.parts] + [(self.whole.gpu, MIG_REST)]
         divided = [
-            EnergyInterval(gpu, interval.start_ns, interval.end_ns, part_uj, source)
+            replace(interval, gpu=gpu, energy_uj=part_uj, source=source)
             for (gpu, source), part_uj in zip(gpus, found, strict=True)
         ]
         if sum(found) != interval.energy_uj or min(found) < 0:

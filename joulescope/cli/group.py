@@ -12,6 +12,7 @@ import joulescope
 
 COMMANDS: Mapping[str, str] = {
     "serve": "Measure a running vLLM and serve the result.",
+    "relay": "Read the GPUs of a worker node for the sidecar at the head.",
     "demo": "Run the whole path on a simulated GPU and engine.",
     "top": "Show live figures of a running sidecar in the terminal.",
     "record": "Write a trace file from the live path.",

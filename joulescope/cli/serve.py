@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -32,13 +33,16 @@ class Service(Protocol):
     def close(self) -> object: ...
 
 
-@click.command()
-@click.option(
+stay_option = click.option(
     FLAG,
     is_flag=True,
     help="Where it cannot start, do not end: say why in the log and on /-/ready, and try again with pauses "
     f"of at most {LAST_PAUSE_SECONDS:g} s. For Kubernetes, where a sidecar that ends at once holds up vLLM.",
 )
+
+
+@click.command()
+@stay_option
 @settings_options()
 def command(settings: Settings, origins: Origins, stay: bool) -> None:
     """Measure the GPUs of a running vLLM, divide the joules among its requests, and serve the result.
@@ -50,8 +54,11 @@ def command(settings: Settings, origins: Origins, stay: bool) -> None:
     run(Daemon.build(settings))
 
 
-def run(service: Service) -> None:
-    """Runs until a signal asks to stop, and ends the process."""
+def run(service: Service, wait: Callable[[threading.Event], None] | None = None) -> None:
+    """Runs until a signal asks to stop, and ends the process.
+
+    ``wait`` comes back when the event is set; a service without a thread of its own works in there.
+    """
     stop = threading.Event()
     on_ending(stop.set, END_SECONDS)
     reap_strangers()
@@ -60,7 +67,7 @@ def run(service: Service) -> None:
     except BaseException:
         end_at_once_on_sigterm()
         raise
-    stop.wait()
+    stop.wait() if wait is None else wait(stop)
     service.close()
     _end()
 

@@ -34,6 +34,7 @@ from joulescope.config.kinds import (
     factor_of,
 )
 from joulescope.config.labels import Names, TenantPattern
+from joulescope.config.links import OptionalHostPort, OptionalListen, OptionalName
 from joulescope.config.surroundings import (
     Currency,
     HeaderName,
@@ -305,6 +306,36 @@ class Settings:
     )
     request_api_mebibytes: int = _setting(
         64, Whole(1, 4096, "MiB"), "Memory that finished requests may take which can be asked for, MiB."
+    )
+    link_listen: str | None = _setting(
+        None,
+        OptionalListen(),
+        "Where relays on other nodes connect, for an engine that is spread over several; 0.0.0.0:5686 for "
+        "instance. Always behind TLS with certificates of both ends.",
+    )
+    link_connect: str | None = _setting(
+        None, OptionalHostPort(), "Of a relay: host and port of the head's sidecar, its link_listen."
+    )
+    link_cert_file: str | None = _setting(
+        None, OptionalPath(dash=False), "Certificate that this end of a link shows, PEM. Read anew on change."
+    )
+    link_key_file: str | None = _setting(None, OptionalPath(dash=False), "Its private key, PEM, unencrypted.")
+    link_ca_file: str | None = _setting(
+        None,
+        OptionalPath(dash=False),
+        "Certificate of the authority that signs the other ends of links, PEM. Whoever has a certificate of "
+        "it is let in: it is to be one for these links alone.",
+    )
+    link_server_name: str | None = _setting(
+        None,
+        OptionalName(),
+        "Of a relay: the name that the head's certificate must have; none: the host of link_connect.",
+    )
+    link_node: str | None = _setting(
+        None,
+        OptionalName(),
+        "Of a relay: what this node is called in the head's figures; none: its host name, which in a pod is "
+        "the pod's.",
     )
     log_level: str = _setting(
         "info", Choice(("debug", "info", "warning", "error")), "Least severe message that is logged."

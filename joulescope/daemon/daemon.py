@@ -17,7 +17,8 @@ from joulescope.daemon.answers import Answers
 from joulescope.daemon.closing import close_together
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
-from joulescope.daemon.host_watch import HostWatch, host_poller
+from joulescope.daemon.host_watch import HostWatch, engine_processes, host_poller
+from joulescope.daemon.links import Links
 from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
@@ -33,11 +34,10 @@ from joulescope.export.records import RequestLog
 from joulescope.export.request_ids_shown import ids_shown_to
 from joulescope.export.requests_json import MAX_REQUESTS
 from joulescope.export.web_config_rules import WebRules
-from joulescope.host_model import EngineProcess
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, OpenRequest, Snapshot
-from joulescope.sampling.host_poller import Engines, HostPoller
+from joulescope.sampling.host_poller import HostPoller
 from joulescope.sampling.sampler import SamplerEvent
 from joulescope.sensors import Sensor
 from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
@@ -94,6 +94,7 @@ class Daemon:
             self._engine_samplers = EngineSamplers(
                 self._pipeline, settings.sample_hz, settings.power_sample_hz
             )
+        self._links = Links.build(settings, self._pipeline, clock)
         self._host = None if host is None else HostWatch(host, self._pipeline.host)
         if open_sensor is None:
             self._pipeline.sensor_down()
@@ -201,6 +202,8 @@ class Daemon:
             self.open()
             self.address = self._http.start()
             self._undo.callback(self._http.stop, SERVE_SECONDS)
+            self._links.start()
+            self._undo.callback(self._links.stop, SERVE_SECONDS)
             self._answers.start(self.open_request)
             self._undo.callback(self._answers.stop, SERVE_SECONDS)
             if self._sampler is not None:
@@ -266,7 +269,8 @@ class Daemon:
         """Whether energy can be accounted for now, and a sentence that says why."""
         if self._thread is None or not self._thread.is_alive():
             return False, "the accounting loop is not running"
-        complaint = "" if self._engine_samplers is None else self._engine_samplers.complaint
+        said = "" if self._engine_samplers is None else self._engine_samplers.complaint
+        complaint = "; ".join(filter(None, (said, self._links.complaint())))
         return readiness(self.settings, self._snapshot, self.sensor_error, complaint)
 
     # ----------------------------------------------------------------------------- the owning thread
@@ -305,10 +309,11 @@ class Daemon:
         rounds = 1
         while self._take_in(wait_seconds) and rounds < _MAX_ROUNDS:
             wait_seconds, rounds = 0.0, rounds + 1
+        self._gpus.heard(self._links.turn(self._clock.now_ns()))
         while self._events:
             self._gpus.handle(self._events.popleft())
         if self._host is not None:
-            self._host.turn(self._engine_processes)
+            self._host.turn(lambda: engine_processes(self._pipeline.sessions, self._listener))
         if self._engine_samplers is not None and self._listener is not None:
             self._engine_samplers.turn(self._listener, self._clock.now_ns())
         self._pipeline.settle(self._clock.now_ns())
@@ -342,17 +347,6 @@ class Daemon:
         """Why the host's own energy is not measured; empty when it is, or when it is not wanted."""
         return "" if self._host is None else self._host.error
 
-    def _engine_processes(self) -> Engines:
-        """The processes of each connected engine, as the kernel knows the other ends of the socket."""
-        listener = self._listener
-        return {
-            engine: [
-                EngineProcess(session, None if listener is None else listener.peer_pid(session))
-                for session in sessions
-            ]
-            for engine, sessions in self._pipeline.sessions.engine_sessions().items()
-        }
-
     def _hand_out(self) -> None:
         finished = self._pipeline.drain_finished()
         if finished:
@@ -375,7 +369,7 @@ class Daemon:
     def publish(self) -> None:
         """Makes the accounts as they stand the snapshot that everybody reads."""
         self._pipeline.flush_recording()
-        rejected = Counter(self._errors)
+        rejected = self._errors + self._links.rejected()
         if self._listener is not None:
             rejected.update(self._listener.rejected())
         exported = {
@@ -387,7 +381,8 @@ class Daemon:
             exported=exported,
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
-        self._snapshot = replace(self._surroundings.beside(snapshot), serving=self._http.totals())
+        snapshot = replace(snapshot, serving=self._http.totals(), links=self._links.totals())
+        self._snapshot = self._surroundings.beside(snapshot)
         self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
         self._answers.observe(self._snapshot)

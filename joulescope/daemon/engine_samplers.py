@@ -87,7 +87,7 @@ class EngineSamplers:
         An engine that names no GPU may drive any of those that the operator lists and nobody names.
         """
         listed = self._pipeline.scope.uuids
-        asked: set[str] = set()
+        asked: set[str] = set(self._pipeline.sessions.remote_gpus())  # of these a relay tells
         for info in sorted(engines.values(), key=lambda info: not info.gpus):
             named = list(info.gpus) or sorted(listed or ())
             gpus = [

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from joulescope.clock import Clock
 from joulescope.errors import SensorError, SensorLost
+from joulescope.host_model import EngineProcess
+from joulescope.ingest.listener import Listener
+from joulescope.ingest.sessions import Sessions
 from joulescope.pipeline.host import HostPipeline
 from joulescope.sampling.host_poller import Engines, HostDown, HostFound, HostPoller, HostRead
 from joulescope.sensors.grace import GraceSensor
@@ -66,3 +69,14 @@ class HostWatch:
             self.error = str(event.error)
             level = logging.WARNING if isinstance(event.error, SensorLost) else logging.INFO
             _logger.log(level, "%s", event.error)
+
+
+def engine_processes(sessions: Sessions, listener: Listener | None) -> Engines:
+    """The processes of each connected engine, as the kernel knows the other ends of the socket."""
+    return {
+        engine: [
+            EngineProcess(session, None if listener is None else listener.peer_pid(session))
+            for session in numbers
+        ]
+        for engine, numbers in sessions.engine_sessions().items()
+    }

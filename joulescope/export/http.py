@@ -78,8 +78,8 @@ def create_app(
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
             Route("/api/baselines", _bounded(baselines, slots)),
-            Route("/-/healthy", _healthy),
-            Route("/-/ready", _ready_page(get_ready)),
+            Route("/-/healthy", healthy),
+            Route("/-/ready", ready_page(get_ready)),
             *routes,
         ]
     )
@@ -87,11 +87,11 @@ def create_app(
     return app
 
 
-async def _healthy(request: Request) -> Response:
+async def healthy(request: Request) -> Response:
     return PlainTextResponse("joulescope is healthy\n")
 
 
-def _ready_page(get_ready: GetReady) -> Endpoint:
+def ready_page(get_ready: GetReady) -> Endpoint:
     async def ready(request: Request) -> Response:
         is_ready, reason = get_ready()
         if not request.scope.get(TRUSTED, True):

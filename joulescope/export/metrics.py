@@ -20,6 +20,7 @@ from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
+from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
 from joulescope.export.table_status import SAMPLER, STATUS
@@ -138,4 +139,5 @@ METRICS: tuple[Metric, ...] = (
     *SIDECAR,
     *SAMPLER,
     *SERVING,
+    *LINKS,
 )

@@ -27,6 +27,7 @@ from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
+from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
 from joulescope.export.table_status import SAMPLER, STATUS
@@ -45,6 +46,7 @@ SECTIONS = (
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
     ("How pages are served", SERVING),
+    ("Links to other nodes", LINKS),
 )
 
 INTRODUCTION = """\

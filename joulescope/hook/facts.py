@@ -32,9 +32,14 @@ def engine_identity(vllm_config: Any) -> tuple[str, int]:
     """(instance, data-parallel index), by which workers are joined to their engine.
 
     To be read while the engine is constructed: at the end of its start-up vLLM draws a new
-    ``instance_id``, while the workers keep the one they were started with.
+    ``instance_id``, while the workers keep the one they were started with. With the multiprocess executor
+    over several nodes each node draws one of its own; there it is the meeting point that all are given.
     """
+    parallel = look_up(vllm_config, "parallel_config")
     instance_id = str(look_up(vllm_config, "instance_id", ""))
+    nodes = look_up(parallel, "nnodes", 1)
+    if isinstance(nodes, int) and nodes > 1:
+        instance_id = f"{look_up(parallel, 'master_addr', '')}:{look_up(parallel, 'master_port', '')}"
     return instance_id, _data_parallel_index(look_up(vllm_config, "parallel_config"))
 
 
@@ -45,9 +50,9 @@ def engine_hello(
     return _hello("engine", capabilities, engine=engine_facts(vllm_config, scheduler, identity))
 
 
-def worker_hello(vllm_config: Any, worker: Any) -> Hello:
+def worker_hello(vllm_config: Any, worker: Any, capabilities: list[str] | None = None) -> Hello:
     """The greeting of a worker's session; called in the worker, after its device is initialised."""
-    return _hello("worker", [], worker=worker_facts(vllm_config, worker))
+    return _hello("worker", capabilities or [], worker=worker_facts(vllm_config, worker))
 
 
 def _hello(

@@ -224,12 +224,15 @@ def patch_worker(module: ModuleType, socket_path: str) -> None:
     """Makes every worker tell which device it drives; ``module`` is that of ``WorkerWrapperBase``."""
 
     def announce(wrapper: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        facts = worker_hello(wrapper.vllm_config, wrapper.worker)
+        identity = engine_identity(wrapper.vllm_config)
+        keeper = keeper_for(wrapper.vllm_config, socket_path, identity)
+        facts = worker_hello(wrapper.vllm_config, wrapper.worker, [SAMPLER] if keeper else [])
         emitter = Emitter(
             socket_path,
             lambda: _as_of_now(facts),
             poll_seconds=WORKER_POLL_SECONDS,
             heartbeat_seconds=WORKER_POLL_SECONDS,
+            companion=keeper,
         )
         setattr(wrapper, TAP_ATTRIBUTE, emitter.start())
         weakref.finalize(wrapper, emitter.close, 0.0).atexit = False

@@ -227,6 +227,8 @@ class Sample(Record, tag="sample"):
     power_watts: float | None = None
     memory_used_bytes: int | None = None
     sm_utilization_ratio: float | None = None
+    clock_error_seconds: float = 0.0
+    """How far ``time_ns`` may be from the clock of the other records: 0 but for a GPU in another node."""
 
 
 class GpuStatus(Record, tag="gpu_status"):

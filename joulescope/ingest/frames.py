@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -19,14 +20,15 @@ class FrameDecoder:
     good, and raises.
     """
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, records: Any = AnyRecord) -> None:
+        """``records`` is the union of what may come."""
         self.rejected: Counter[str] = Counter()
         self._max_frame_bytes = max_frame_bytes
         self._buffer = bytearray()
         self._offset = 0
-        self._frame = msgspec.msgpack.Decoder(list[AnyRecord])
+        self._frame = msgspec.msgpack.Decoder(list[records])
         self._raw_frame = msgspec.msgpack.Decoder(list[msgspec.Raw])
-        self._record: msgspec.msgpack.Decoder[AnyRecord] = msgspec.msgpack.Decoder(AnyRecord)
+        self._record = msgspec.msgpack.Decoder(records)
 
     @property
     def offset(self) -> int:

@@ -26,7 +26,11 @@ class _Session:
     own_gpus: tuple[str, ...] = ()
     """Those that the engine itself named; its workers name theirs."""
     worker: wire.WorkerFacts | None = None
+    can_start_sampler: bool = False
+    """Of a worker."""
     sampler: wire.SamplerFacts | None = None
+    origin: str = ""
+    """The node whose relay sent it; empty for this one."""
     refused: bool = False
     latest_ns: int = 0
     last_output_ns: int = 0
@@ -65,6 +69,39 @@ class Sessions:
                 named.add(session.worker.gpu)
         return frozenset(named)
 
+    def remote_gpus(self) -> frozenset[str]:
+        """The GPUs that workers on other nodes name, and nobody here."""
+        return self._named_at(remote=True) - self._named_at(remote=False)
+
+    def _named_at(self, *, remote: bool) -> frozenset[str]:
+        workers = (each.worker for each in self._sessions.values() if bool(each.origin) == remote)
+        return frozenset(worker.gpu for worker in workers if worker is not None and worker.gpu)
+
+    def origin(self, number: int) -> str:
+        """The node whose relay sent this session; empty for this one."""
+        session = self._sessions.get(number)
+        return "" if session is None else session.origin
+
+    def gpus_afar(self, number: int) -> frozenset[str]:
+        """What a sampler of another node may speak of: GPUs that workers of the same node and of an engine
+        that
+        is connected here name, and nobody elsewhere."""
+        session = self._sessions[number]
+        facts = session.sampler
+        if facts is None or not any(
+            each.info is not None and _joined(facts, each.info) for each in self._sessions.values()
+        ):
+            return frozenset()
+        own: set[str] = set()
+        others: set[str] = set()
+        for each in self._sessions.values():
+            if each.worker is not None:
+                (own if each.origin == session.origin and _joined(facts, each.worker) else others).add(
+                    each.worker.gpu
+                )
+            others.update(each.own_gpus)
+        return frozenset(own - others - {""})
+
     def gpus_beside(self, sampler: wire.SamplerFacts) -> frozenset[str]:
         """What the engines and workers of a sampler's instance name: all that it may speak of."""
         named: set[str] = set()
@@ -81,11 +118,17 @@ class Sessions:
         return None if session is None else session.sampler
 
     def samplers(self) -> dict[int, wire.SamplerFacts]:
-        """The connected samplers, by session, those first that came first."""
+        """The samplers connected to this node's socket, by session, those first that came first."""
         return {
             number: session.sampler
             for number, session in self._sessions.items()
-            if session.sampler is not None
+            if session.sampler is not None and not session.origin
+        }
+
+    def workers(self) -> dict[int, wire.WorkerFacts]:
+        """The connected workers, by session."""
+        return {
+            number: session.worker for number, session in self._sessions.items() if session.worker is not None
         }
 
     def can_start_samplers(self) -> dict[int, EngineInfo]:
@@ -95,6 +138,15 @@ class Sessions:
             for number, session in self._sessions.items()
             if session.info is not None and wire.SAMPLER in session.info.capabilities
         }
+
+    def workers_that_start_samplers(self) -> dict[int, wire.WorkerFacts]:
+        """The workers that would start a sampler if they were asked to, the first of each node first."""
+        found = {
+            number: session.worker
+            for number, session in self._sessions.items()
+            if session.worker is not None and session.can_start_sampler and not session.origin
+        }
+        return dict(sorted(found.items(), key=lambda each: each[1].local_rank))
 
     def engine_sessions(self) -> dict[str, list[int]]:
         """The sessions of each connected engine, its own first and then its workers'."""
@@ -106,17 +158,17 @@ class Sessions:
                 labels[session.info.instance_id, session.info.data_parallel_index] = session.info.engine
         for number, session in self._sessions.items():
             worker = session.worker
-            if worker is not None:
+            if worker is not None and not session.origin:  # of another node no CPU time is known here
                 engine = labels.get((worker.instance_id, worker.data_parallel_index))
                 if engine is not None and number not in found[engine]:
                     found[engine].append(number)
         return found
 
-    def take(self, number: int, records: Iterable[wire.AnyRecord]) -> None:
-        """Handles the records of one session, in their order."""
+    def take(self, number: int, records: Iterable[wire.AnyRecord], origin: str = "") -> None:
+        """Handles the records of one session, in their order; ``origin`` is the other node that it is of."""
         session = self._sessions.get(number)
         if session is None:
-            session = self._sessions[number] = _Session()
+            session = self._sessions[number] = _Session(origin=origin)
         for record in records:
             self.records[_type_name(record)] += 1
             if isinstance(record, wire.Step):
@@ -151,10 +203,14 @@ class Sessions:
             self.rejected["newer_protocol"] += 1
         elif session.sampler is not None:
             self.rejected["repeated_hello"] += 1
+        elif session.origin and hello.engine is not None:
+            session.refused = True
+            self.rejected["remote_engine"] += 1
         elif hello.engine is not None and session.info is None:
             self._engine_hello(session, hello, hello.engine)
         elif hello.worker is not None and session.worker is None:
             session.worker = hello.worker
+            session.can_start_sampler = wire.SAMPLER in hello.capabilities
             if hello.worker.gpu:
                 self._events.worker_up(hello.worker.gpu, hello.time_ns)
             self._join_worker(hello.worker)
@@ -248,6 +304,10 @@ class Sessions:
             self._events.gap(engine, record.start_ns, record.end_ns, "records_lost")
         else:
             self._events.overhead(engine, record.start_ns, record.end_ns, record.reason)
+
+
+def _joined(facts: wire.SamplerFacts, other: wire.WorkerFacts | EngineInfo) -> bool:
+    return (facts.instance_id, facts.data_parallel_index) == (other.instance_id, other.data_parallel_index)
 
 
 def _type_name(record: wire.AnyRecord) -> str:

@@ -33,12 +33,16 @@ STALE_NS = 2 * NANOSECONDS_PER_SECOND
 SENSOR = "engine"
 """What :attr:`joulescope.model.GpuInfo.sensor` says of a GPU that a sampler reads."""
 
+AFAR = "relay"
+"""The same of a GPU in another node, of which a relay tells."""
+
 _AHEAD_NS = NANOSECONDS_PER_SECOND
 _BEHIND_NS = 60 * NANOSECONDS_PER_SECOND
 """Readings from further away than these were taken by another clock."""
 
 _MAX_TEXT = 256
 _MAX_COMPLAINTS = 16
+_MAX_TOLD = 64
 _MAX_BYTES = 2**60
 
 R = TypeVar("R", bound=wire.Record)
@@ -125,17 +129,18 @@ class GpuSources:
         if facts is None:
             self._note_end(session, records)
             return []
-        allowed = self._sessions.gpus_beside(facts) | self._named
+        allowed = self._allowed(session, facts)
         self._facts[session] = facts
         self._told.setdefault(session, {})
         admitted = []
         for record in records:
             if not isinstance(record, (wire.Gpu, wire.Sample, wire.GpuStatus)):
                 continue
-            if not self.heeds_samplers:
+            if not self.heeds_samplers and not self._sessions.origin(session):
                 self.rejected["unasked_sample"] += 1
             elif record.gpu not in allowed:
                 self.rejected["stranger_gpu"] += 1
+                self._keep(session, record)
             elif isinstance(record, wire.Gpu):
                 self._describe(session, record)
             elif isinstance(record, wire.GpuStatus):
@@ -144,6 +149,11 @@ class GpuSources:
                 status = self._statuses.get((session, record.gpu))
                 admitted.append(gpu_reading(_sane(record), status))
         return admitted
+
+    def _allowed(self, session: int, facts: wire.SamplerFacts) -> frozenset[str]:
+        if self._sessions.origin(session):  # what the operator lists is of this node, or named there too
+            return self._sessions.gpus_afar(session)
+        return self._sessions.gpus_beside(facts) | self._named
 
     def described(self, session: int) -> Collection[str]:
         """The GPUs that a sampler has said it can read."""
@@ -157,6 +167,11 @@ class GpuSources:
             del self._statuses[key]
         for gpu in [gpu for gpu, each in self._elected.items() if each.source == session]:
             del self._elected[gpu]
+
+    def _keep(self, session: int, record: wire.Gpu | wire.Sample | wire.GpuStatus) -> None:
+        """Of a GPU that nobody names yet: a sampler describes it once, and may be here before its engine."""
+        if isinstance(record, wire.Gpu) and len(self._told[session]) < _MAX_TOLD:
+            self._describe(session, record)
 
     def _describe(self, session: int, record: wire.Gpu) -> None:
         if record.energy_source not in ("counter", "power"):
@@ -179,7 +194,9 @@ class GpuSources:
                 for name, told in record.capabilities.items()
             },
         )
-        self._told[session][record.gpu] = replace(gpu_info(plain), sensor=SENSOR)
+        self._told[session][record.gpu] = replace(
+            gpu_info(plain), sensor=AFAR if self._sessions.origin(session) else SENSOR
+        )
 
     def _admits(self, session: int, sample: wire.Sample, now_ns: int | None) -> bool:
         if sample.gpu not in self._told[session]:

@@ -99,9 +99,10 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------ engines
 
     def take(
-        self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None
+        self, session: int, records: Sequence[wire.AnyRecord], now_ns: int | None = None, origin: str = ""
     ) -> Sequence[GpuReading]:
-        """Records of one connection, in their order, which came at ``now_ns`` if that is known.
+        """Records of one connection, in their order, which came at ``now_ns`` if that is known; from the node
+        ``origin`` if not from this one.
 
         Gives the readings of GPUs among them that were believed.
         """
@@ -109,7 +110,7 @@ class Pipeline:
             for record in records:
                 record.session = session
             self._record([record for record in records if not isinstance(record, NOT_FROM_HOOKS)])
-        self.sessions.take(session, records)
+        self.sessions.take(session, records, origin)
         believed = self.sources.judge(session, records, now_ns)
         self._read(believed)
         return believed

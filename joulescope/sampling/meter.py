@@ -52,6 +52,8 @@ class Meter:
         self._counted = False
         """Whether the counter has been seen; from then on power only serves to check it."""
         self._time_ns: int | None = None if former is None else former._time_ns
+        self._error_seconds = 0.0
+        """The largest clock error of the readings since the open window began."""
 
     @property
     def counters(self) -> MeterCounters:
@@ -96,10 +98,16 @@ class Meter:
             self._counters.skipped += 1
             return []
         self._time_ns = reading.time_ns
+        self._error_seconds = max(self._error_seconds, reading.clock_error_seconds)
         if joules is not None:
-            return self._count(reading.time_ns, joules, watts)
-        self.source = "power"
-        return self._power.add(reading.time_ns, watts or 0.0)
+            intervals = self._count(reading.time_ns, joules, watts)
+        else:
+            self.source = "power"
+            intervals = self._power.add(reading.time_ns, watts or 0.0)
+        intervals = self._with_error(intervals)
+        if intervals:
+            self._error_seconds = reading.clock_error_seconds
+        return intervals
 
     def flush(self) -> list[EnergyInterval]:
         """Closes the open window at the last reading, at the end of a run or a trace.
@@ -108,7 +116,12 @@ class Meter:
         change since the window began, the interval holds 0: its last refresh is in the one before.
         Readings may go on afterwards.
         """
-        return self._counter.flush() if self._counted else self._power.flush()
+        return self._with_error(self._counter.flush() if self._counted else self._power.flush())
+
+    def _with_error(self, intervals: list[EnergyInterval]) -> list[EnergyInterval]:
+        if not self._error_seconds:
+            return intervals
+        return [replace(interval, clock_error_seconds=self._error_seconds) for interval in intervals]
 
     def _usable(self, reading: GpuReading) -> tuple[float | None, float | None]:
         reading = calibrated(reading, self._factor)

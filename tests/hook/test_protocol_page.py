@@ -12,6 +12,8 @@ import pytest
 
 from joulescope.daemon.engine_samplers import ASK_AGAIN_NS
 from joulescope.hook import emitter, link, translate, wire
+from joulescope.link import records as links
+from joulescope.link.peer import PING_NS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
@@ -29,6 +31,10 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "gap": wire.Gap,
     "progress": wire.Progress,
     "bye": wire.Bye,
+    "link_hello": links.LinkHello,
+    "link_ping": links.LinkPing,
+    "link_pong": links.LinkPong,
+    "link_welcome": links.LinkWelcome,
 }
 
 
@@ -94,6 +100,9 @@ def test_units(name: str) -> None:
         ("(8192 items)", emitter.QUEUE_LIMIT == 8192),
         ("(4 MiB)", link.MAX_BUFFER_BYTES == 4 * 2**20),
         ("at most\n  16 MiB", wire.MAX_FRAME_BYTES == 16 * 2**20),
+        ("at most 256 KiB", links.MAX_LINK_FRAME_BYTES == 256 * 2**10),
+        ("`link_ping` four times a second", PING_NS == 250_000_000),
+        ("at most 64 characters", links.MAX_NODE_CHARACTERS == 64),
         ("at most 64 KiB", link.MAX_HEARD_BYTES == 64 * 2**10),
         ("every ten seconds", ASK_AGAIN_NS == 10 * 10**9),
         ("length of 4 bytes", wire.LENGTH_BYTES == 4),

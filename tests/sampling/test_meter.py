@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -265,3 +266,20 @@ def test_counter_takes_over_once_it_is_seen() -> None:
     assert spans(intervals) == [(0.0, 0.2, 60.0), (0.3, 0.9, 180.0)]
     assert [interval.source for interval in intervals] == ["power", "counter"]
     assert meter.skipped == 1
+
+
+def test_an_interval_has_the_worst_clock_error_of_its_readings() -> None:
+    """Both edges count: the reading that ended one window began the next. Local readings have no error."""
+    errors = [0.0, 0.004, 0.001, 0.0, 0.0, 0.002, 0.0, 0.0, 0.0]
+    readings = [replace(at(0.25 * k, 50.0 * k), clock_error_seconds=error) for k, error in enumerate(errors)]
+    intervals = feed(Meter(INFO), readings)
+    assert [interval.clock_error_seconds for interval in intervals] == [0.004, 0.001, 0.002, 0.0]
+
+
+def test_a_window_that_is_flushed_keeps_its_clock_error() -> None:
+    """By power as by the counter."""
+    for info, joules in ((INFO, 5.0), (POWER_ONLY, None)):
+        meter = Meter(info)
+        told = [at(0.0, joules, 100.0), at(0.1, joules and joules + 10.0, 100.0)]
+        feed(meter, [replace(reading, clock_error_seconds=0.003) for reading in told])
+        assert [interval.clock_error_seconds for interval in meter.flush()] == [0.003]
