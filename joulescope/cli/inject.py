@@ -58,6 +58,12 @@ def _environment(_: click.Context, __: click.Parameter, pairs: Sequence[str]) ->
 @click.option("--memory-request", default=Resources.memory_request, show_default=True)
 @click.option("--cpu-limit", default=Resources.cpu_limit, show_default=True)
 @click.option("--memory-limit", default=Resources.memory_limit, show_default=True)
+@click.option(
+    "--guaranteed-cpu",
+    default=Resources.guaranteed_cpu,
+    show_default=True,
+    help="Request and limit in a pod of class Guaranteed.",
+)
 @click.option("--remove", is_flag=True, help="Take joulescope out again.")
 @click.option("--diff", "as_diff", is_flag=True, help="Show what would change, and nothing else.")
 @click.option("--in-place", is_flag=True, help="Write the files anew, in place of printing.")
@@ -105,7 +111,11 @@ def _injection(chosen: dict[str, object]) -> Injection:
         gpu_access=cast("GpuAccess", text["gpu_access"]),
         claim=text["claim"],
         resources=Resources(
-            text["cpu_request"], text["memory_request"], text["cpu_limit"], text["memory_limit"]
+            cpu_request=text["cpu_request"],
+            memory_request=text["memory_request"],
+            cpu_limit=text["cpu_limit"],
+            memory_limit=text["memory_limit"],
+            guaranteed_cpu=text["guaranteed_cpu"],
         ),
         env=env,
     )

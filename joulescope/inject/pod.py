@@ -54,12 +54,18 @@ class Resources:
     memory_request: str = "192Mi"
     cpu_limit: str = "1"
     memory_limit: str = "512Mi"
+    guaranteed_cpu: str = "500m"
+    """In a Guaranteed pod, where a whole number would take a core for itself from the static CPU manager."""
 
     def of_container(self, guaranteed: bool) -> Object:
         """``guaranteed``: the pod's other containers have limits equal to requests, and it is to stay so."""
-        limits = {"cpu": self.cpu_limit, "memory": self.memory_limit}
-        requests = {"cpu": self.cpu_request, "memory": self.memory_request}
-        return {"requests": dict(limits) if guaranteed else requests, "limits": limits}
+        if guaranteed:
+            both = {"cpu": self.guaranteed_cpu, "memory": self.memory_limit}
+            return {"requests": both, "limits": dict(both)}
+        return {
+            "requests": {"cpu": self.cpu_request, "memory": self.memory_request},
+            "limits": {"cpu": self.cpu_limit, "memory": self.memory_limit},
+        }
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,13 @@ import base64
 import gzip
 import json
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -141,6 +145,21 @@ def test_a_variable_of_the_users_is_there_once() -> None:
     assert [each["value"] for each in sidecar["env"] if each["name"] == "JOULESCOPE_SENSOR"] == ["none"]
 
 
+def test_large_numbers_are_written_out() -> None:
+    """Helm has them as floats: a user of OpenShift's range must not become 1.00074e+09."""
+    values = {
+        "vllm": {"enabled": True, "runAsUser": 1000740000, "args": ["--max-num-batched-tokens", 1000000]},
+        "joulescope": {"env": {"OTEL_BSP_MAX_QUEUE_SIZE": 1000000, "OTEL_SDK_DISABLED": False}},
+    }
+    text = render(values)["templates/vllm.yaml"]
+    assert "e+" not in text
+    spec = _one("Deployment", values)["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsUser"] == 1000740000
+    assert spec["containers"][0]["args"][-1] == "1000000"
+    variables = {each["name"]: each.get("value") for each in spec["initContainers"][1]["env"]}
+    assert (variables["OTEL_BSP_MAX_QUEUE_SIZE"], variables["OTEL_SDK_DISABLED"]) == ("1000000", "false")
+
+
 # ---------------------------------------------------------------------------------- around the sidecar
 
 
@@ -201,6 +220,45 @@ def test_models_outlast_the_release() -> None:
         each["name"]: each for each in _one("Deployment", values)["spec"]["template"]["spec"]["volumes"]
     }
     assert volumes["models"]["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+
+
+class _Pages(BaseHTTPRequestHandler):
+    """A sidecar's two pages, if it is one."""
+
+    metrics: ClassVar[bytes] = b"joulescope_build_info 1"
+
+    def do_GET(self) -> None:
+        known = {"/-/healthy": b"ok", "/metrics": self.metrics}
+        self.send_response(200 if self.path in known else 404)
+        self.end_headers()
+        self.wfile.write(known.get(self.path, b""))
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps quiet."""
+
+
+class _Others(_Pages):
+    metrics = b"up 1"
+
+
+@pytest.mark.parametrize(("pages", "well"), [(_Pages, True), (_Others, False), (None, False)])
+def test_what_helm_test_runs_tells_a_sidecar_from_others(pages: type[_Pages] | None, well: bool) -> None:
+    """Its program, as the pod has it, on a sidecar, on something else, and on a port that nobody serves."""
+    (pod,) = (each for each in documents(render({"vllm": {"enabled": True}})) if each["kind"] == "Pod")
+    (container,) = pod["spec"]["containers"]
+    assert container["command"] == ["python", "-c"]
+    script, scheme, host, port, closed = container["args"]
+    assert (scheme, host, port, closed) == ("http", "demo-vllm", "5685", "false")
+    with HTTPServer(("127.0.0.1", 0), pages or _Pages) as server:
+        if pages is None:
+            server.socket.close()
+        else:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        command = [sys.executable, "-c", script, scheme, "127.0.0.1", str(server.server_port), closed]
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if pages is not None:
+            server.shutdown()
+    assert (said.returncode == 0) is well, said.stderr
 
 
 # ------------------------------------------------------------------------------- what is nowhere in it

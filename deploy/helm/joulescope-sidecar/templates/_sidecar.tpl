@@ -247,6 +247,11 @@ joulescope/config: {{ sha256sum . | trunc 16 | quote }}
 {{- end }}
 {{- end }}
 
+{{/* A value as a string. Numbers are floats to Helm, and would be written as 1e+06. */}}
+{{- define "joulescope.text" -}}
+{{- if kindIs "string" . }}{{ quote . }}{{ else }}{{ toJson . | quote }}{{ end -}}
+{{- end }}
+
 {{- define "joulescope.version" -}}
 0.1.0
 {{- end }}
@@ -334,7 +339,7 @@ seccompProfile:
 {{- range $name, $value := $values.env }}
 {{- if not (has $name $told) }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "joulescope.text" $value }}
 {{- end }}
 {{- end }}
 {{- with $values.extraEnv }}
