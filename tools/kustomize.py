@@ -25,7 +25,6 @@ from joulescope.inject.pod import (
     VERSION_ANNOTATION,
     Injection,
     engine_mounts,
-    volumes,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +82,7 @@ def _patch(kind: str, engine: str) -> dict[str, Any]:
             "securityContext": {"supplementalGroups": [GROUP]},
             "initContainers": Injection().init_containers(),
             **({"containers": [engine_patch(engine)]} if engine else {}),
-            "volumes": volumes(),
+            "volumes": Injection().volumes(),
         },
     }
     for key in reversed(path):

@@ -54,6 +54,14 @@ def _environment(_: click.Context, __: click.Parameter, pairs: Sequence[str]) ->
 @click.option(
     "--env", multiple=True, callback=_environment, metavar="NAME=VALUE", help="A variable of the sidecar."
 )
+@click.option(
+    "--link-secret",
+    default="",
+    help="For an engine over several nodes: the secret of the certificates between them. Its other nodes get "
+    "a relay then.",
+)
+@click.option("--link-server-name", default="", help="The name in them, if it is not the head's address.")
+@click.option("--link-connect", default="", help="Where the head is, if the manifest's kind does not tell.")
 @click.option("--cpu-request", default=Resources.cpu_request, show_default=True)
 @click.option("--memory-request", default=Resources.memory_request, show_default=True)
 @click.option("--cpu-limit", default=Resources.cpu_limit, show_default=True)
@@ -118,6 +126,9 @@ def _injection(chosen: dict[str, object]) -> Injection:
             guaranteed_cpu=text["guaranteed_cpu"],
         ),
         env=env,
+        link_secret=text["link_secret"],
+        link_server_name=text["link_server_name"],
+        link_connect=text["link_connect"],
     )
 
 

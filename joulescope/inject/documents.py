@@ -43,10 +43,16 @@ def inject_text(text: str, injection: Injection, container: str = "", name: str 
     """
 
     def put(template: PodTemplate, result: Result) -> None:
-        if template.worker:
+        if template.worker and not injection.link_secret:
             result.notes.append(
-                f"{template.place} left as it is: its pods are further nodes of an engine "
-                "(docs/multi-node.md)"
+                f"{template.place} left as it is: its pods are further nodes of an engine, for which "
+                "--link-secret is needed (docs/multi-node.md)"
+            )
+            return
+        if template.worker and not (template.head_address or injection.link_connect):
+            result.notes.append(
+                f"{template.place} left as it is: nothing in its pods says where the head is; "
+                "name it with --link-connect"
             )
             return
         try:

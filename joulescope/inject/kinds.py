@@ -24,6 +24,9 @@ _TEMPLATE_PATHS: Mapping[str, tuple[str, ...]] = {
     "Rollout": ("spec", "template"),
     "StatefulSet": ("spec", "template"),
 }
+_LEADER = "$(LWS_LEADER_ADDRESS)"
+"""LeaderWorkerSet gives all containers of a group this variable."""
+
 _RUNTIMES = frozenset({"ServingRuntime", "ClusterServingRuntime"})
 
 
@@ -37,7 +40,9 @@ class PodTemplate:
         spec: the pod spec.
         engine: vLLM's container where the kind says which it is, in place of a search.
         container: name of vLLM's container by the kind's convention.
-        worker: whether its pods are nodes beyond the first of an engine across nodes.
+        head: whether its pod is the first node of an engine over several.
+        worker: whether its pods are the others, and
+        head_address: where those find the first; empty if nothing in the pod tells.
     """
 
     place: str
@@ -46,7 +51,9 @@ class PodTemplate:
     inline: bool = False
     engine: Node | None = None
     container: str = ""
+    head: bool = False
     worker: bool = False
+    head_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,12 @@ def templates_of(document: Node) -> Iterator[PodTemplate | Unfit]:
         yield Unfit(place, "it has no init containers: inject the InferenceService that uses it")
 
 
-def _plain(template: Node | None, place: str, worker: bool = False) -> Iterator[PodTemplate]:
+def _plain(
+    template: Node | None, place: str, head: bool = False, worker: bool = False, head_address: str = ""
+) -> Iterator[PodTemplate]:
     spec = _at(template, "spec")
     if template is not None and spec is not None:
-        yield PodTemplate(place, template, spec, worker=worker)
+        yield PodTemplate(place, template, spec, head=head, worker=worker, head_address=head_address)
 
 
 def _leader_and_workers(document: Node, place: str) -> Iterator[PodTemplate]:
@@ -99,17 +108,23 @@ def _leader_and_workers(document: Node, place: str) -> Iterator[PodTemplate]:
     if leader is None:
         yield from _plain(worker, f"{place} workerTemplate")
     else:
-        yield from _plain(leader, f"{place} leaderTemplate")
-        yield from _plain(worker, f"{place} workerTemplate", worker=True)
+        yield from _plain(leader, f"{place} leaderTemplate", head=worker is not None)
+        yield from _plain(worker, f"{place} workerTemplate", worker=True, head_address=_LEADER)
 
 
 def _predictor(document: Node, place: str) -> Iterator[PodTemplate]:
     """A predictor is a pod spec with labels and annotations in it, and often ``model`` for a container."""
     predictor = _at(document, "spec", "predictor")
     if predictor is not None:
-        model = _at(predictor, "model")
-        yield PodTemplate(f"{place} predictor", predictor, predictor, inline=True, engine=model)
-        worker = _at(predictor, "workerSpec")
+        model, worker = _at(predictor, "model"), _at(predictor, "workerSpec")
+        yield PodTemplate(
+            f"{place} predictor",
+            predictor,
+            predictor,
+            inline=True,
+            engine=model,
+            head=worker is not None,
+        )
         if worker is not None:
             yield PodTemplate(f"{place} workerSpec", worker, worker, inline=True, worker=True)
 
@@ -126,15 +141,18 @@ def _llm_workloads(document: Node, place: str) -> Iterator[PodTemplate]:
                     spec,
                     inline=True,
                     container="main",
+                    head=name == "template" and _at(workload, "worker") is not None,
                     worker=name == "worker",
+                    head_address=_LEADER,
                 )
 
 
 def _ray(document: Node, kind: str, place: str) -> Iterator[PodTemplate]:
     inner = {"RayCluster": (), "RayService": ("rayClusterConfig",), "RayJob": ("rayClusterSpec",)}[kind]
     cluster = _at(document, "spec", *inner)
-    yield from _plain(_at(cluster, "headGroupSpec", "template"), f"{place} headGroupSpec")
-    for group in (cluster or {}).get("workerGroupSpecs") or ():
+    groups = (cluster or {}).get("workerGroupSpecs") or ()
+    yield from _plain(_at(cluster, "headGroupSpec", "template"), f"{place} headGroupSpec", head=bool(groups))
+    for group in groups:
         yield from _plain(_at(group, "template"), f"{place} workerGroupSpecs", worker=True)
 
 

@@ -15,6 +15,7 @@ from joulescope.inject.pod import (
     HOOK_FOLDER,
     HOOK_VOLUME,
     INSTALLER,
+    LINK_VOLUME,
     NO_TOKEN_VOLUME,
     PATH_VARIABLE,
     PLUGIN,
@@ -26,12 +27,12 @@ from joulescope.inject.pod import (
     SOCKET_VARIABLE,
     VERSION_ANNOTATION,
     Injection,
+    Role,
     engine_mounts,
-    volumes,
 )
 
 _CONTAINERS = frozenset({SIDECAR, INSTALLER})
-_VOLUMES = frozenset({RUN_VOLUME, HOOK_VOLUME, NO_TOKEN_VOLUME})
+_VOLUMES = frozenset({RUN_VOLUME, HOOK_VOLUME, NO_TOKEN_VOLUME, LINK_VOLUME})
 
 
 def inject(template: PodTemplate, injection: Injection, container: str = "") -> None:
@@ -83,9 +84,10 @@ def _put_pod(template: PodTemplate, injection: Injection) -> None:
     # Controllers that hold labels beside the pod spec add containers of their own, with small requests.
     guaranteed = not template.inline and is_guaranteed(spec)
     starts = _list(spec, "initContainers")
-    for offset, each in enumerate(injection.init_containers(guaranteed)):
+    role: Role = "worker" if template.worker else "head" if template.head else "alone"
+    for offset, each in enumerate(injection.init_containers(guaranteed, role, template.head_address)):
         starts.insert(offset, each)
-    _extend(spec, "volumes", volumes())
+    _extend(spec, "volumes", injection.volumes(role))
     _list(_map(spec, "securityContext"), "supplementalGroups").append(GROUP)
     if injection.gpu_access == "runtimeclass":
         spec.setdefault("runtimeClassName", "nvidia")
