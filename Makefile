@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 COMPAT_ARGS ?=
 DOCS_ARGS ?=
 DASHBOARDS_ARGS ?=
+DEPLOY_ARGS ?=
 PICTURE_ARGS ?=
 WHEEL_DIR ?= dist
 
@@ -54,11 +55,22 @@ docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only lo
 dashboards: $(VENV)/.dev ## Write the Grafana dashboards again; DASHBOARDS_ARGS=--check only looks
 	$(BIN)/python -m grafana $(DASHBOARDS_ARGS)
 
+deploy: $(VENV)/.dev ## Write the charts' pages again; DEPLOY_ARGS=--check only looks
+	$(BIN)/python tools/chart_docs.py $(DEPLOY_ARGS)
+	$(BIN)/python -m tools.kustomize $(DEPLOY_ARGS)
+
 pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs npm, chromium, prometheus
 	$(PIP) --editable '.[pictures]'
 	npm --prefix grafana/draw ci --no-audit --no-fund
 	npm --prefix grafana/draw run build
 	$(BIN)/python -m grafana.draw $(PICTURE_ARGS)
+
+lock: $(VENV)/.made ## Renew the lock files of the image, with the newest packages that will do
+	$(PIP) uv
+	for each in "pyproject.toml --extra sidecar -o deploy/image/sidecar.lock" \
+	            "deploy/image/build.in -o deploy/image/build.lock"; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	    --no-annotate --no-header $$each || exit 1; done
 
 wheel: $(VENV)/.made ## Build the wheel into $(WHEEL_DIR)
 	rm -rf build/lib build/bdist.*
@@ -86,4 +98,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[sidecar,test,lint]'
 	@touch $@ $(VENV)/.sidecar
 
-.PHONY: help demo test test-fast lint layers bench compat docs dashboards pictures wheel clean
+.PHONY: help demo test test-fast lint layers bench compat docs dashboards deploy pictures lock wheel clean

@@ -66,7 +66,12 @@ class WithoutLearning(CostModel):
         pass
 
     def learn_energy(
-        self, figures: Floats, energy_joules: float, idle_joules: float, whole_joules: float | None = None
+        self,
+        figures: Floats,
+        energy_joules: float,
+        idle_joules: float,
+        whole_joules: float | None = None,
+        clock_std_seconds: float = 0.0,
     ) -> None:
         pass
 

@@ -75,6 +75,19 @@ def test_a_stranger_s_gpu_is_refused(instance: str) -> None:
     assert snapshot.sidecar.rejected_records["stranger_gpu"] == len(told)
 
 
+def test_a_sampler_may_come_before_its_engine() -> None:
+    """It says only once what its GPU is; its samples count from when the engine names the GPU."""
+    made = Pipeline(scope=Scope(), wall=WallAnchor(0, 0))
+    made.take(SAMPLER, [sampler_hello()])
+    made.take(SAMPLER, [wire.Gpu(gpu=GPU, name="H100"), *samples(0, SECOND)])
+    assert made.snapshot(SECOND).gpus == ()
+    made.take(ENGINE, [worlds.hello(gpus=(GPU,))])
+    made.take(SAMPLER, samples(2 * SECOND, 3 * SECOND))
+    made.finish(3 * SECOND)
+    gpu = only(made, 3 * SECOND)
+    assert (gpu.info.name, gpu.measured_joules) == ("H100", pytest.approx(WATTS))
+
+
 def test_only_samplers_may_speak_of_gpus() -> None:
     """An engine's own connection, and one that never said hello, are refused as before."""
     made = pipeline()

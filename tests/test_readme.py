@@ -45,6 +45,9 @@ RUN_HERE = {
     "curl -s http://localhost:5685/metrics": "test_serve_answers_as_the_readme_says",
     "joulescope top --url http://localhost:5685": "test_serve_answers_as_the_readme_says",
     "joulescope doctor": "test_the_doctor_finds_nothing_wrong_here",
+    "joulescope inject -f deploy/examples/deployment.yaml --image registry.example/joulescope:0.1.0": (
+        "test_inject_prints_the_manifest_with_the_sidecar"
+    ),
     "joulescope config show": "test_quick_commands_work",
     "joulescope config example": "test_quick_commands_work",
     "joulescope record run.jsonl.gz": "test_record_then_replay_then_parse",
@@ -143,6 +146,14 @@ def test_quick_commands_work(command: str, tmp_path: Path) -> None:
 def test_the_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
     """It ends with 0 where no GPU is asked for and nothing else is amiss."""
     assert "no joules are measured, by choice" in _run("joulescope doctor", tmp_path).stdout
+
+
+def test_inject_prints_the_manifest_with_the_sidecar() -> None:
+    """In a clone, where the README is read."""
+    (inject,) = (each for each in _commands() if each.startswith("joulescope inject"))
+    injected = _run(inject, ROOT).stdout
+    assert "image: registry.example/joulescope:0.1.0" in injected
+    assert "vllm serve Qwen/Qwen3-8B" in injected
 
 
 @pytest.mark.real

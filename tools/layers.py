@@ -55,6 +55,8 @@ ROOMS: dict[str, Room] = {
         packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
+    "hook_install": _room("errors"),
+    "inject": _room("errors hook.environment", packages="ruamel"),
     "answer": _room("hook.environment"),
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
@@ -94,7 +96,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon",
+        "export simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -36,7 +36,7 @@ RULES = Path(__file__).resolve().parents[1] / "deploy" / "prometheus"
 TARGET = frozenset({"job", "instance"})
 """Labels that every scraped series has."""
 
-PERHAPS = frozenset({"cluster", "namespace", "pod", "node"})
+PERHAPS = frozenset({"cluster", "namespace", "pod", "node", "replica"})
 """Labels that a scraped series may have: queries may group by them and must work without."""
 
 PROMETHEUS: dict[str, str] = {

@@ -13,6 +13,7 @@ from joulescope.attribution.division import EngineShare
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.requests import SOURCE_BITS
+from joulescope.attribution.uncertainty import Measured, clock_std_seconds
 from joulescope.attribution.usage import SpecialUsage
 
 _Uj = NDArray[np.int64]
@@ -71,7 +72,12 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
     for breakdown in tally.breakdowns_in_use:
         breakdown.charge(getattr(table, breakdown.column)[slots], paid_uj, prefill_uj)
     interval = posting.interval
-    measured = (interval.energy_uj / 1e6, (interval.end_ns - interval.start_ns) / 1e9)
+    measured = Measured(
+        interval.energy_uj / 1e6,
+        (interval.end_ns - interval.start_ns) / 1e9,
+        clock_std_seconds(interval.clock_error_seconds),
+        share.fall_watts,
+    )
     table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
 
 

@@ -24,6 +24,7 @@ from joulescope.attribution.laws import SECONDS
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.spans import Span, clip, complement, length_ns, union
 from joulescope.attribution.steps import Segment
+from joulescope.attribution.uncertainty import clock_std_seconds
 from joulescope.attribution.usage import Usage, usage_of
 from joulescope.model import EnergyInterval, GpuInfo
 
@@ -56,6 +57,8 @@ class EngineShare:
     """What each pays for what else happened in the interval, by the operator's policy."""
     is_clean: bool = False
     """Whether the GPU was busy and nothing else happened: what was measured is of the steps."""
+    fall_watts: float = 0.0
+    """Power at the interval's begin less that at its end, as modelled; 0 where its clock is sure."""
 
 
 @dataclass(slots=True)
@@ -93,6 +96,10 @@ def divide(
     for engine, segments in found:
         engine.price(segments, at_limit)
     shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
+    if interval.clock_error_seconds:
+        fall_watts = _watts_at(interval.start_ns, shares, gpu) - _watts_at(interval.end_ns, shares, gpu)
+        for share in shares:
+            share.fall_watts = fall_watts
     _learn(interval, gpu, stretches, posting, shares)
     return posting, shares
 
@@ -208,6 +215,16 @@ def _divide_rest(
     return [share for share in shares if share.segments]
 
 
+def _watts_at(time_ns: int, shares: Sequence[EngineShare], gpu: GpuState) -> float:
+    """What the GPU is modelled to have drawn at an edge of an interval, held to what was measured."""
+    for share in shares:
+        for segment in share.segments:
+            watts = segment.watts_at(time_ns)
+            if watts is not None:
+                return share.scale * watts
+    return gpu.idle.watts
+
+
 def _learn(
     interval: EnergyInterval, gpu: GpuState, stretches: Stretches, posting: Posting, shares: list[EngineShare]
 ) -> None:
@@ -234,7 +251,13 @@ def _learn(
         figures = np.sum([segment.figures() for segment in segments], axis=0)
         if figures[SECONDS] <= 0.0:
             continue  # the GPU only waited
-        group[0].engine.model.learn_energy(figures, part_joules - waited_joules, off_joules, busy_joules)
+        group[0].engine.model.learn_energy(
+            figures,
+            part_joules - waited_joules,
+            off_joules,
+            busy_joules,
+            clock_std_seconds(interval.clock_error_seconds),
+        )
 
 
 def _by_fit(shares: list[EngineShare]) -> list[list[EngineShare]]:

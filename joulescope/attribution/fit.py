@@ -237,7 +237,12 @@ class StepFit:
         return rows
 
     def learn_energy(
-        self, figures: Floats, energy_joules: float, idle_joules: float, whole_joules: float | None = None
+        self,
+        figures: Floats,
+        energy_joules: float,
+        idle_joules: float,
+        whole_joules: float | None = None,
+        clock_std_seconds: float = 0.0,
     ) -> None:
         """Takes the measured joules of steps.
 
@@ -246,13 +251,14 @@ class StepFit:
             energy_joules: measured of them, idle and waiting taken off.
             idle_joules: what was taken off.
             whole_joules: with those of other engines, if the steps' are only a modelled part of them.
+            clock_std_seconds: how unsure it is, for the clocks of two nodes, which steps were measured.
         """
         if self.pupil is not None:
-            self.pupil.learn_energy(figures, energy_joules, idle_joules, whole_joules)
+            self.pupil.learn_energy(figures, energy_joules, idle_joules, whole_joules, clock_std_seconds)
         whole_joules = energy_joules if whole_joules is None else whole_joules
         n, kv, other, _, read, linear, duration, _, _ = figures
         row = np.array([read, kv, linear + other, n, duration])
-        edge_joules = _EDGE_SECONDS * energy_joules / max(duration, 1e-9)
+        edge_joules = math.hypot(_EDGE_SECONDS, clock_std_seconds) * energy_joules / max(duration, 1e-9)
         unsure = (_ENERGY_NOISE * whole_joules, edge_joules, _IDLE_NOISE * idle_joules)
         std = max(math.hypot(*unsure), 1e-6)
         self.energy.learn(row[None, :], np.array([energy_joules]), np.array([std]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import ROWS, CostModel, StepColumns
+from joulescope.attribution.cost import ROWS, WEIGHT, CostModel, StepColumns
 from joulescope.attribution.laws import STEP_FIGURES
 from joulescope.attribution.spans import Span
 from joulescope.model import EnergyInterval, StepDone
@@ -229,6 +229,15 @@ class Segment:
         """Where among the block's requests those of a step are; ``step`` counts from the segment's first."""
         at = self.first + step
         return slice(int(self.block.offsets[at]), int(self.block.offsets[at + 1]))
+
+    def watts_at(self, time_ns: int) -> float | None:
+        """What the step that was worked on then is priced at, over its time; ``None`` if there was none."""
+        ends_ns, busy_ns = self.ends_ns, self.block.busy_ns[self.steps]
+        step = int(np.searchsorted(ends_ns, time_ns))
+        if step == len(ends_ns) or ends_ns[step] - busy_ns[step] >= time_ns:
+            return None
+        joules = self.block.rows[WEIGHT, self.requests_of(step)].sum()
+        return float(joules * 1e9 / busy_ns[step])
 
     def figures(self) -> Floats:
         """Figures of the steps, as far as they lie in the interval, summed."""

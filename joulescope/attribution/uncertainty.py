@@ -6,11 +6,36 @@ coefficient, how its figure changes with the coefficient's relative error (joule
 share in the whole. With the coefficients' relative covariance that gives a variance, to which comes that
 of the intervals' edges: the counter ticks, and joules near an edge may belong to the neighbour.
 
+**Another node's clock.** Where a GPU of another node was read, the edges of its intervals are off by an error
+ε of which only a bound δ is known; it may lie anywhere within, so its standard deviation is δ/√3. With *p(t)*
+the GPU's power, *p_q(t)* the part of it that a request causes, and an interval from *a* to *b* with energy
+*E* and the request's share *s* of it, the steps are laid against *a + ε* to *b + ε*. To first order in ε
+
+    the request's part becomes  E · (s·E + ε·(p_q(b) − p_q(a))) / (E + ε·(p(b) − p(a)))
+    so that it is off by        ε·(p_q(b) − p_q(a)) − ε·s·(p(b) − p(a))
+
+Over the intervals of the request's life the first term cancels: each ends where the next begins, and the
+request causes nothing before and after. What remains, for an ε that lasts (a delay that is longer one way
+than the other), is
+
+    ε · Σ_i s_i·(p(a_i) − p(b_i))
+
+and where each edge has an ε of its own (clocks are compared anew, delays jitter) the same sum, taken edge by
+edge, with mean powers for those at the edge:
+
+    Σ_i ε_i · (s_i·E_i/T_i − s_{i+1}·E_{i+1}/T_{i+1})
+
+which is how an edge's own few milliseconds are counted. Nobody says which of the two an error is, and both
+are counted with all of δ. The first is summed over all GPUs of other nodes before it is squared, for the GPUs
+of one node share its clock. Both are nothing where δ is 0. Power at an edge is what the step there is priced
+at.
+
 What is *not* in it: the gain error of the card's meter, which is the same for all requests.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +82,23 @@ _PARTS = 6
 """Weights, KV cache, FLOPs, sequences, time (as the energy coefficients), and the split of the time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an interval's meter and clock say of it."""
+
+    joules: float
+    seconds: float
+    clock_std_seconds: float = 0.0
+    """How unsure both edges are for the clock's sake; see :func:`clock_std_seconds`."""
+    fall_watts: float = 0.0
+    """Modelled power at its begin, less that at its end; 0 where the clock is sure."""
+
+
+def clock_std_seconds(error_seconds: float) -> float:
+    """Standard deviation of an error that may lie anywhere within ``±error_seconds``."""
+    return error_seconds / math.sqrt(3.0)
+
+
 class Doubt:
     """What is not known of the figures of one engine's open requests, by slot."""
 
@@ -67,6 +109,8 @@ class Doubt:
         """The edges' variance so far (J²)."""
         self._latest: dict[str, Floats] = {}
         """By GPU: joules an edge may have moved from or to each slot, at the latest interval's end."""
+        self._lasting: Floats = np.zeros(capacity)
+        """Joules by which a lasting error of other nodes' clocks, of one standard deviation, moves each."""
         self._known: tuple[Floats, float] | None = None
         self._covariances = (np.zeros((_PARTS, _PARTS)), np.zeros((_PARTS, _PARTS)))
 
@@ -75,12 +119,13 @@ class Doubt:
         if more > 0:
             self._sums = np.pad(self._sums, ((0, more), (0, 0)))
             self._edges = np.pad(self._edges, (0, more))
+            self._lasting = np.pad(self._lasting, (0, more))
             self._latest = {gpu: np.pad(latest, (0, more)) for gpu, latest in self._latest.items()}
 
     def reset(self, slot: int) -> None:
         """Begins anew for another request in the slot."""
         self._sums[slot] = 0.0
-        self._edges[slot] = 0.0
+        self._edges[slot] = self._lasting[slot] = 0.0
         for latest in self._latest.values():
             latest[slot] = 0.0
 
@@ -90,7 +135,7 @@ class Doubt:
         usage: Usage,
         paid_joules: Floats,
         scale: float,
-        interval: tuple[float, float],
+        interval: Measured,
         model: CostModel,
     ) -> None:
         """Takes what an interval charged.
@@ -100,27 +145,31 @@ class Doubt:
             usage: of the engine's requests in it.
             paid_joules: what each of them was charged.
             scale: measured by modelled joules.
-            interval: its joules and its seconds.
+            interval: what was measured.
             model: what the steps were priced by, or nearly.
         """
-        energy_joules, seconds = interval
+        energy_joules, seconds = max(interval.joules, 1e-9), max(interval.seconds, 1e-9)
         slots, used = usage.slots, usage.sums.copy()
         used[WEIGHT] = paid_joules
         whole = used.sum(axis=1)
         turned = _sensitivities(model.step_joules(), scale, whole)
-        share = whole @ turned[:, :_PARTS] / max(energy_joules, 1e-9)
+        share = whole @ turned[:, :_PARTS] / energy_joules
         turned[WEIGHT, :_PARTS] -= share
         turned[SAVED, _PARTS:] -= scale * share
         self._sums[slots] += used.T @ turned
         moved = np.zeros(len(self._sums))
-        moved[slots] = paid_joules * (EDGE_SECONDS / max(seconds, 1e-9))
+        edge_seconds = math.hypot(EDGE_SECONDS, min(interval.clock_std_seconds, seconds))
+        moved[slots] = paid_joules * (edge_seconds / seconds)
         before = self._latest.get(gpu)
         self._edges += (moved if before is None else moved - before) ** 2
         self._latest[gpu] = moved
+        if interval.clock_std_seconds:
+            moved_ratio = interval.clock_std_seconds * interval.fall_watts / energy_joules
+            self._lasting[slots] += paid_joules * min(max(moved_ratio, -1.0), 1.0)
 
     def std_joules(self, slots: list[int], model: CostModel) -> tuple[Floats, Floats]:
         """Standard deviations of the attributed and of the marginal joules of the requests in the slots."""
-        edges = self._edges[slots]
+        edges = self._edges[slots] + self._lasting[slots] ** 2
         for latest in self._latest.values():
             edges += latest[slots] ** 2
         sums = self._sums[slots]

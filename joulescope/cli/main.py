@@ -26,6 +26,7 @@ EXTRA_PACKAGES = (
     "pynvml",
     "requests",
     "rich",
+    "ruamel",
     "starlette",
     "uvicorn",
     "yaml",
@@ -39,6 +40,9 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as shells report a command whose reader has gone."""
 
+LASTING_COMMANDS = ("serve", "record", "relay")
+"""Those that run until a signal ends them, and may be process 1 of a container."""
+
 PROGRAM = "joulescope"
 COMPLETION_VARIABLE = "_JOULESCOPE_COMPLETE"
 
@@ -46,6 +50,10 @@ COMPLETION_VARIABLE = "_JOULESCOPE_COMPLETE"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code. Entry point of the script ``joulescope``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and given[:1] and given[0] in LASTING_COMMANDS:
+        from joulescope.cli.signals import end_at_once_on_sigterm
+
+        end_at_once_on_sigterm()
     if given == ["--version"]:
         print(f"joulescope {joulescope.__version__}")
         return 0
@@ -54,6 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return doctor(given[1:])
     try:
+        if "--stay" in given:
+            from joulescope.cli.stay import stay, stays
+
+            if stays(given):
+                return stay(given, lambda: _start(given))
         _require_extra()
         return _run(given)
     except MissingExtra as problem:
@@ -83,16 +96,35 @@ def _lacks_extra() -> bool:
     return any(importlib.util.find_spec(name) is None for name in EXTRA_PACKAGES)
 
 
+def _start(arguments: list[str]) -> int:
+    if _lacks_extra():
+        raise MissingExtra(f"packages that it needs are not installed: {INSTALL_LINE}")
+    return _invoke(arguments)
+
+
 def _run(arguments: list[str]) -> int:
     import click
-
-    from joulescope.cli.group import group
 
     completing = os.environ.get(COMPLETION_VARIABLE)
     if completing:
         from click.shell_completion import shell_complete
 
+        from joulescope.cli.group import group
+
         return shell_complete(group, {}, PROGRAM, COMPLETION_VARIABLE, completing)
+    try:
+        return _invoke(arguments)
+    except click.ClickException as problem:
+        problem.show()
+        return problem.exit_code
+
+
+def _invoke(arguments: list[str]) -> int:
+    """One command; a command line that makes no sense raises click's exception for that."""
+    import click
+
+    from joulescope.cli.group import group
+
     try:
         # Not group.main(): it ends the process itself on a closed pipe.
         with group.make_context(PROGRAM, arguments) as context:
@@ -102,9 +134,6 @@ def _run(arguments: list[str]) -> int:
         return end.exit_code
     except click.Abort:
         return EXIT_INTERRUPTED
-    except click.ClickException as problem:
-        problem.show()
-        return problem.exit_code
     return 0
 
 

@@ -23,6 +23,8 @@ from joulescope.sensors import Sensor
 
 _logger = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 0.5
+
 
 class RelayProcess:
     """All of ``joulescope relay``."""
@@ -89,7 +91,7 @@ class RelayProcess:
             if self._errors <= 10:
                 _logger.exception("internal error in the relay; please report it")
 
-    def close(self, timeout_seconds: float) -> None:
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Ends it all."""
         self.relay.close(timeout_seconds / 2)
         self.relay.link.stop(timeout_seconds / 4)

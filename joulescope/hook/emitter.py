@@ -299,6 +299,8 @@ class Emitter:
     def _greet(self, now_ns: int) -> list[AnyRecord]:
         """Connects if there is no connection; returns the record with which a new session begins."""
         if self._link.connected or not self._link.connect(now_ns):
+            if complaint := self._link.complaint():
+                log.warning("joulescope: %s", complaint)
             return []
         try:
             hello = self._hello()

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from joulescope.hook.refusal import advice
+
 LENGTH_BYTES = 4
 """Of the length that comes before each frame, big endian."""
 MAX_BUFFER_BYTES = 4 * 1024 * 1024
@@ -48,6 +50,9 @@ class Link:
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._next_try_ns = 0
         self._heard: bytearray | None = bytearray()
+        self.refused = False
+        """Whether the last try found a socket that this process may not write to."""
+        self._complained = False
         self.hung_up = False
         """Whether the far end was found to have closed the present connection, or to talk nonsense."""
 
@@ -60,6 +65,14 @@ class Link:
         """Bytes accepted by :meth:`send` that the kernel has not taken yet."""
         return self._buffered_bytes
 
+    def complaint(self) -> str:
+        """What the log should have, once, where the last try found the socket shut to this process; else
+        empty."""
+        if not self.refused or self._complained:
+            return ""
+        self._complained = True
+        return advice(self.path)
+
     def connect(self, now_ns: int) -> bool:
         """Tries once, if the back-off allows it; true if there is a connection now."""
         if self._socket is not None:
@@ -70,11 +83,13 @@ class Link:
         try:
             candidate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             candidate.connect(self.path)
-        except OSError:
+        except OSError as error:
             if candidate is not None:
                 candidate.close()
+            self.refused = isinstance(error, PermissionError)
             self._back_off(now_ns)
             return False
+        self.refused = False
         self._socket = candidate
         self._retry_seconds = FIRST_RETRY_SECONDS
         return True

@@ -221,11 +221,23 @@ def _remove_stale(path: Path, flag: str) -> None:
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(os.fspath(path))
-    except OSError:
-        os.unlink(path)
-    else:
-        raise ConfigError(
-            f"another joulescope already listens on {path}: stop it, or choose another path with {flag}"
-        )
+    except OSError as error:
+        if not isinstance(error, PermissionError) or not _is_listened_on(path):
+            os.unlink(path)
+            return
     finally:
         probe.close()
+    raise ConfigError(
+        f"another joulescope already listens on {path}: stop it, or choose another path with {flag}"
+    )
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Whether some process listens there, of a user who does not let us connect (``proc(5)``, net/unix): a
+    line ends with the path, and its fourth word has ``__SO_ACCEPTCON``."""
+    try:
+        lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
+    except OSError:
+        return False
+    found = (line.split(maxsplit=7) for line in lines)
+    return any(len(words) == 8 and words[7] == str(path) and int(words[3], 16) & 0x10000 for words in found)

@@ -42,6 +42,7 @@ _BEHIND_NS = 60 * NANOSECONDS_PER_SECOND
 
 _MAX_TEXT = 256
 _MAX_COMPLAINTS = 16
+_MAX_TOLD = 64
 _MAX_BYTES = 2**60
 
 R = TypeVar("R", bound=wire.Record)
@@ -139,6 +140,7 @@ class GpuSources:
                 self.rejected["unasked_sample"] += 1
             elif record.gpu not in allowed:
                 self.rejected["stranger_gpu"] += 1
+                self._keep(session, record)
             elif isinstance(record, wire.Gpu):
                 self._describe(session, record)
             elif isinstance(record, wire.GpuStatus):
@@ -165,6 +167,11 @@ class GpuSources:
             del self._statuses[key]
         for gpu in [gpu for gpu, each in self._elected.items() if each.source == session]:
             del self._elected[gpu]
+
+    def _keep(self, session: int, record: wire.Gpu | wire.Sample | wire.GpuStatus) -> None:
+        """Of a GPU that nobody names yet: a sampler describes it once, and may be here before its engine."""
+        if isinstance(record, wire.Gpu) and len(self._told[session]) < _MAX_TOLD:
+            self._describe(session, record)
 
     def _describe(self, session: int, record: wire.Gpu) -> None:
         if record.energy_source not in ("counter", "power"):

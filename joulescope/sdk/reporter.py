@@ -198,6 +198,8 @@ class Reporter:
     def _greet(self, now_ns: int) -> list[Record]:
         """Connects if there is no connection; returns the record with which a new session begins."""
         if self._link.connected or not self._link.connect(now_ns):
+            if complaint := self._link.complaint():
+                log.warning("joulescope: %s", complaint)
             return []
         self._arrears.new_session(first=self._sessions == 0)
         self._sessions += 1

@@ -48,6 +48,8 @@ class Sidecar:
     arguments: tuple[str, ...] = ()
     own_files: bool = True
     """Whether it writes a request log and a trace."""
+    wrapper: tuple[str, ...] = ()
+    """A command that starts it, such as one that changes users or makes it process 1."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -63,8 +65,15 @@ class Sidecar:
     def log(self) -> Path:
         return self.folder / f"{self.name}.log"
 
-    def start(self) -> Sidecar:
-        command = [sys.executable, "-m", "joulescope.cli.main", "serve"]
+    def start(self, until: str = "/-/ready") -> Sidecar:
+        """Returns when the page is answered."""
+        self.launch()
+        wait_until(lambda: self.get(until) is not None, f"the sidecar to answer {until}")
+        return self
+
+    def launch(self) -> None:
+        """Starts the process and waits for nothing."""
+        command = [*self.wrapper, sys.executable, "-m", "joulescope.cli.main", "serve"]
         command += ["--socket", str(self.socket), "--listen", f"127.0.0.1:{self.port}", "--gpus", "all"]
         if self.own_files:
             command += ["--request-log", str(self.request_log), "--record", str(self.trace)]
@@ -76,8 +85,6 @@ class Sidecar:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        wait_until(lambda: self.get("/-/ready") is not None, "the sidecar to be ready")
-        return self
 
     def get(self, path: str) -> bytes | None:
         """A page, or ``None`` if it cannot be had now."""
@@ -87,6 +94,16 @@ class Sidecar:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return bytes(answer.read())
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return None
+
+    def status(self, path: str) -> int | None:
+        """Of the answer to a page; ``None`` if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return None
 

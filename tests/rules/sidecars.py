@@ -45,6 +45,8 @@ SENSOR_UP = of_gpu("joulescope_sensor_up")
 ENGINE_UP = of_engine("joulescope_engine_up")
 ENGINE_GPU = of_engine("joulescope_engine_gpu_info", gpu=GPU)
 RESIDUAL = of_gpu("joulescope_conservation_residual_joules")
+HOST_SENSOR_UP = series_name("joulescope_host_sensor_up", domain="package-0")
+NOT_AFTER = series_name("joulescope_web_certificate_not_after_timestamp_seconds")
 LAG = series_name("joulescope_attribution_lag_seconds")
 SNAPSHOT = series_name("joulescope_snapshot_timestamp_seconds")
 BUILD = series_name("joulescope_build_info", version="1.0")
@@ -96,6 +98,8 @@ def healthy(count: int, changed: Mapping[str, Values | None] | None = None) -> d
         ENGINE_GPU: 1,
         of_engine("joulescope_engine_info", model="m", served_model="s", unit="token"): 1,
         RESIDUAL: 0,
+        HOST_SENSOR_UP: 1,
+        NOT_AFTER: 90 * 86_400,
         LAG: 0.6,
         BUILD: 1,
         STARTED: 1000,

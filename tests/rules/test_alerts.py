@@ -43,6 +43,7 @@ CAPPED = _of("JoulescopeGpuThrottled", "info", gpu=GPU, reason="power_cap")
 OPEN = _of("JoulescopeConservationResidual", "critical", gpu=GPU)
 BLIND = _of("JoulescopeSensorDown", "critical", gpu=GPU)
 BLIND_ENGINE = _of("JoulescopeSensorDown", "critical", gpu=GPU, engine=ENGINE)
+BLIND_HOST = _of("JoulescopeHostSensorDown", "warning", domain="package-0")
 UNKNOWN = _of("JoulescopeUnattributedEnergy", "warning", gpu=GPU, reason="records_lost")
 DROPS = _of("JoulescopeRecordsDropped", "warning", engine=ENGINE)
 LATE = _of("JoulescopeAttributionLagging", "warning")
@@ -50,6 +51,8 @@ DOWN = _of("JoulescopeSidecarDown", "warning")
 ABSENT = {"alertname": "JoulescopeAbsent", "severity": "warning"}
 STILL = _of("JoulescopeSnapshotStale", "critical")
 LOSES = _of("JoulescopeExporterLosing", "warning", exporter="request_log")
+EXPIRES = _of("JoulescopeCertificateExpiring", "warning")
+DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,19 @@ ACCOUNT = (
         {s.SENSOR_UP: None, s.ENGINE_UP: level((0, 61))},
     ),
     Story(
+        "a counter of the host is not read any more",
+        40,
+        {"18m": NOTHING, "35m": [BLIND_HOST]},
+        {s.HOST_SENSOR_UP: level((1, 20), (0, 61))},
+    ),
+    Story(
+        "it is read again soon",
+        40,
+        {"18m": NOTHING, "35m": NOTHING},
+        {s.HOST_SENSOR_UP: level((1, 20), (0, 10), (1, 51))},
+    ),
+    Story("no host energy", 40, {"35m": NOTHING}, {s.HOST_SENSOR_UP: None}),
+    Story(
         "records are missing",
         60,
         {"10m": NOTHING, "50m": [UNKNOWN]},
@@ -349,6 +365,31 @@ SIDECAR = (
     ),
     Story("one request was lost", 60, {"58m": NOTHING}, {s.LOST: rising((0, 60), (1, 1), (0, 60))}),
     Story("no requests", 60, {"58m": NOTHING}, {s.WRITTEN: rising((0, 121))}),
+    Story(
+        "the certificate is good for ten days",
+        100,
+        {"50m": NOTHING, "90m": [EXPIRES]},
+        {s.NOT_AFTER: level((10 * DAY_SECONDS, 201))},
+    ),
+    Story(
+        "it is renewed",
+        100,
+        {"80m": [EXPIRES], "95m": NOTHING},
+        {s.NOT_AFTER: level((10 * DAY_SECONDS, 180), (90 * DAY_SECONDS, 21))},
+    ),
+    Story(
+        "it comes into its last two weeks",
+        200,
+        {"90m": NOTHING, "190m": [EXPIRES]},
+        {s.NOT_AFTER: level((14 * DAY_SECONDS + 6000, 401))},
+    ),
+    Story(
+        "it lives for a day and is renewed all the time",
+        200,
+        {"190m": NOTHING},
+        {s.NOT_AFTER: [DAY_SECONDS + 3600.0 * (at // 80) for at in range(401)]},
+    ),
+    Story("no TLS", 100, {"90m": NOTHING}, {s.NOT_AFTER: None}),
     Story("no exporter", 60, {"58m": NOTHING}, {s.WRITTEN: None, s.LOST: None}),
 )
 

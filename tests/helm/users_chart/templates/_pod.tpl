@@ -1,0 +1,3 @@
+{{- define "users.pod" -}}
+{{- toYaml .Values.pod -}}
+{{- end }}
