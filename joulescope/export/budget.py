@@ -98,7 +98,7 @@ def snapshot_of(node: Node) -> Snapshot:
         multipliers=Multipliers(1.2, 1e-4, 1.0, {}, 1e-7, "EUR"),
         serving=ServingTotals(HttpCounts().responses, config_usable=True, certificate_not_after_seconds=1.0),
         links=LinkTotals(
-            listening=True,
+            listening=node.links > 0,
             links=tuple(LinkState(f"node-{at}", True, 0.0, 0.0, 0.0, 0.0) for at in range(node.links)),
         ),
     )
@@ -198,5 +198,8 @@ def growth(metrics: Sequence[Metric]) -> list[tuple[str, int]]:
         ("each tenant of an engine", count(**one, tenants=2) - count(**one, tenants=1)),
         (f"{LARGEST.gpus} GPUs and {LARGEST.engines} engines", count(**plain)),
         (f"the same, each engine with {LARGEST.adapters} adapters", count(**with_adapters)),
-        (f"the same, and {LARGEST.tenants} tenants", total_series(metrics, LARGEST)),
+        (
+            f"the same, {LARGEST.tenants} tenants, and {LARGEST.links} further nodes of its engines",
+            total_series(metrics, LARGEST),
+        ),
     ]
