@@ -214,13 +214,15 @@ def _target(place: Path) -> str | None:
 
 
 def _tidy(folder: Path, keep: set[str]) -> None:
-    """Removes other versions, and what an install that was killed left behind."""
+    """Removes other versions, and what an install that was killed left behind; nothing of anybody else's."""
     for entry in folder.iterdir():
         if entry.name in keep or entry.name == _LOCK:
             continue
+        ours = entry.name.startswith(_PREFIX)
         if entry.is_symlink():
-            entry.unlink(missing_ok=True)
-        elif entry.name.startswith(_PREFIX):
+            if ours or (_target(entry) or "").startswith(_PREFIX):
+                entry.unlink(missing_ok=True)
+        elif ours:
             shutil.rmtree(entry, ignore_errors=True)
 
 

@@ -144,6 +144,13 @@ def test_a_mounted_volume_may_have_its_lost_and_found(tmp_path: Path) -> None:
     assert install(tmp_path).changed
 
 
+def test_a_link_that_is_not_ours_stays(tmp_path: Path) -> None:
+    """What is tolerated beside the copy is not tidied away with older ones."""
+    (tmp_path / "..data").symlink_to("elsewhere")
+    assert install(tmp_path).changed
+    assert os.readlink(tmp_path / "..data") == "elsewhere"
+
+
 def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
     """The message says what to do."""
     (tmp_path / "hook").write_text("")
