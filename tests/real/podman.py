@@ -103,7 +103,7 @@ def debian() -> Path:
     kept = CACHE / "debian-12-python.tar"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        making = kept.with_name("making.tar")
+        making = kept.with_name(f"making-{os.getpid()}.tar")
         command = ["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(making)]
         subprocess.run(command, check=True, capture_output=True)
         making.rename(kept)
