@@ -106,8 +106,10 @@ def _put_pod(template: PodTemplate, injection: Injection) -> None:
         spec.setdefault("runtimeClassName", "nvidia")
 
 
-def remove(template: PodTemplate) -> bool:
+def remove(template: PodTemplate, labels: bool = True) -> bool:
     """Takes out all that :func:`inject` put in; whether there was anything.
+
+    Without ``labels`` those stay: a worker's may be its head's too.
 
     Raises:
         ConfigError: if the template has no shape to look for it in.
@@ -121,7 +123,7 @@ def remove(template: PodTemplate) -> bool:
         _drop_empty(spec, "securityContext")
     metadata = holder if template.inline else holder.get("metadata") or {}
     for section, key in (("labels", SCRAPE_LABEL), ("annotations", VERSION_ANNOTATION)):
-        if (metadata.get(section) or {}).pop(key, None) is not None:
+        if labels and (metadata.get(section) or {}).pop(key, None) is not None:
             _drop_empty(metadata, section)
     if found and not template.inline:
         _drop_empty(holder, "metadata")
@@ -187,7 +189,7 @@ def _check(template: PodTemplate, engine: Node) -> None:
                 "(docs/inject.md)"
             )
     metadata = template.holder if template.inline else template.holder.get("metadata") or {}
-    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {})
+    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {}) and _are_ours(spec)
     names = {
         str(each.get("name")) for part in ("initContainers", "containers") for each in spec.get(part) or ()
     }
@@ -205,6 +207,16 @@ def _check(template: PodTemplate, engine: Node) -> None:
                 f"{place}: container {each.get('name')} has port {PORT}, which joulescope serves on: "
                 "give it another"
             )
+
+
+def _are_ours(spec: Node) -> bool:
+    """Whether containers with our names have our volumes: two templates may share the annotation."""
+    return all(
+        any(mount.get("name") in _VOLUMES for mount in each.get("volumeMounts") or ())
+        for part in ("initContainers", "containers")
+        for each in spec.get(part) or ()
+        if each.get("name") in _CONTAINERS
+    )
 
 
 def _quoted(node: Any) -> Any:
