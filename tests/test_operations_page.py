@@ -15,7 +15,7 @@ from joulescope.config.table import TABLE
 from joulescope.export.records import MAX_PENDING_BYTES
 from joulescope.hook.link import LAST_RETRY_SECONDS, MAX_HEARD_BYTES
 from joulescope.hook.wire import MAX_FRAME_BYTES
-from joulescope.ingest.listener import _MAX_SESSIONS
+from joulescope.ingest.listener import _MAX_SESSIONS, MAX_UNFINISHED_BYTES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -88,7 +88,7 @@ def test_metrics_and_settings_that_it_names_are_there() -> None:
 def test_bounds_that_it_states_are_the_codes() -> None:
     """Connections, frames, the hook's pauses, names a label, the end."""
     assert f"{_MAX_SESSIONS} connections, frames of {MAX_FRAME_BYTES >> 20} MiB" in PAGE
-    assert f"{_MAX_SESSIONS} unfinished frames are {_MAX_SESSIONS * MAX_FRAME_BYTES >> 30} GiB" in PAGE
+    assert f"unfinished ones of {MAX_UNFINISHED_BYTES >> 20} MiB in all" in PAGE
     assert f"`wanted`, of at most {MAX_HEARD_BYTES >> 10} KiB" in PAGE
     assert f"lines wait, {MAX_PENDING_BYTES >> 20} MiB of them" in PAGE
     assert f"{TABLE['max_label_values'].default} names a label" in PAGE

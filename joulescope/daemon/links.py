@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from joulescope.clock import Clock
 from joulescope.config import Settings
+from joulescope.hook import wire
 from joulescope.link.server import LinkArrival, LinkServer
 from joulescope.link.tls import TlsFiles, TlsPaths
 from joulescope.link_model import LinkTotals
@@ -79,6 +80,10 @@ class Links:
                     continue
                 number = numbers[record.session] = self._next
                 self._next += 1
+            if isinstance(record, wire.Bye):  # its place is free: engines come and go while a link stands
+                self._pipeline.close_session(number, now_ns, record.reason)
+                del numbers[record.session]
+                continue
             believed.extend(self._pipeline.take(number, [record], now_ns, arrival.node))
         return believed
 

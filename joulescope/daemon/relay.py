@@ -60,6 +60,7 @@ class Relay:
         self._listener: Listener | None = None
         self._hellos: dict[int, wire.Hello] = {}
         self._places: dict[Place, int] = {}
+        self._next_place = _PLACES_FROM
         self._told: dict[str, GpuInfo] = {}
         self._statuses: dict[str, GpuStatus] = {}
         self._kept: deque[GpuReading] = deque(maxlen=MAX_KEPT)
@@ -179,14 +180,28 @@ class Relay:
                 return
             for _ in batch:
                 self._kept.popleft()
+        self._take_leave(epoch)
+
+    def _take_leave(self, epoch: int) -> None:
+        """Ends the sessions of engines that are gone: the head keeps a place for each."""
+        used = set(self._samplers.places().values())
+        for place in [place for place in self._places if place not in used]:
+            session = self._places[place]
+            farewell = wire.Bye(session=session, time_ns=self._clock.now_ns(), reason="not_needed")
+            if session in self._said and not self.link.send(epoch, [farewell]):
+                return
+            self._said.discard(session)
+            del self._places[place]
 
     def _greetings(self) -> Iterator[wire.Hello]:
         yield from self._hellos.values()
         for facts in dict.fromkeys(self._samplers.places().values()):
             instance, index = facts
-            session = self._places.setdefault(facts, _PLACES_FROM + len(self._places))
+            if facts not in self._places:
+                self._places[facts] = self._next_place
+                self._next_place += 1
             yield wire.Hello(
-                session=session,
+                session=self._places[facts],
                 time_ns=self._clock.now_ns(),
                 role=wire.SAMPLER,
                 sampler=wire.SamplerFacts(instance_id=instance, data_parallel_index=index),

@@ -63,7 +63,10 @@ class RelayProcess:
             node=settings.link_node or socket.gethostname(),
         )
         relay = Relay(settings, link, clock, open_sensor=open_sensor or opener(clock, settings))
-        figures = lambda: RelayFigures(not link.error, link.connects, link.failures, relay.dropped)  # noqa: E731
+
+        def figures() -> RelayFigures:
+            return RelayFigures(not link.error, link.connects, link.failures, relay.dropped)
+
         web_config = None if settings.web_config_file is None else Path(settings.web_config_file)
         pages = HttpServer(
             settings.listen_host,

@@ -21,6 +21,9 @@ from joulescope.ingest.frames import FrameDecoder
 _READ_BYTES = 256 * 1024
 _MAX_PATH_BYTES = 107  # sun_path of unix(7), less the closing NUL
 _MAX_SESSIONS = 256
+MAX_UNFINISHED_BYTES = 64 * 2**20
+"""Of frames that have begun and not ended, of all connections together: as many as fit into one frame from
+each would be gigabytes. Hooks send theirs in one go."""
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7)
 
 
@@ -48,15 +51,23 @@ class Listener:
         path: where hooks look for it; the folder is made if it is missing.
         mode: permission bits; engine and sidecar share a group.
         first_session: number of the first connection.
+        max_unfinished_bytes: of frames that have begun, of all connections together.
 
     Raises:
         ConfigError: if the socket cannot be there, and why.
     """
 
-    def __init__(self, path: Path, mode: int = 0o660, first_session: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mode: int = 0o660,
+        first_session: int = 1,
+        max_unfinished_bytes: int = MAX_UNFINISHED_BYTES,
+    ) -> None:
         self.path = path
         self.refused: Counter[str] = Counter()
         self._next_session = first_session
+        self._max_unfinished_bytes = max_unfinished_bytes
         self._connections: dict[int, _Connection] = {}
         self._bound = BoundSocket(path, mode)
         self._server = self._bound.server
@@ -139,9 +150,17 @@ class Listener:
             return
         if records:
             yield Arrival(number, records)
+        if connection.decoder.pending_bytes and self._unfinished_bytes() > self._max_unfinished_bytes:
+            self.refused["too_much_unfinished"] += 1
+            self._drop(connection)
+            yield Arrival(number, [], closed="too_much_unfinished")
+            return
         if not data:
             self._drop(connection)
             yield Arrival(number, [], closed="disconnected")
+
+    def _unfinished_bytes(self) -> int:
+        return sum(connection.decoder.pending_bytes for connection in self._connections.values())
 
     def _drop(self, connection: _Connection) -> None:
         self.refused.update(connection.decoder.rejected)

@@ -1,10 +1,9 @@
 """How far another node's clock is from ours, with an error that is a bound and not a guess.
 
-An exchange has four instants: we ask, it hears, it answers, we hear. What it heard was asked before, and what
-we heard it had answered before: so the offset lies within a hard interval, whatever each way took.
-Intervals of
-exchanges one after the other are intersected; between them, and for instants away from the last one, the
-interval grows by what two clocks may drift apart.
+An exchange has four instants: we ask, it hears, it answers, we hear. What it heard was asked before, and
+what we heard it had answered before: so the offset lies within a hard interval, whatever each way took.
+Intervals of exchanges one after the other are intersected; between them, and for instants away from the last
+one, the interval grows by what two clocks may drift apart.
 """
 
 from __future__ import annotations
@@ -99,9 +98,8 @@ class LinkClock:
 
     @property
     def drift_ratio(self) -> float | None:
-        """By how much our clock was faster than theirs over the last minute or so, as far as the middles
-        of the
-        intervals tell; ``None`` in the first ten seconds."""
+        """By how much our clock was faster than theirs over the last minute or so, as far as the middles of
+        the intervals tell; ``None`` in the first ten seconds."""
         if len(self._middles) < 2:
             return None
         (begin_ns, first_ns), (end_ns, last_ns) = self._middles[0], self._middles[-1]

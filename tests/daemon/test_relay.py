@@ -10,11 +10,14 @@ import pytest
 
 from joulescope.clock import ManualClock, WallAnchor
 from joulescope.config import Settings
+from joulescope.daemon.links import MAX_SESSIONS, Links
 from joulescope.daemon.relay import MAX_KEPT, Relay
 from joulescope.daemon.relay_process import RelayProcess
 from joulescope.errors import ConfigError
 from joulescope.hook import wire
 from joulescope.hook.link import Link
+from joulescope.link.server import LinkArrival
+from joulescope.link_model import LinkTotals
 from joulescope.model import GpuInfo, GpuReading
 from joulescope.pipeline import Pipeline
 from joulescope.sampling.sampler import Sampled, SensorOpened
@@ -130,6 +133,21 @@ def test_readings_wait_for_the_head_and_only_so_many(bench: Bench) -> None:
     assert times == [now_ns + at for at in range(MAX_KEPT)]
 
 
+def test_sessions_of_engines_that_are_gone_are_ended(bench: Bench) -> None:
+    """Each start of an engine is another instance; the head has places for a few dozen at a time."""
+    bench.link.up(1)
+    for instance in ("first", "second"):
+        facts = wire.WorkerFacts(instance_id=instance, gpu=FAR)
+        peer = bench.connect(wire.Hello(time_ns=1, role="worker", worker=facts))
+        bench.read(FAR)
+        peer.abandon()
+        bench.turn()
+    begun = [each.session for each in bench.link.sent if isinstance(each, wire.Hello)]
+    ended = [each.session for each in bench.link.sent if isinstance(each, wire.Bye)]
+    assert len(set(begun)) == 4
+    assert sorted(begun) == sorted(ended)
+
+
 def test_an_engine_is_sent_away(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """A relay accounts for nothing: an engine that reports here is named once, with what to do."""
     for _ in range(2):
@@ -221,6 +239,38 @@ def test_a_relay_may_speak_of_its_own_only(made: Pipeline, gpu: str) -> None:
     assert tell(made, gpu) == 0
     assert made.snapshot(SECOND).gpus == ()
     assert made.snapshot(SECOND).sidecar.rejected_records["stranger_gpu"] == 22
+
+
+class ListedServer:
+    """The head's end of one link that brings what the test says."""
+
+    def __init__(self) -> None:
+        self.waiting: list[LinkArrival] = []
+
+    def drain(self) -> list[LinkArrival]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def totals(self) -> LinkTotals:
+        return LinkTotals(listening=True)
+
+
+def test_workers_may_come_and_go_on_one_link_without_end() -> None:
+    """A session that has ended leaves its place to the next; only those at once are counted."""
+    server, made = ListedServer(), Pipeline(wall=WallAnchor(0, 0))
+    links = Links(server, made)  # type: ignore[arg-type]
+    for session in range(3 * MAX_SESSIONS):
+        facts = wire.WorkerFacts(instance_id="i", gpu=FAR)
+        hello = wire.Hello(session=session, time_ns=session, role="worker", worker=facts)
+        farewell = wire.Bye(session=session, time_ns=session, reason="closed")
+        server.waiting.append(LinkArrival(1, NODE, [hello, farewell]))
+        links.turn(session)
+    assert not links.rejected()
+    assert made.sessions.open_count == 0
+    crowd = [wire.Hello(session=at, time_ns=0, role="worker") for at in range(MAX_SESSIONS + 1)]
+    server.waiting.append(LinkArrival(1, NODE, list(crowd)))
+    links.turn(0)
+    assert links.rejected()["too_many_sessions"] == 1
 
 
 def test_a_relay_brings_no_engine() -> None:

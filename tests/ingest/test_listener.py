@@ -73,6 +73,19 @@ def test_a_peer_of_another_protocol_is_dropped_and_counted(listener: Listener) -
     assert listener.rejected()["not_this_protocol"] == 1
 
 
+def test_unfinished_frames_are_bounded_over_all_connections(tmp_path: Path) -> None:
+    """A crowd that begins frames and never ends them costs the one that goes too far, not the memory."""
+    listener = Listener(tmp_path / "js.sock", max_unfinished_bytes=3000)
+    begun = (10_000).to_bytes(4, "big") + b"\x91" * 1000
+    with connect(listener) as one, connect(listener) as two, connect(listener) as three:
+        for peer in (one, two, three):
+            peer.sendall(begun)
+        closed = [arrival.closed for arrival in poll(listener) if arrival.closed]
+    assert closed[0] == "too_much_unfinished"
+    assert listener.refused["too_much_unfinished"] == 1
+    listener.close()
+
+
 def test_rejections_of_closed_connections_are_remembered(listener: Listener) -> None:
     """Counts do not vanish with the connection that caused them."""
     with connect(listener) as peer:

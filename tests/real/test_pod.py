@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,20 +30,6 @@ pytestmark = pytest.mark.real
 
 GPU = "GPU-5b1d3c5e-0000-4000-8000-000000000001"
 WATTS = 310.0
-
-
-@pytest.fixture(scope="session")
-def podman() -> Iterator[Podman]:
-    """With the images; the folder is one that other users may cross, unlike pytest's."""
-    folder = Path(tempfile.mkdtemp(prefix="jspod"))
-    folder.chmod(0o755)
-    podman = Podman(folder)
-    try:
-        podman.build_images()
-        yield podman
-    finally:
-        podman.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
