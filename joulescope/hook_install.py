@@ -84,7 +84,7 @@ def _make(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One at a time; the lock ends with the process that holds it."""
-    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, _FILE_MODE)
+    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -167,6 +167,15 @@ def _write(folder: Path, home: str, contents: Mapping[str, bytes]) -> None:
     """Makes the copy beside its place, so that under its name it is whole."""
     shutil.rmtree(folder / home, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}draft-", dir=folder))
+    try:
+        _fill(draft, contents)
+        draft.rename(folder / home)
+    except BaseException:  # a full disk: what was written of it would fill it further with every try
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _fill(draft: Path, contents: Mapping[str, bytes]) -> None:
     for name, data in contents.items():
         path = draft / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +184,6 @@ def _write(folder: Path, home: str, contents: Mapping[str, bytes]) -> None:
     for path in (draft, *draft.rglob("*")):
         if path.is_dir():
             path.chmod(_FOLDER_MODE)
-    draft.rename(folder / home)
 
 
 def _is_whole(home: Path, contents: Mapping[str, bytes]) -> bool:

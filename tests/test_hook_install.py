@@ -194,3 +194,35 @@ def test_lenient_says_the_failure_and_succeeds(tmp_path: Path) -> None:
     lenient = CliRunner().invoke(command, ["install", "--lenient", str(tmp_path / "hook")])
     assert lenient.exit_code == 0
     assert "vLLM will run without the hook" in lenient.output
+
+
+def test_lenient_is_so_with_defects_of_ours_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong, vLLM starts."""
+    monkeypatch.setattr(Path, "write_bytes", _no_memory)
+    lenient = CliRunner().invoke(command, ["install", "--lenient", str(tmp_path)])
+    assert lenient.exit_code == 0
+    assert "vLLM will run without the hook" in lenient.output
+
+
+def _no_memory(*_: object) -> int:
+    raise MemoryError("none left")
+
+
+def test_a_full_disk_is_not_filled_further_by_every_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before it was full is removed."""
+    monkeypatch.setattr(Path, "write_bytes", _no_space)
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="No space left"):
+            install(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".joulescope.lock"]
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write the folder does not make us create files in another."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / ".joulescope.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="cannot install the hook"):
+        install(tmp_path / "hook")
+    assert not (tmp_path / "elsewhere").exists()

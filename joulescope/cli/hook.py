@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from joulescope.errors import ConfigError
 from joulescope.hook_install import install as install_hook
 
 
@@ -30,7 +29,7 @@ def install(folder: Path, lenient: bool) -> None:
     """
     try:
         done = install_hook(folder)
-    except ConfigError as error:
+    except Exception as error:  # lenient: a defect of ours is no reason for vLLM not to start, either
         if not lenient:
             raise
         click.echo(f"joulescope: {error}; vLLM will run without the hook", err=True)

@@ -101,7 +101,7 @@ def command(
             click.echo(_diff(before, after, name), nl=False)
         elif in_place and path is not None:
             if after != before:
-                path.write_text(after)
+                path.write_bytes(after.encode())
         else:
             click.echo(after, nl=False)
             if len(outputs) > 1 and after and (path, name, before, after) != outputs[-1]:
@@ -137,7 +137,7 @@ def _inputs(files: Sequence[str], in_place: bool) -> Iterator[tuple[Path | None,
         if each == "-":
             if in_place:
                 raise click.UsageError("--in-place needs files: name them with -f")
-            yield None, sys.stdin.read()
+            yield None, _decoded(sys.stdin.buffer.read(), _STDIN)
             continue
         path = Path(each)
         paths = sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
@@ -145,9 +145,18 @@ def _inputs(files: Sequence[str], in_place: bool) -> Iterator[tuple[Path | None,
             raise ConfigError(f"{path} holds no .yaml or .yml file")
         for found in paths:
             try:
-                yield found, found.read_text()
-            except (OSError, UnicodeDecodeError) as error:
+                data = found.read_bytes()
+            except OSError as error:
                 raise ConfigError(f"cannot read {found}: {error}") from error
+            yield found, _decoded(data, str(found))
+
+
+def _decoded(data: bytes, name: str) -> str:
+    """As UTF-8 whatever the locale, and with the ends of lines that it has."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {name}: it is not UTF-8: {error}") from error
 
 
 def _diff(before: str, after: str, name: str) -> str:

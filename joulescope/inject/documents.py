@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,10 @@ def inject_text(text: str, injection: Injection, container: str = "", name: str 
 
     def put(template: PodTemplate, result: Result) -> None:
         if template.worker and not injection.link_secret:
+            if remove(
+                template, labels=not template.inline
+            ):  # of a run that had one: its head listens no more
+                result.changed.append(template.place)
             result.notes.append(
                 f"{template.place} left as it is: its pods are further nodes of an engine, for which "
                 "--link-secret is needed (docs/multi-node.md)"
@@ -83,17 +88,49 @@ def _each_template(text: str, name: str, act: Callable[[PodTemplate, Result], No
     pieces = _pieces(text)
     result = Result(text)
     for index, piece in enumerate(pieces):
-        yaml = _yaml(piece)
-        try:
-            document = yaml.load(piece)
-        except (YAMLError, RecursionError) as error:
-            raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        if _has_no_content(piece):
+            continue
+        document, write = _json(piece) or _read(piece, name)
         if isinstance(document, MutableMapping) and _act_on(document, act, result):
-            out = io.StringIO()
-            yaml.dump(document, out)
-            pieces[index] = out.getvalue()
+            ending = "\r\n" if "\r\n" in piece else "\n"
+            mark = "\ufeff" if piece.startswith("\ufeff") else ""
+            pieces[index] = mark + write(document).replace("\n", ending)
     result.text = "".join(pieces)
     return result
+
+
+def _has_no_content(piece: str) -> bool:
+    """Comments, or directives (``%YAML 1.1``) of the document behind the next ``---``: handed through."""
+    return all(not line.strip() or line.startswith(("#", "%")) for line in piece.splitlines())
+
+
+def _read(piece: str, name: str) -> tuple[Any, Callable[[Any], str]]:
+    """A document, and what writes it as it was written."""
+    yaml = _yaml(piece)
+    try:
+        document = yaml.load(piece.replace("\r\n", "\n"))
+    except (YAMLError, RecursionError) as error:
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+
+    def write(changed: Any) -> str:
+        out = io.StringIO()
+        yaml.dump(changed, out)
+        return out.getvalue()
+
+    return document, write
+
+
+def _json(piece: str) -> tuple[Any, Callable[[Any], str]] | None:
+    """The same for JSON, which stays JSON: what begins like it is not read as YAML everywhere."""
+    if not piece.lstrip().startswith("{"):
+        return None
+    try:
+        document = json.loads(piece)
+    except (ValueError, RecursionError):
+        return None
+    lines = piece.strip().splitlines()
+    indent = len(lines[1]) - len(lines[1].lstrip()) if len(lines) > 1 else 0
+    return document, lambda changed: json.dumps(changed, indent=indent or None, ensure_ascii=False) + "\n"
 
 
 def _act_on(document: Node, act: Callable[[PodTemplate, Result], None], result: Result) -> bool:

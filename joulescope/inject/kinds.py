@@ -27,6 +27,10 @@ _TEMPLATE_PATHS: Mapping[str, tuple[str, ...]] = {
 _LEADER = "$(LWS_LEADER_ADDRESS)"
 """LeaderWorkerSet gives all containers of a group this variable."""
 
+_OTHER_FORMATS = frozenset(
+    {"catboost", "lightgbm", "mlflow", "onnx", "paddle", "pmml", "sklearn", "tensorflow", "xgboost"}
+)
+"""Of an InferenceService's ``model``: what vLLM never serves."""
 _RUNTIMES = frozenset({"ServingRuntime", "ClusterServingRuntime"})
 
 
@@ -78,7 +82,7 @@ def documents_of(document: Node) -> Iterator[Node]:
 def templates_of(document: Node) -> Iterator[PodTemplate | Unfit]:
     """The pod templates of one document, which is not a list; none where its kind is not known."""
     kind = str(document.get("kind", ""))
-    place = f"{kind}/{(document.get('metadata') or {}).get('name', '?')}"
+    place = f"{kind}/{(_at(document, 'metadata') or {}).get('name', '?')}"
     if kind in _TEMPLATE_PATHS:
         yield from _plain(_at(document, *_TEMPLATE_PATHS[kind]), place)
     elif kind == "LeaderWorkerSet":
@@ -122,11 +126,16 @@ def _predictor(document: Node, place: str) -> Iterator[PodTemplate]:
             predictor,
             predictor,
             inline=True,
-            engine=model,
+            engine=model if _may_be_vllm(model) else None,
             head=worker is not None,
         )
         if worker is not None:
             yield PodTemplate(f"{place} workerSpec", worker, worker, inline=True, worker=True)
+
+
+def _may_be_vllm(model: Node | None) -> bool:
+    model_format = str((_at(model, "modelFormat") or {}).get("name", ""))
+    return model is not None and model_format.lower() not in _OTHER_FORMATS
 
 
 def _llm_workloads(document: Node, place: str) -> Iterator[PodTemplate]:
@@ -150,7 +159,8 @@ def _llm_workloads(document: Node, place: str) -> Iterator[PodTemplate]:
 def _ray(document: Node, kind: str, place: str) -> Iterator[PodTemplate]:
     inner = {"RayCluster": (), "RayService": ("rayClusterConfig",), "RayJob": ("rayClusterSpec",)}[kind]
     cluster = _at(document, "spec", *inner)
-    groups = (cluster or {}).get("workerGroupSpecs") or ()
+    listed = (cluster or {}).get("workerGroupSpecs")
+    groups = listed if isinstance(listed, list) else []
     yield from _plain(_at(cluster, "headGroupSpec", "template"), f"{place} headGroupSpec", head=bool(groups))
     for group in groups:
         yield from _plain(_at(group, "template"), f"{place} workerGroupSpecs", worker=True)

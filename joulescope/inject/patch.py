@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from typing import Any
+
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from joulescope import __version__
 from joulescope.errors import ConfigError
@@ -30,7 +33,13 @@ from joulescope.inject.pod import (
     Role,
     engine_mounts,
 )
+from joulescope.inject.shape import check_shape, is_same_amount
 
+_NO_TEXT = re.compile(
+    r"(y|yes|n|no|on|off)|[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|[-+]?0b[01_]+|[-+]?[\d_]+\.?[\d_]*",
+    re.IGNORECASE,
+)
+"""Truth values and numbers of YAML 1.1 that YAML 1.2, and so our writer, has no more: https://yaml.org/type/."""
 _CONTAINERS = frozenset({SIDECAR, INSTALLER})
 _VOLUMES = frozenset({RUN_VOLUME, HOOK_VOLUME, NO_TOKEN_VOLUME, LINK_VOLUME})
 
@@ -45,6 +54,7 @@ def inject(template: PodTemplate, injection: Injection, container: str = "") -> 
         NoEngine: if no container is vLLM.
         ConfigError: if joulescope cannot be there beside what is. The template is then as it was.
     """
+    check_shape(template)
     engine = _engine(template, container)
     _check(template, engine)
     remove(template)
@@ -86,24 +96,34 @@ def _put_pod(template: PodTemplate, injection: Injection) -> None:
     starts = _list(spec, "initContainers")
     role: Role = "worker" if template.worker else "head" if template.head else "alone"
     for offset, each in enumerate(injection.init_containers(guaranteed, role, template.head_address)):
-        starts.insert(offset, each)
+        if spec.get("hostNetwork"):
+            # Every declared port would be one of the node, and a second such pod would find no node.
+            each.pop("ports", None)
+        starts.insert(offset, _quoted(each))
     _extend(spec, "volumes", injection.volumes(role))
     _list(_map(spec, "securityContext"), "supplementalGroups").append(GROUP)
     if injection.gpu_access == "runtimeclass":
         spec.setdefault("runtimeClassName", "nvidia")
 
 
-def remove(template: PodTemplate) -> bool:
-    """Takes out all that :func:`inject` put in; whether there was anything."""
+def remove(template: PodTemplate, labels: bool = True) -> bool:
+    """Takes out all that :func:`inject` put in; whether there was anything.
+
+    Without ``labels`` those stay: a worker's may be its head's too.
+
+    Raises:
+        ConfigError: if the template has no shape to look for it in.
+    """
+    check_shape(template)
     holder, spec = template.holder, template.spec
     found = _drop(spec, "initContainers", lambda each: each.get("name") in _CONTAINERS)
     _drop(spec, "volumes", lambda each: each.get("name") in _VOLUMES)
     if found:
-        _drop(spec.get("securityContext") or {}, "supplementalGroups", lambda each: each == GROUP)
+        _drop_last(spec.get("securityContext") or {}, "supplementalGroups", GROUP)
         _drop_empty(spec, "securityContext")
     metadata = holder if template.inline else holder.get("metadata") or {}
     for section, key in (("labels", SCRAPE_LABEL), ("annotations", VERSION_ANNOTATION)):
-        if (metadata.get(section) or {}).pop(key, None) is not None:
+        if labels and (metadata.get(section) or {}).pop(key, None) is not None:
             _drop_empty(metadata, section)
     if found and not template.inline:
         _drop_empty(holder, "metadata")
@@ -139,7 +159,7 @@ def is_guaranteed(spec: Mapping[str, Any]) -> bool:
     https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
     """
     return all(
-        limits.get(kind) is not None and requests.get(kind, limits[kind]) == limits[kind]
+        limits.get(kind) is not None and is_same_amount(requests.get(kind, limits[kind]), limits[kind])
         for limits, requests in _asked(spec)
         for kind in ("cpu", "memory")
     )
@@ -169,7 +189,7 @@ def _check(template: PodTemplate, engine: Node) -> None:
                 "(docs/inject.md)"
             )
     metadata = template.holder if template.inline else template.holder.get("metadata") or {}
-    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {})
+    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {}) and _are_ours(spec)
     names = {
         str(each.get("name")) for part in ("initContainers", "containers") for each in spec.get(part) or ()
     }
@@ -189,8 +209,28 @@ def _check(template: PodTemplate, engine: Node) -> None:
             )
 
 
+def _are_ours(spec: Node) -> bool:
+    """Whether containers with our names have our volumes: two templates may share the annotation."""
+    return all(
+        any(mount.get("name") in _VOLUMES for mount in each.get("volumeMounts") or ())
+        for part in ("initContainers", "containers")
+        for each in spec.get(part) or ()
+        if each.get("name") in _CONTAINERS
+    )
+
+
+def _quoted(node: Any) -> Any:
+    """The same with quotes where kubectl, which reads YAML 1.1, would see no text without them."""
+    if isinstance(node, dict):
+        return {key: _quoted(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_quoted(value) for value in node]
+    return SingleQuotedScalarString(node) if isinstance(node, str) and _NO_TEXT.fullmatch(node) else node
+
+
 def _variable(variables: MutableSequence[Any], name: str) -> Node | None:
-    return next((each for each in variables if each.get("name") == name), None)
+    """Of several the last, as for the container."""
+    return next((each for each in reversed(variables) if each.get("name") == name), None)
 
 
 def _words(variable: Mapping[str, Any]) -> list[str]:
@@ -226,6 +266,14 @@ def _drop(node: Node, key: str, ours: Callable[[Any], bool]) -> bool:
     if gone and not before:
         del node[key]
     return bool(gone)
+
+
+def _drop_last(node: Node, key: str, ours: Any) -> None:
+    """Takes the last of that value out of a list: one before it is somebody else's."""
+    values = node.get(key) or []
+    if ours in values:
+        del values[max(index for index, each in enumerate(values) if each == ours)]
+        _drop_empty(node, key)
 
 
 def _drop_empty(node: Node, key: str) -> None:

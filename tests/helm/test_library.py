@@ -108,8 +108,11 @@ def _whole(pod: Object, values: Object, users: Path) -> Object:
     return found
 
 
+ON_THE_NODES_NETWORK: Object = {**VLLM, "spec": {**VLLM["spec"], "hostNetwork": True}}
+
+
 @pytest.mark.parametrize("case", [name for name, (values, _) in SAME.items() if name != "all GPUs"])
-@pytest.mark.parametrize("pod", [VLLM, RICH], ids=["plain", "rich"])
+@pytest.mark.parametrize("pod", [VLLM, RICH, ON_THE_NODES_NETWORK], ids=["plain", "rich", "host"])
 def test_as_a_whole_it_is_what_inject_makes(pod: Object, case: str, users: Path) -> None:
     """One include for the whole template, of a pod that has something at each place."""
     values, injection = SAME[case]

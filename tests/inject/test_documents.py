@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,91 @@ def test_the_command_names_files_that_are_not_there(tmp_path: Path) -> None:
     empty = CliRunner().invoke(command, ["-f", str(tmp_path)])
     assert isinstance(empty.exception, ConfigError)
     assert "holds no .yaml" in str(empty.exception)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        POD.replace("\n", "\r\n"),
+        "\ufeff" + POD,
+        "%YAML 1.1\n---\n" + POD,
+        "%YAML 1.1\n# a comment\n---\n" + POD,
+    ],
+    ids=["crlf", "bom", "directive", "directive-and-comment"],
+)
+def test_in_and_out_is_the_same_to_the_byte_in_files_of_windows_and_of_tools(
+    text: str, tmp_path: Path
+) -> None:
+    """Ends of lines, byte order mark and directives stay, through files too."""
+    put = inject_text(text, Injection())
+    assert put.changed == ["Pod/a"]
+    assert remove_text(put.text).text == text
+    (tmp_path / "a.yaml").write_bytes(text.encode())
+    for more in ([], ["--remove"]):
+        CliRunner().invoke(command, ["-f", str(tmp_path), "--in-place", *more], catch_exceptions=False)
+        changed = (tmp_path / "a.yaml").read_bytes()
+        assert changed.count(b"\r") == (changed.count(b"\n") if "\r" in text else 0)
+    assert changed == text.encode()
+
+
+def test_json_stays_json() -> None:
+    """Readers that go by the brace in front do not read it as YAML."""
+    listed = {"kind": "List", "items": [yaml.safe_load(POD)]}
+    text = json.dumps(listed, indent=4) + "\n"
+    put = inject_text(text, Injection()).text
+    (pod,) = json.loads(put)["items"]
+    assert pod["metadata"]["labels"] == {"joulescope/scrape": "true"}
+    assert remove_text(put).text == text
+
+
+@pytest.mark.parametrize(
+    "value", ["yes", "on", "N", "Off", "12:30:45", "0777", "0b11", "1_000", "null", "1e3"]
+)
+def test_variables_are_texts_for_readers_of_yaml_1_1(value: str) -> None:
+    """kubectl is one, and a cluster refuses a variable that is no text."""
+    document = yaml.safe_load(inject_text(POD, Injection(env={"A": value})).text)
+    told = {each["name"]: each.get("value") for each in document["spec"]["initContainers"][1]["env"]}
+    assert told["A"] == value
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("spec: {containers: {name: vllm}}", "Pod/a: containers is not a list of mappings"),
+        ("spec: {containers: [null, {name: vllm}]}", "Pod/a: containers is not a list of mappings"),
+        ("spec: {containers: [{name: vllm, env: [A=b]}]}", "Pod/a: container vllm: env is not a list"),
+        ("spec: {containers: [{name: vllm, env: {A: b}}]}", "Pod/a: container vllm: env is not a list"),
+        ("spec: {containers: [{name: vllm, ports: [8000]}]}", "Pod/a: container vllm: ports is not a list"),
+        ("spec: {containers: [{name: vllm, resources: big}]}", "container vllm: resources is not a mapping"),
+        ("spec: {containers: [{name: vllm}], volumes: [a]}", "Pod/a: volumes is not a list of mappings"),
+        ("spec: {containers: [{name: vllm}], securityContext: a}", "Pod/a: securityContext is not a mapping"),
+    ],
+)
+def test_parts_of_a_wrong_shape_are_named(odd: str, said: str) -> None:
+    """Putting in and taking out."""
+    text = f"kind: Pod\nmetadata: {{name: a}}\n{odd}\n"
+    for act in (lambda: inject_text(text, Injection()), lambda: remove_text(text)):
+        with pytest.raises(ConfigError, match=said):
+            act()
+
+
+def test_metadata_and_groups_of_a_wrong_shape() -> None:
+    """Of what is no pod, too."""
+    with pytest.raises(ConfigError, match="metadata is not a mapping"):
+        inject_text(POD.replace("metadata:\n  name: a  # mine", "metadata: a"), Injection())
+    odd = "kind: RayCluster\nmetadata: a\nspec: {workerGroupSpecs: 3}\n"
+    assert inject_text(odd, Injection()).text == odd
+
+
+def test_standard_input_that_is_no_text_is_an_error() -> None:
+    """A file in another encoding, an archive."""
+    result = CliRunner().invoke(command, [], input=b"\xff\xfe\x00")
+    assert isinstance(result.exception, ConfigError)
+    assert "cannot read standard input: it is not UTF-8" in str(result.exception)
+
+
+def test_models_that_are_not_vllms_are_left_alone() -> None:
+    """An InferenceService of KServe may be of any kind of model."""
+    text = "kind: InferenceService\nspec: {predictor: {model: {modelFormat: {name: %s}}}}\n"
+    assert not inject_text(text % "sklearn", Injection()).changed
+    assert inject_text(text % "huggingface", Injection()).changed

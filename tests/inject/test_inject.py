@@ -218,3 +218,40 @@ def test_in_and_out_is_as_before_and_twice_is_as_once(
     assert pod.holder == once
     remove(pod)
     assert pod.spec == before
+
+
+def test_amounts_are_compared_as_amounts() -> None:
+    """A Guaranteed pod that is taken for a lesser one would lose its class, and vLLM its exclusive cores."""
+    resources = {
+        "limits": {"cpu": 4, "memory": "1Gi"},
+        "requests": {"cpu": "4000m", "memory": "1024Mi"},
+    }
+    assert is_guaranteed({"containers": [{"name": "a", "resources": resources}]})
+    resources["requests"]["memory"] = "1G"
+    assert not is_guaranteed({"containers": [{"name": "a", "resources": resources}]})
+
+
+def test_of_variables_that_are_there_twice_the_last_is_joined() -> None:
+    """It is the one that the container has."""
+    pod = template()
+    engine(pod)["env"] = [{"name": "PYTHONPATH", "value": "/a"}, {"name": "PYTHONPATH", "value": "/b"}]
+    inject(pod, Injection())
+    assert env(engine(pod))["PYTHONPATH"] == "/opt/joulescope/hook:/b"
+    remove(pod)
+    assert [each["value"] for each in engine(pod)["env"]] == ["/a", "/b"]
+
+
+def test_a_group_of_the_users_own_with_our_number_stays() -> None:
+    """Taken out is ours alone."""
+    pod = template(securityContext={"supplementalGroups": [GROUP]})
+    inject(pod, Injection())
+    inject(pod, Injection())
+    remove(pod)
+    assert pod.spec["securityContext"] == {"supplementalGroups": [GROUP]}
+
+
+def test_on_the_network_of_the_node_no_port_is_declared() -> None:
+    """It would be one of the node's, and the scheduler finds no room for a second such pod there."""
+    pod = template(hostNetwork=True)
+    inject(pod, Injection())
+    assert "ports" not in sidecar(pod)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from joulescope.config.load import load
+from joulescope.errors import ConfigError
 from joulescope.inject.documents import inject_text, remove_text
 from joulescope.inject.pod import SIDECAR, Injection
 from tests.inject.test_examples import EXAMPLES, pod_templates
@@ -115,3 +116,36 @@ def test_an_engine_on_one_node_does_not_listen() -> None:
     """Whatever is chosen for links."""
     alone = next(each for each in EXAMPLES if each.stem == "deployment")
     assert inject_text(alone.read_text(), LINKED).text == inject_text(alone.read_text(), Injection()).text
+
+
+def test_without_the_secret_a_relay_of_an_earlier_run_goes() -> None:
+    """Its head does not listen any more; labels that the two share stay with the head."""
+    text = """\
+kind: LLMInferenceService
+metadata: {name: a}
+spec:
+  template:
+    containers: [{name: main, image: vllm/vllm-openai}]
+  worker:
+    containers: [{name: main, image: vllm/vllm-openai}]
+"""
+    both = inject_text(text, Injection(link_secret="link", image="old:1")).text
+    again = inject_text(both, Injection(image="new:1")).text
+    assert "old:1" not in again
+    assert yaml.safe_load(again) == yaml.safe_load(inject_text(text, Injection(image="new:1")).text)
+
+
+def test_a_worker_with_a_joulescope_of_its_own_is_refused_though_it_shares_labels() -> None:
+    """The head's annotation does not make it ours."""
+    text = """\
+kind: LLMInferenceService
+metadata: {name: a}
+spec:
+  template:
+    containers: [{name: main, image: vllm/vllm-openai}]
+  worker:
+    containers: [{name: main, image: vllm/vllm-openai}]
+    initContainers: [{name: joulescope, image: mine}]
+"""
+    with pytest.raises(ConfigError, match="joulescope is there already"):
+        inject_text(text, Injection(link_secret="link"))

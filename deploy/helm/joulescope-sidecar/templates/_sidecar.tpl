@@ -20,6 +20,8 @@ named template that has yours, with metadata and spec; and `container`, the name
 {{- $_ := set $metadata $key (merge (include $ours $root | fromYaml) (get $metadata $key | default dict)) -}}
 {{- end -}}
 {{- $starts := include "joulescope.initContainers" $root | fromYamlArray -}}
+{{- /* On the node's network a declared port is one of the node's, and a second such pod would find no room there. */ -}}
+{{- if $spec.hostNetwork }}{{ range $starts }}{{ $_ := unset . "ports" }}{{ end }}{{ end -}}
 {{- $_ := set $spec "initContainers" (concat $starts ($spec.initContainers | default list)) -}}
 {{- $volumes := include "joulescope.volumes" $root | fromYamlArray -}}
 {{- $_ := set $spec "volumes" (concat ($spec.volumes | default list) $volumes) -}}
