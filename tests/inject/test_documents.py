@@ -76,9 +76,7 @@ spec:
     assert [each["name"] for each in second["env"]] == ["A"]
 
 
-@pytest.mark.parametrize(
-    "text", ["a: [", "a: b: c", "\tkind: Pod", "a: *unknown", "a: 1\na: 2\n", "[" * 700]
-)
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\tkind: Pod", "a: *unknown", "a: 1\na: 2\n", "[" * 700])
 def test_what_is_no_yaml_is_an_error_that_names_the_file(text: str) -> None:
     """And where in it."""
     with pytest.raises(ConfigError, match=r"^pods\.yaml is not YAML: "):
