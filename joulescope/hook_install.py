@@ -22,6 +22,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ DISTRIBUTION = "joulescope-inference"
 
 _PREFIX = ".joulescope-"
 _LOCK = ".joulescope.lock"
+_LOCK_PAUSE_SECONDS = 0.05
 _METADATA = ("METADATA", "entry_points.txt")
 """Of the metadata what Python looks at; the list of installed files would be another place's."""
 _NOT_OURS_TO_MIND = frozenset({"lost+found", "..data"})
@@ -54,15 +56,18 @@ class Installed:
     changed: bool
 
 
-def install(folder: Path) -> Installed:
+def install(folder: Path, patience_seconds: float = 20.0) -> Installed:
     """Makes sure that ``folder`` holds this version, and no other.
+
+    Args:
+        patience_seconds: how long to wait for another install into the same folder.
 
     Raises:
         ConfigError: if it cannot, and how to mend it. What was there before still works.
     """
     try:
         _make(folder)
-        with _locked(folder):
+        with _locked(folder, time.monotonic() + patience_seconds):
             return _install(folder, _contents())
     except FileExistsError as error:
         raise ConfigError(f"{folder} is not a folder: name another one to install into") from error
@@ -82,14 +87,27 @@ def _make(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One at a time; the lock ends with the process that holds it."""
+def _locked(folder: Path, deadline_seconds: float) -> Iterator[None]:
+    """One at a time; the lock ends with the process that holds it, which may be stopped and never end."""
     descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _has_lock(descriptor):
+            if time.monotonic() >= deadline_seconds:
+                raise ConfigError(
+                    f"another install into {folder} does not end: end it, or name another folder"
+                )
+            time.sleep(_LOCK_PAUSE_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+def _has_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _contents() -> Mapping[str, bytes]:

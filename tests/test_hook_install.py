@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -128,6 +129,16 @@ def test_two_at_once_leave_one_whole_copy(tmp_path: Path) -> None:
         thread.join()
     assert sorted(results) == [False, False, False, True]
     assert _python(tmp_path, FINDS_THE_HOOK).returncode == 0
+
+
+def test_an_install_that_does_not_end_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    """One that was stopped in a folder that pods share would hold vLLM's start up in all of them."""
+    install(tmp_path)
+    with open(tmp_path / ".joulescope.lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another install into .* does not end"):
+            install(tmp_path, patience_seconds=0.0)
+    assert not install(tmp_path).changed
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
