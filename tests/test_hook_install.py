@@ -136,7 +136,7 @@ def test_an_install_that_does_not_end_is_not_waited_for_without_end(tmp_path: Pa
     install(tmp_path)
     with open(tmp_path / ".joulescope.lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another install into .* does not end"):
+        with pytest.raises(ConfigError, match=r"another install into .* does not end"):
             install(tmp_path, patience_seconds=0.0)
     assert not install(tmp_path).changed
 
