@@ -160,12 +160,12 @@ def test_a_window_that_changes_its_size(sidecar: Sidecar) -> None:
         assert "marginal" not in terminal.text
         terminal.resize(120, 40)
         terminal.wait_for(lambda text: "marginal" in text and "costliest of those" in text)
-        assert terminal.text.splitlines()[-1].startswith("q quit")
+        terminal.wait_for(lambda text: text.splitlines()[-1].startswith("q quit"))  # drawn last
         terminal.resize(40, 10)
         terminal.wait_for(lambda text: "marginal" not in text and "q quit" in text.splitlines()[-1])
         terminal.resize(80, 24)
-        text = terminal.wait_for(lambda text: "J/token" in text and "adapter" in text)
-        assert text.count("q quit") == 1
+        terminal.wait_for(lambda text: "J/token" in text and "adapter" in text)
+        terminal.wait_for(lambda text: text.count("q quit") == 1)
 
 
 @pytest.mark.parametrize(
