@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ from joulescope.inject.pod import Injection
 
 _WIDTH = 4096
 """Longer lines than anybody writes: none is folded that was not."""
+
+_MOST_COPIES = 100_000
+"""Parts of a document that aliases may unfold to."""
 
 
 @dataclass
@@ -91,7 +94,7 @@ def _each_template(text: str, name: str, act: Callable[[PodTemplate, Result], No
         if _has_no_content(piece):
             continue
         document, write = _json(piece) or _read(piece, name)
-        if isinstance(document, MutableMapping) and _act_on(document, act, result):
+        if isinstance(document, MutableMapping) and _act_on(document, act, result, name):
             ending = "\r\n" if "\r\n" in piece else "\n"
             mark = "\ufeff" if piece.startswith("\ufeff") else ""
             pieces[index] = mark + write(document).replace("\n", ending)
@@ -133,11 +136,16 @@ def _json(piece: str) -> tuple[Any, Callable[[Any], str]] | None:
     return document, lambda changed: json.dumps(changed, indent=indent or None, ensure_ascii=False) + "\n"
 
 
-def _act_on(document: Node, act: Callable[[PodTemplate, Result], None], result: Result) -> bool:
+def _act_on(document: Node, act: Callable[[PodTemplate, Result], None], result: Result, name: str) -> bool:
     """Whether the document was changed. Documents that were not are handed through as they are."""
     before = len(result.changed)
+    try:
+        _own_shared_parts(document)
+    except _TooMuch as error:
+        raise ConfigError(
+            f"{name}: aliases of YAML (*name) unfold to more than {_MOST_COPIES} parts: write them out"
+        ) from error
     for single in documents_of(document):
-        _own_shared_parts(single)
         for template in templates_of(single):
             if isinstance(template, Unfit):
                 result.notes.append(f"{template.place} left as it is: {template.advice}")
@@ -160,20 +168,31 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, "".join(current)]
 
 
+class _TooMuch(Exception):
+    """A few lines of aliases of aliases can mean more parts than there is memory."""
+
+
 def _own_shared_parts(document: Node) -> None:
-    """YAML aliases let places share a part; what is added in one of them is not to appear in all."""
+    """YAML aliases let places share a part; what is added in one of them is not to appear in all.
+
+    The items of a list may share parts too, so that this is done for a whole document at once.
+
+    Raises:
+        _TooMuch: if more than `_MOST_COPIES` parts would have to be copied.
+    """
     seen: set[int] = set()
+    left = iter(range(_MOST_COPIES))
 
     def visit(node: Any) -> None:
         if isinstance(node, MutableMapping):
             for key, value in node.items():
                 if _is_seen(value):
-                    node[key] = _copy(value)
+                    node[key] = _copy(value, left)
                 visit(node[key])
         elif isinstance(node, list):
             for index, value in enumerate(node):
                 if _is_seen(value):
-                    node[index] = _copy(value)
+                    node[index] = _copy(value, left)
                 visit(node[index])
 
     def _is_seen(value: Any) -> bool:
@@ -186,10 +205,12 @@ def _own_shared_parts(document: Node) -> None:
     visit(document)
 
 
-def _copy(node: Any) -> Any:
+def _copy(node: Any, left: Iterator[int]) -> Any:
+    if next(left, None) is None:
+        raise _TooMuch
     if isinstance(node, MutableMapping):
-        return CommentedMap((key, _copy(value)) for key, value in node.items())
-    return [_copy(value) for value in node] if isinstance(node, list) else node
+        return CommentedMap((key, _copy(value, left)) for key, value in node.items())
+    return [_copy(value, left) for value in node] if isinstance(node, list) else node
 
 
 def _yaml(text: str) -> YAML:

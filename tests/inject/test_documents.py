@@ -76,6 +76,37 @@ spec:
     assert [each["name"] for each in second["env"]] == ["A"]
 
 
+def test_what_items_of_a_list_share_is_changed_in_each_once() -> None:
+    """The items have one spec between them; each gets joulescope, and none gets it twice."""
+    text = """\
+kind: List
+items:
+- kind: Pod
+  metadata: {name: a}
+  spec: &spec
+    containers:
+    - {name: vllm, image: vllm/vllm-openai}
+- kind: Pod
+  metadata: {name: b}
+  spec: *spec
+"""
+    result = inject_text(text, Injection())
+    assert len(result.changed) == 2
+    first, second = (each["spec"] for each in yaml.safe_load(result.text)["items"])
+    assert first == second
+    assert [each["name"] for each in first["initContainers"]] == ["joulescope-hook", "joulescope"]
+    assert inject_text(result.text, Injection()).text == result.text
+
+
+_DOUBLED = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
+
+
+def test_aliases_that_unfold_without_end_are_an_error() -> None:
+    """Forty lines of these mean a million million parts."""
+    with pytest.raises(ConfigError, match="standard input: aliases of YAML"):
+        inject_text(f"kind: Pod\nspec: {{containers: [{{name: vllm}}]}}\n{_DOUBLED}\n", Injection())
+
+
 @pytest.mark.parametrize("text", ["a: [", "a: b: c", "\tkind: Pod", "a: *unknown", "a: 1\na: 2\n", "[" * 700])
 def test_what_is_no_yaml_is_an_error_that_names_the_file(text: str) -> None:
     """And where in it."""
