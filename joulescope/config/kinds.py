@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -32,6 +32,23 @@ class Kind(Protocol[T]):
     def text(self, value: T) -> str:
         """The text from which :meth:`parse` reads the value."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class OrNone(Generic[T]):
+    """A value of another kind, or ``none``."""
+
+    kind: Kind[T]
+
+    @property
+    def metavar(self) -> str:
+        return f"{self.kind.metavar}|none"
+
+    def parse(self, text: str) -> T | None:
+        return None if text == "none" else self.kind.parse(text)
+
+    def text(self, value: T | None) -> str:
+        return "none" if value is None else self.kind.text(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,37 +234,22 @@ class SocketPath:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionalSocketPath:
-    """Path of a Unix socket, or ``none``."""
+class FilePath:
+    """Path of a file; ``-`` stands for standard output where ``dash`` allows it."""
 
-    metavar: str = "PATH|none"
-
-    def parse(self, text: str) -> str | None:
-        return None if text == "none" else SocketPath().parse(text)
-
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
-
-
-@dataclass(frozen=True, slots=True)
-class OptionalPath:
-    """Path of a file, or ``none``; ``-`` stands for standard output where ``dash`` allows it."""
-
-    dash: bool
+    dash: bool = False
 
     @property
     def metavar(self) -> str:
-        return "PATH|-|none" if self.dash else "PATH|none"
+        return "PATH|-" if self.dash else "PATH"
 
-    def parse(self, text: str) -> str | None:
-        if text == "none":
-            return None
+    def parse(self, text: str) -> str:
         if text == "-" and not self.dash:
             raise ValueError("it is a file's path; standard output would not do here")
         return _path(text)
 
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
+    def text(self, value: str) -> str:
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,50 +14,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionalListen:
-    """``host:port`` to listen on, or ``none``."""
+class HostPort:
+    """``host:port`` to connect to."""
 
-    metavar: str = "HOST:PORT|none"
+    metavar: str = "HOST:PORT"
 
-    def parse(self, text: str) -> str | None:
-        return None if text == "none" else Listen().parse(text)
-
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
-
-
-@dataclass(frozen=True, slots=True)
-class OptionalHostPort:
-    """``host:port`` to connect to, or ``none``."""
-
-    metavar: str = "HOST:PORT|none"
-
-    def parse(self, text: str) -> str | None:
-        if text == "none":
-            return None
+    def parse(self, text: str) -> str:
         if text.startswith(":") or text.endswith(":0"):
             raise ValueError("it is the host and port of the head, such as leader.example:5686")
         return Listen().parse(text)
 
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
+    def text(self, value: str) -> str:
+        return value
 
 
 @dataclass(frozen=True, slots=True)
-class OptionalName:
-    """A name of at most 64 printable characters, or ``none``."""
+class Name:
+    """A name of at most 64 printable characters."""
 
-    metavar: str = "NAME|none"
+    metavar: str = "NAME"
 
-    def parse(self, text: str) -> str | None:
-        if text == "none":
-            return None
+    def parse(self, text: str) -> str:
         if not (text.isprintable() and 0 < len(text) <= 64):
             raise ValueError("it has 1 to 64 printable characters")
         return text
 
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
+    def text(self, value: str) -> str:
+        return value
 
 
 def check_link(settings: Settings, origins: Mapping[str, object]) -> None:
@@ -75,6 +58,5 @@ def check_link(settings: Settings, origins: Mapping[str, object]) -> None:
     if wants and missing:
         raise ConfigError(
             f"{wants} ({origins[wants]}) needs {', '.join(missing)} too: links between nodes are never "
-            f"without "
-            "TLS and certificates of both ends; docs/multi-node.md shows how to make them"
+            "without TLS and certificates of both ends; docs/multi-node.md shows how to make them"
         )

@@ -126,19 +126,17 @@ class SecretPlace:
 
 @dataclass(frozen=True, slots=True)
 class Currency:
-    """Three letters of ISO 4217, or ``none``."""
+    """Three letters of ISO 4217."""
 
-    metavar: str = "CODE|none"
+    metavar: str = "CODE"
 
-    def parse(self, text: str) -> str | None:
-        if text == "none":
-            return None
+    def parse(self, text: str) -> str:
         if not re.fullmatch("[A-Z]{3}", text):
             raise ValueError("it is a code of ISO 4217 in capitals, such as EUR")
         return text
 
-    def text(self, value: str | None) -> str:
-        return "none" if value is None else value
+    def text(self, value: str) -> str:
+        return value
 
 
 @dataclass(frozen=True, slots=True)

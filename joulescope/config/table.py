@@ -21,20 +21,20 @@ from typing import Any, TypeVar
 from joulescope.config.kinds import (
     Calibration,
     Choice,
+    FilePath,
     Folder,
     Gpus,
     Kind,
     Listen,
     Mode,
     Number,
-    OptionalPath,
-    OptionalSocketPath,
+    OrNone,
     SocketPath,
     Whole,
     factor_of,
 )
 from joulescope.config.labels import Names, TenantPattern
-from joulescope.config.links import OptionalHostPort, OptionalListen, OptionalName
+from joulescope.config.links import HostPort, Name
 from joulescope.config.surroundings import (
     Currency,
     HeaderName,
@@ -76,7 +76,7 @@ class Settings:
     )
     web_config_file: str | None = _setting(
         None,
-        OptionalPath(dash=False),
+        OrNone(FilePath()),
         "YAML file with TLS, client certificates and passwords of these pages, in the format of Prometheus' "
         "exporters. It is read anew when it changes.",
     )
@@ -134,7 +134,7 @@ class Settings:
     )
     request_log: str | None = _setting(
         None,
-        OptionalPath(dash=True),
+        OrNone(FilePath(dash=True)),
         "File to which every finished request is appended as a line of JSON; - for standard output.",
     )
     otlp_phases: str = _setting(
@@ -145,7 +145,7 @@ class Settings:
     )
     record: str | None = _setting(
         None,
-        OptionalPath(dash=False),
+        OrNone(FilePath()),
         "Trace file to write beside serving; a name in .gz or .zst is compressed.",
     )
     host: str = _setting(
@@ -192,7 +192,7 @@ class Settings:
     )
     baseline_dir: str | None = _setting(
         None,
-        OptionalPath(dash=False),
+        OrNone(FilePath()),
         "Folder of baselines: pinned ones are read from it, learned ones are written to it. Without it a "
         "learned baseline lasts as long as the sidecar.",
     )
@@ -272,7 +272,9 @@ class Settings:
         OptionalNumber(Number(0.0, 100_000.0, "units of the currency per kWh")),
         "Price of electricity per kWh, in the currency. Exported beside the joules, never in them.",
     )
-    currency: str | None = _setting(None, Currency(), "Currency of the price, as ISO 4217 abbreviates it.")
+    currency: str | None = _setting(
+        None, OrNone(Currency()), "Currency of the price, as ISO 4217 abbreviates it."
+    )
     scrape: tuple[str, ...] = _setting(
         (),
         Servers(16),  # each is a label value, and a thread
@@ -284,7 +286,7 @@ class Settings:
     )
     answer_socket: str | None = _setting(
         None,
-        OptionalSocketPath(),
+        OrNone(SocketPath()),
         "Unix socket on which the figures of single requests are served, to the middleware in vLLM and to "
         "whoever may open it: with the permissions of socket_mode, answers.sock beside the other socket for "
         "instance.",
@@ -309,31 +311,31 @@ class Settings:
     )
     link_listen: str | None = _setting(
         None,
-        OptionalListen(),
+        OrNone(Listen()),
         "Where relays on other nodes connect, for an engine that is spread over several; 0.0.0.0:5686 for "
         "instance. Always behind TLS with certificates of both ends.",
     )
     link_connect: str | None = _setting(
-        None, OptionalHostPort(), "Of a relay: host and port of the head's sidecar, its link_listen."
+        None, OrNone(HostPort()), "Of a relay: host and port of the head's sidecar, its link_listen."
     )
     link_cert_file: str | None = _setting(
-        None, OptionalPath(dash=False), "Certificate that this end of a link shows, PEM. Read anew on change."
+        None, OrNone(FilePath()), "Certificate that this end of a link shows, PEM. Read anew on change."
     )
-    link_key_file: str | None = _setting(None, OptionalPath(dash=False), "Its private key, PEM, unencrypted.")
+    link_key_file: str | None = _setting(None, OrNone(FilePath()), "Its private key, PEM, unencrypted.")
     link_ca_file: str | None = _setting(
         None,
-        OptionalPath(dash=False),
+        OrNone(FilePath()),
         "Certificate of the authority that signs the other ends of links, PEM. Whoever has a certificate of "
         "it is let in: it is to be one for these links alone.",
     )
     link_server_name: str | None = _setting(
         None,
-        OptionalName(),
+        OrNone(Name()),
         "Of a relay: the name that the head's certificate must have; none: the host of link_connect.",
     )
     link_node: str | None = _setting(
         None,
-        OptionalName(),
+        OrNone(Name()),
         "Of a relay: what this node is called in the head's figures; none: its host name, which in a pod is "
         "the pod's.",
     )
