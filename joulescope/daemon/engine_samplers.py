@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-import msgspec
-
+from joulescope.daemon.wishes import READABLE, Place, Wishes
 from joulescope.hook import wire
 from joulescope.ingest.listener import Listener
 from joulescope.model import EngineInfo
@@ -21,27 +19,10 @@ from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
 
-ASK_AGAIN_NS = 10 * NANOSECONDS_PER_SECOND
-"""An engine that was asked and has sent no sampler is asked again after this time."""
-
 MISSING_NS = 30 * NANOSECONDS_PER_SECOND
 """A GPU that its sampler has not found after this time is not visible there either."""
 
-_READABLE = "GPU-"
-"""Of a MIG instance there is no meter, and its GPU belongs to others too: samplers are not asked for one."""
-
 _MAX_COMPLAINED = 64
-
-Place = tuple[str, int]
-"""Instance and data-parallel index: by these samplers are joined to their engines."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What a peer heard last, and when."""
-
-    wanted: wire.Wanted
-    time_ns: int
 
 
 class EngineSamplers:
@@ -51,8 +32,7 @@ class EngineSamplers:
         self._pipeline = pipeline
         self._sample_hz = sample_hz
         self._power_sample_hz = power_sample_hz
-        self._encoder = msgspec.msgpack.Encoder()
-        self._said: dict[int, _Said] = {}
+        self._heard = Wishes()
         self._complained: dict[str, str] = {}
         self.complaint = ""
         """Why the last sampler that gave up could not read; empty before the first."""
@@ -73,13 +53,13 @@ class EngineSamplers:
                 self._hang_up(listener, number, now_ns)
             else:
                 found[place] = number
-                self._say(listener, number, wish, now_ns)
+                self._heard.say(listener, number, wish, now_ns)
                 self._note_missing(engines, place, number, now_ns)
         for number, info in engines.items():
             place = _place(info)
             if place not in found:
                 self._ask(listener, number, wishes.get(place), now_ns)
-        self._forget({*engines, *found.values()})
+        self._heard.forget_all_but({*engines, *found.values()})
 
     def _wishes(self, engines: Mapping[int, EngineInfo], now_ns: int) -> Iterator[tuple[Place, wire.Wanted]]:
         """What each engine's sampler should read. A GPU that two engines name is asked of the first.
@@ -93,7 +73,7 @@ class EngineSamplers:
             gpus = [
                 gpu
                 for gpu in named
-                if gpu.startswith(_READABLE)
+                if gpu.startswith(READABLE)
                 and gpu not in asked
                 and (listed is None or gpu in listed)
                 and not self._pipeline.sources.own_reads(gpu, now_ns)
@@ -107,31 +87,16 @@ class EngineSamplers:
 
     def _ask(self, listener: Listener, engine: int, wish: wire.Wanted | None, now_ns: int) -> None:
         """Asks an engine that has no sampler, and takes that back when it is no more wished."""
-        said = self._said.get(engine)
-        if wish is None:
-            if said is not None and said.wanted.gpus:
-                self._say(listener, engine, wire.Wanted(), now_ns)
-        elif said is not None and said.wanted == wish and now_ns - said.time_ns >= ASK_AGAIN_NS:
-            self._send(listener, engine, wish, now_ns)
-        else:
-            self._say(listener, engine, wish, now_ns)
-
-    def _say(self, listener: Listener, session: int, wish: wire.Wanted, now_ns: int) -> None:
-        said = self._said.get(session)
-        if said is None or said.wanted != wish:
-            self._send(listener, session, wish, now_ns)
-
-    def _send(self, listener: Listener, session: int, wish: wire.Wanted, now_ns: int) -> None:
-        if listener.say(session, wire.encode_frame([wish], self._encoder)):
-            self._said[session] = _Said(wish, now_ns)
+        if wish is not None:
+            self._heard.say(listener, engine, wish, now_ns, again=True)
+            return
+        said = self._heard.said(engine)
+        if said is not None and said.wanted.gpus:
+            self._heard.say(listener, engine, wire.Wanted(), now_ns)
 
     def _hang_up(self, listener: Listener, session: int, now_ns: int) -> None:
         listener.hang_up(session)
         self._pipeline.close_session(session, now_ns, "not_needed")
-
-    def _forget(self, connected: set[int]) -> None:
-        for number in [number for number in self._said if number not in connected]:
-            del self._said[number]
 
     def _note_complaints(self, engines: Mapping[int, EngineInfo]) -> None:
         """Says in the log why a sampler gave up, once for each engine and reason."""
@@ -143,7 +108,7 @@ class EngineSamplers:
         self, engines: Mapping[int, EngineInfo], place: Place, sampler: int, now_ns: int
     ) -> None:
         """Says in the log which GPUs a sampler does not find, though it reads others."""
-        said = self._said.get(sampler)
+        said = self._heard.said(sampler)
         if said is not None and now_ns - said.time_ns > MISSING_NS:
             missing = sorted(set(said.wanted.gpus).difference(self._pipeline.sources.described(sampler)))
             if missing:

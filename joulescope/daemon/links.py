@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 from joulescope.clock import Clock
 from joulescope.config import Settings
@@ -27,6 +28,10 @@ FIRST_SESSION = 1_000_000
 def tls_paths(settings: Settings) -> TlsPaths:
     """The files of a link; that they are named, the settings have been checked for."""
     return TlsPaths(settings.link_cert_file or "", settings.link_key_file or "", settings.link_ca_file or "")
+
+
+def _session_and_whether_it_ends(record: wire.AnyRecord) -> tuple[int, bool]:
+    return record.session, isinstance(record, wire.Bye)
 
 
 class Links:
@@ -72,19 +77,20 @@ class Links:
     def _take(self, arrival: LinkArrival, now_ns: int) -> list[GpuReading]:
         believed: list[GpuReading] = []
         numbers = self._numbers.setdefault(arrival.link, {})
-        for record in arrival.records:
-            number = numbers.get(record.session)
+        for (session, _), group in groupby(arrival.records, _session_and_whether_it_ends):
+            records = list(group)
+            number = numbers.get(session)
             if number is None:
                 if len(numbers) >= MAX_SESSIONS:
-                    self._rejected["too_many_sessions"] += 1
+                    self._rejected["too_many_sessions"] += len(records)
                     continue
-                number = numbers[record.session] = self._next
+                number = numbers[session] = self._next
                 self._next += 1
-            if isinstance(record, wire.Bye):  # its place is free: engines come and go while a link stands
-                self._pipeline.close_session(number, now_ns, record.reason)
-                del numbers[record.session]
-                continue
-            believed.extend(self._pipeline.take(number, [record], now_ns, arrival.node))
+            if isinstance(records[0], wire.Bye):  # its place is free: engines come and go while a link stands
+                self._pipeline.close_session(number, now_ns, records[0].reason)
+                del numbers[session]
+            else:
+                believed.extend(self._pipeline.take(number, records, now_ns, arrival.node))
         return believed
 
     def totals(self) -> LinkTotals:

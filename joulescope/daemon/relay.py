@@ -1,18 +1,18 @@
-"""The relay on a worker node: hears workers, has their GPUs read, and tells the head. Nothing is accounted
-here."""
+"""The relay on a worker node: hears workers, has their GPUs read, tells the head; accounts for nothing."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from joulescope.clock import Clock
 from joulescope.config import Settings
 from joulescope.daemon.parts import sampler_of
-from joulescope.daemon.relay_samplers import Place, WorkerSamplers
+from joulescope.daemon.relay_samplers import WorkerSamplers
 from joulescope.daemon.sensor_choice import silence_ns
+from joulescope.daemon.wishes import Place
 from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook import wire
 from joulescope.ingest.events import Unheard
@@ -165,26 +165,28 @@ class Relay:
         if not epoch:
             self._epoch = 0
             return
+        places = self._samplers.places()
         if epoch != self._epoch:
             self._told.clear()
             self._statuses.clear()
             self._said.clear()
             self._epoch = epoch
-        hellos = [each for each in self._greetings() if each.session not in self._said]
+        hellos = [each for each in self._greetings(places) if each.session not in self._said]
         if hellos and not self.link.send(epoch, hellos):
             return
         self._said.update(each.session for each in hellos)
         while self._kept:
             batch = [self._kept[at] for at in range(min(_PER_FRAME, len(self._kept)))]
-            if not self.link.send(epoch, [each for reading in batch for each in self._records(reading)]):
+            if not self.link.send(
+                epoch, [each for reading in batch for each in self._records(reading, places)]
+            ):
                 return
             for _ in batch:
                 self._kept.popleft()
-        self._take_leave(epoch)
+        self._take_leave(epoch, set(places.values()))
 
-    def _take_leave(self, epoch: int) -> None:
+    def _take_leave(self, epoch: int, used: Collection[Place]) -> None:
         """Ends the sessions of engines that are gone: the head keeps a place for each."""
-        used = set(self._samplers.places().values())
         for place in [place for place in self._places if place not in used]:
             session = self._places[place]
             farewell = wire.Bye(session=session, time_ns=self._clock.now_ns(), reason="not_needed")
@@ -193,9 +195,9 @@ class Relay:
             self._said.discard(session)
             del self._places[place]
 
-    def _greetings(self) -> Iterator[wire.Hello]:
+    def _greetings(self, places: Mapping[str, Place]) -> Iterator[wire.Hello]:
         yield from self._hellos.values()
-        for facts in dict.fromkeys(self._samplers.places().values()):
+        for facts in dict.fromkeys(places.values()):
             instance, index = facts
             if facts not in self._places:
                 self._places[facts] = self._next_place
@@ -207,9 +209,9 @@ class Relay:
                 sampler=wire.SamplerFacts(instance_id=instance, data_parallel_index=index),
             )
 
-    def _records(self, reading: GpuReading) -> Iterator[wire.Record]:
+    def _records(self, reading: GpuReading, places: Mapping[str, Place]) -> Iterator[wire.Record]:
         """A reading, and before it what is new about its GPU."""
-        place = self._samplers.places().get(reading.gpu)
+        place = places.get(reading.gpu)
         session = self._places.get(place) if place is not None else None
         if session is None:
             return

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from joulescope.config import Settings
+from joulescope.daemon.wishes import READABLE, Place, Wishes
 from joulescope.hook import wire
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.sessions import Sessions
 from joulescope.pipeline.gpu_sources import GpuSources
-from joulescope.units import NANOSECONDS_PER_SECOND
 
 _logger = logging.getLogger(__name__)
-
-ASK_AGAIN_NS = 10 * NANOSECONDS_PER_SECOND
-
-Place = tuple[str, int]
-"""Instance and data-parallel index of the engine that workers are of."""
 
 
 class WorkerSamplers:
@@ -28,8 +21,7 @@ class WorkerSamplers:
         self._sessions = sessions
         self._sources = sources
         self._settings = settings
-        self._encoder = msgspec.msgpack.Encoder()
-        self._said: dict[int, tuple[wire.Wanted, int]] = {}
+        self._heard = Wishes()
 
     def places(self) -> dict[str, Place]:
         """By GPU that workers here use: the engine that they are of."""
@@ -53,7 +45,7 @@ class WorkerSamplers:
                 self._sources.forget(number)
             else:
                 found.add(place)
-                self._say(listener, number, wishes[place], now_ns)
+                self._heard.say(listener, number, wishes[place], now_ns)
         for facts, reason in self._sources.drain_complaints():
             _logger.warning("in the container of workers of %s no GPU is read: %s", facts.instance_id, reason)
         asked = set(found)
@@ -61,14 +53,13 @@ class WorkerSamplers:
             place = worker.instance_id, worker.data_parallel_index
             if place in wishes and place not in asked:
                 asked.add(place)
-                self._say(listener, number, wishes[place], now_ns, again=True)
-        connected = {*self._sessions.samplers(), *self._sessions.workers()}
-        self._said = {number: said for number, said in self._said.items() if number in connected}
+                self._heard.say(listener, number, wishes[place], now_ns, again=True)
+        self._heard.forget_all_but({*self._sessions.samplers(), *self._sessions.workers()})
 
     def _wishes(self, now_ns: int) -> dict[Place, wire.Wanted]:
         gpus: dict[Place, list[str]] = {}
         for gpu, place in self.places().items():
-            if gpu.startswith("GPU-") and not self._sources.own_reads(gpu, now_ns):
+            if gpu.startswith(READABLE) and not self._sources.own_reads(gpu, now_ns):
                 gpus.setdefault(place, []).append(gpu)
         settings = self._settings
         return {
@@ -77,12 +68,3 @@ class WorkerSamplers:
             )
             for place, names in gpus.items()
         }
-
-    def _say(
-        self, listener: Listener, session: int, wish: wire.Wanted, now_ns: int, again: bool = False
-    ) -> None:
-        said, said_ns = self._said.get(session, (None, 0))
-        if said == wish and not (again and now_ns - said_ns >= ASK_AGAIN_NS):
-            return
-        if listener.say(session, wire.encode_frame([wish], self._encoder)):
-            self._said[session] = wish, now_ns

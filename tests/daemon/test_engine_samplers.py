@@ -14,8 +14,9 @@ import pytest
 from joulescope.clock import ManualClock
 from joulescope.config import Settings
 from joulescope.daemon import Daemon
-from joulescope.daemon.engine_samplers import ASK_AGAIN_NS, MISSING_NS
+from joulescope.daemon.engine_samplers import MISSING_NS
 from joulescope.daemon.sensor_choice import readiness
+from joulescope.daemon.wishes import ASK_AGAIN_NS
 from joulescope.errors import SensorChanged, SensorError
 from joulescope.hook.link import Link
 from joulescope.hook.wire import (

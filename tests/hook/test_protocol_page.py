@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulescope.daemon.engine_samplers import ASK_AGAIN_NS
+from joulescope.daemon.wishes import ASK_AGAIN_NS
 from joulescope.hook import emitter, link, translate, wire
 from joulescope.link import records as links
 from joulescope.link.peer import PING_NS
