@@ -48,9 +48,8 @@ def inject_text(text: str, injection: Injection, container: str = "", name: str 
 
     def put(template: PodTemplate, result: Result) -> None:
         if template.worker and not injection.link_secret:
-            if remove(
-                template, labels=not template.inline
-            ):  # of a run that had one: its head listens no more
+            # Of a run that had one: its head listens no more.
+            if remove(template, labels=not template.inline):
                 result.changed.append(template.place)
             result.notes.append(
                 f"{template.place} left as it is: its pods are further nodes of an engine, for which "

@@ -59,6 +59,11 @@ class PodTemplate:
     worker: bool = False
     head_address: str = ""
 
+    @property
+    def metadata(self) -> Node:
+        """Has labels and annotations; empty, and not the template's, where it has none yet."""
+        return self.holder if self.inline else self.holder.get("metadata") or {}
+
 
 @dataclass(frozen=True)
 class Unfit:

@@ -72,7 +72,7 @@ def _engine(template: PodTemplate, container: str) -> Node:
 
 def put_engine(engine: Node) -> None:
     """vLLM's container: its mounts, and the variables by which it finds the hook."""
-    _extend(engine, "volumeMounts", engine_mounts())
+    _list(engine, "volumeMounts").extend(engine_mounts())
     variables = _list(engine, "env")
     path = _variable(variables, PATH_VARIABLE)
     if path is None:
@@ -100,7 +100,7 @@ def _put_pod(template: PodTemplate, injection: Injection) -> None:
             # Every declared port would be one of the node, and a second such pod would find no node.
             each.pop("ports", None)
         starts.insert(offset, _quoted(each))
-    _extend(spec, "volumes", injection.volumes(role))
+    _list(spec, "volumes").extend(injection.volumes(role))
     _list(_map(spec, "securityContext"), "supplementalGroups").append(GROUP)
     if injection.gpu_access == "runtimeclass":
         spec.setdefault("runtimeClassName", "nvidia")
@@ -115,18 +115,18 @@ def remove(template: PodTemplate, labels: bool = True) -> bool:
         ConfigError: if the template has no shape to look for it in.
     """
     check_shape(template)
-    holder, spec = template.holder, template.spec
+    spec = template.spec
     found = _drop(spec, "initContainers", lambda each: each.get("name") in _CONTAINERS)
     _drop(spec, "volumes", lambda each: each.get("name") in _VOLUMES)
     if found:
         _drop_last(spec.get("securityContext") or {}, "supplementalGroups", GROUP)
         _drop_empty(spec, "securityContext")
-    metadata = holder if template.inline else holder.get("metadata") or {}
+    metadata = template.metadata
     for section, key in (("labels", SCRAPE_LABEL), ("annotations", VERSION_ANNOTATION)):
         if labels and (metadata.get(section) or {}).pop(key, None) is not None:
             _drop_empty(metadata, section)
     if found and not template.inline:
-        _drop_empty(holder, "metadata")
+        _drop_empty(template.holder, "metadata")
     engines = [*(spec.get("containers") or []), *([template.engine] if template.engine is not None else [])]
     for engine in engines:
         remove_engine(engine)
@@ -188,8 +188,7 @@ def _check(template: PodTemplate, engine: Node) -> None:
                 "nothing can be added to it: write its value there, or add what joulescope needs yourself "
                 "(docs/inject.md)"
             )
-    metadata = template.holder if template.inline else template.holder.get("metadata") or {}
-    injected = VERSION_ANNOTATION in (metadata.get("annotations") or {}) and _are_ours(spec)
+    injected = VERSION_ANNOTATION in (template.metadata.get("annotations") or {}) and _are_ours(spec)
     names = {
         str(each.get("name")) for part in ("initContainers", "containers") for each in spec.get(part) or ()
     }
@@ -249,10 +248,6 @@ def _list(node: Node, key: str) -> MutableSequence[Any]:
         node[key] = []
     found: MutableSequence[Any] = node[key]
     return found
-
-
-def _extend(node: Node, key: str, more: list[Any]) -> None:
-    _list(node, key).extend(more)
 
 
 def _drop(node: Node, key: str, ours: Callable[[Any], bool]) -> bool:

@@ -25,11 +25,9 @@ def check_shape(template: PodTemplate) -> None:
         ConfigError: which part is not what it should be.
     """
     place, spec = template.place, template.spec
-    metadata = template.holder if template.inline else template.holder.get("metadata")
-    if metadata:
-        _mapping(metadata, f"{place}: metadata")
-        for key in ("labels", "annotations"):
-            _mapping(metadata.get(key), f"{place}: {key}")
+    _mapping(template.metadata, f"{place}: metadata")
+    for key in ("labels", "annotations"):
+        _mapping(template.metadata.get(key), f"{place}: {key}")
     _mapping(spec.get("securityContext"), f"{place}: securityContext")
     _mappings(spec.get("volumes"), f"{place}: volumes")
     engines = [template.engine] if template.engine is not None else []

@@ -120,32 +120,14 @@ def test_an_engine_on_one_node_does_not_listen() -> None:
 
 def test_without_the_secret_a_relay_of_an_earlier_run_goes() -> None:
     """Its head does not listen any more; labels that the two share stay with the head."""
-    text = """\
-kind: LLMInferenceService
-metadata: {name: a}
-spec:
-  template:
-    containers: [{name: main, image: vllm/vllm-openai}]
-  worker:
-    containers: [{name: main, image: vllm/vllm-openai}]
-"""
-    both = inject_text(text, Injection(link_secret="link", image="old:1")).text
+    both = inject_text(KSERVE, Injection(link_secret="link", image="old:1")).text
     again = inject_text(both, Injection(image="new:1")).text
     assert "old:1" not in again
-    assert yaml.safe_load(again) == yaml.safe_load(inject_text(text, Injection(image="new:1")).text)
+    assert yaml.safe_load(again) == yaml.safe_load(inject_text(KSERVE, Injection(image="new:1")).text)
 
 
 def test_a_worker_with_a_joulescope_of_its_own_is_refused_though_it_shares_labels() -> None:
     """The head's annotation does not make it ours."""
-    text = """\
-kind: LLMInferenceService
-metadata: {name: a}
-spec:
-  template:
-    containers: [{name: main, image: vllm/vllm-openai}]
-  worker:
-    containers: [{name: main, image: vllm/vllm-openai}]
-    initContainers: [{name: joulescope, image: mine}]
-"""
+    text = f"{KSERVE}    initContainers: [{{name: joulescope, image: mine}}]\n"
     with pytest.raises(ConfigError, match="joulescope is there already"):
         inject_text(text, Injection(link_secret="link"))
