@@ -50,13 +50,13 @@ compat: $(VENV)/.dev ## Check the hook against the sources of real vLLM releases
 	$(BIN)/python tools/compat.py $(COMPAT_ARGS)
 
 docs: $(VENV)/.dev ## Write the generated pages again; DOCS_ARGS=--check only looks
-	$(BIN)/python tools/generate_docs.py $(DOCS_ARGS)
+	$(BIN)/python -m tools.generate_docs $(DOCS_ARGS)
 
 dashboards: $(VENV)/.dev ## Write the Grafana dashboards again; DASHBOARDS_ARGS=--check only looks
 	$(BIN)/python -m grafana $(DASHBOARDS_ARGS)
 
 deploy: $(VENV)/.dev ## Write the charts' pages again; DEPLOY_ARGS=--check only looks
-	$(BIN)/python tools/chart_docs.py $(DEPLOY_ARGS)
+	$(BIN)/python -m tools.chart_docs $(DEPLOY_ARGS)
 	$(BIN)/python -m tools.kustomize $(DEPLOY_ARGS)
 
 pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs npm, chromium, prometheus

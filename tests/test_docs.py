@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from joulescope.inject.pod import SCRAPE_LABEL, VERSION_ANNOTATION
-from tools.generate_docs import PAGES, stale
+from tools.generate_docs import PAGES, pages
+from tools.generated import stale
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,10 +59,10 @@ def test_the_index_names_every_page() -> None:
 
 def test_generated_pages_are_fresh(tmp_path: Path) -> None:
     """What is committed is what `make docs` would write; a changed page is noticed."""
-    assert stale(DOCS) == []
+    assert stale(pages()) == []
     for name, render in PAGES.items():
         (tmp_path / name).write_text(render() + "more")
-    assert stale(tmp_path) == sorted(PAGES)
+    assert stale(pages(tmp_path)) == [tmp_path / name for name in sorted(PAGES)]
 
 
 def test_every_module_that_the_docs_name_exists() -> None:

@@ -2,8 +2,8 @@
 
 A comment that begins with ``# --`` describes the key below it, over as many lines as it has.
 
-    python tools/chart_docs.py            write them
-    python tools/chart_docs.py --check    only look; ends with 1 if one is not as it would be written
+    python -m tools.chart_docs            write them
+    python -m tools.chart_docs --check    only look; ends with 1 if one is not as it would be written
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tools.generated import ROOT, write_or_check
+
 CHARTS = sorted(path.parent for path in (ROOT / "deploy" / "helm").glob("*/Chart.yaml"))
 
 
@@ -130,19 +131,5 @@ def _first_comment(path: Path) -> str:
     return " ".join(comment)
 
 
-def main(arguments: list[str]) -> int:
-    stale = 0
-    for chart in CHARTS:
-        target, text = chart / "README.md", page(chart)
-        if not target.exists() or target.read_text() != text:
-            if "--check" in arguments:
-                print(f"{target.relative_to(ROOT)} is not what `make deploy` writes", file=sys.stderr)
-                stale += 1
-            else:
-                target.write_text(text)
-                print(f"wrote {target.relative_to(ROOT)}")
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({chart / "README.md": page(chart) for chart in CHARTS}, sys.argv[1:], "deploy"))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from joulescope.config import CONFIG_VARIABLE, TABLE
 from joulescope.export.metrics_page import render as metrics_page
+from tools.generated import ROOT, write_or_check
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 CONFIGURATION = f"""\
 # Configuration
@@ -57,29 +58,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
 """What makes each generated page of ``docs/``."""
 
 
-def stale(directory: Path) -> list[str]:
-    """Pages whose text is not what the tables say."""
-    return [
-        name
-        for name, render in PAGES.items()
-        if not (directory / name).is_file() or (directory / name).read_text() != render()
-    ]
-
-
-def main(arguments: list[str]) -> int:
-    """Writes the pages; with ``--check`` returns 1 if one would change."""
-    if arguments not in ([], ["--check"]):
-        print("usage: generate_docs.py [--check]", file=sys.stderr)
-        return 2
-    old = stale(DOCS)
-    for name in old:
-        if arguments:
-            print(f"docs/{name} is out of date: run make docs", file=sys.stderr)
-        else:
-            (DOCS / name).write_text(PAGES[name]())
-            print(f"wrote docs/{name}")
-    return 1 if arguments and old else 0
+def pages(folder: Path = DOCS) -> dict[Path, str]:
+    """Each generated page below the folder, as the tables have it."""
+    return {folder / name: render() for name, render in PAGES.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(pages(), sys.argv[1:], "docs"))

@@ -1,7 +1,7 @@
 """The Kustomize components, from what joulescope is in a pod (joulescope/inject/pod.py).
 
-python tools/kustomize.py            write them
-python tools/kustomize.py --check    only look; ends with 1 if one is not as it would be written
+python -m tools.kustomize            write them
+python -m tools.kustomize --check    only look; ends with 1 if one is not as it would be written
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,8 +25,8 @@ from joulescope.inject.pod import (
     Injection,
     engine_mounts,
 )
+from tools.generated import ROOT, write_or_check
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kustomize"
 HEAD = "# Written by `make deploy` from joulescope/inject/pod.py.\n"
 SELECTOR = "joulescope/inject=true"
@@ -134,22 +133,5 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def main(arguments: list[str]) -> int:
-    """Writes or checks, and says what."""
-    stale = 0
-    for name, text in files().items():
-        path = FOLDER / name
-        if path.exists() and path.read_text() == text:
-            continue
-        if "--check" in arguments:
-            print(f"{path.relative_to(ROOT)} is not what `make deploy` writes", file=sys.stderr)
-            stale += 1
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check({FOLDER / name: text for name, text in files().items()}, sys.argv[1:], "deploy"))
