@@ -31,8 +31,7 @@ LINKS = (
         "",
         ("node",),
         "1 while the relay of another node is connected and its clock is known, 0 after it was. Absent "
-        "where no "
-        "node has been connected.",
+        "where no node has been connected.",
         _of_link(lambda link: int(link.up)),
     ),
     Metric(
@@ -66,8 +65,7 @@ LINKS = (
         "jumps",
         ("node",),
         "Times that the clocks of this link moved against each other as no two clocks drift: the "
-        "measurement began "
-        "anew.",
+        "measurement began anew.",
         _of_link(lambda link: link.clock_jumps),
     ),
     Metric(
@@ -84,12 +82,9 @@ LINKS = (
         "connections",
         ("reason",),
         "Connections of other nodes that were ended from this side: plaintext (no TLS), certificate (none, "
-        "of "
-        "another authority, or expired), handshake (no common version, or broken off), slow (no hello in "
-        "time), "
-        "crowded (too many), newer_protocol, not_this_protocol (no frames of records), replaced (by a newer "
-        "one of "
-        "the same node), silent (no answer). Absent where none are taken.",
+        "of another authority, or expired), handshake (no common version, or broken off), slow (no hello in "
+        "time), crowded (too many), newer_protocol, not_this_protocol (no frames of records), replaced (by "
+        "a newer one of the same node), silent (no answer). Absent where none are taken.",
         _refused,
     ),
 )

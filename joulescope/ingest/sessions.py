@@ -84,8 +84,7 @@ class Sessions:
 
     def gpus_afar(self, number: int) -> frozenset[str]:
         """What a sampler of another node may speak of: GPUs that workers of the same node and of an engine
-        that
-        is connected here name, and nobody elsewhere."""
+        connected here name, and nobody elsewhere."""
         session = self._sessions[number]
         facts = session.sampler
         if facts is None or not any(

@@ -30,6 +30,7 @@ HELLO_NS = 5 * NANOSECONDS_PER_SECOND
 
 SILENT_NS = 10 * NANOSECONDS_PER_SECOND
 _MAX_PINGS = 64
+_MAX_GPUS = 64
 
 
 class Peer:
@@ -120,6 +121,6 @@ class Peer:
                 self.rejected["backward_time"] += 1  # its counter goes on: the next reading has its joules
                 return []
             time_ns = latest_ns + 1
-        if record.gpu in self._latest_ns or len(self._latest_ns) < _MAX_PINGS:
+        if record.gpu in self._latest_ns or len(self._latest_ns) < _MAX_GPUS:
             self._latest_ns[record.gpu] = time_ns
         return [msgspec.structs.replace(record, time_ns=time_ns, clock_error_seconds=error_seconds)]

@@ -1,8 +1,7 @@
 """The head's socket for other nodes: a thread that shakes hands, keeps clocks, and queues what relays send.
 
 Nobody here can hold up the accounting: it only empties a bounded queue. A link whose queue is full is not
-read
-until that is emptied, so that its relay has to wait.
+read until that is emptied, so that its relay has to wait.
 """
 
 from __future__ import annotations
