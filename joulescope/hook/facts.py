@@ -40,7 +40,7 @@ def engine_identity(vllm_config: Any) -> tuple[str, int]:
     nodes = look_up(parallel, "nnodes", 1)
     if isinstance(nodes, int) and nodes > 1:
         instance_id = f"{look_up(parallel, 'master_addr', '')}:{look_up(parallel, 'master_port', '')}"
-    return instance_id, _data_parallel_index(look_up(vllm_config, "parallel_config"))
+    return instance_id, _data_parallel_index(parallel)
 
 
 def engine_hello(
