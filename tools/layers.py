@@ -36,7 +36,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model link_model surroundings_model serving_model units errors clock"
+VALUES = "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -50,6 +50,7 @@ ROOMS: dict[str, Room] = {
     "link_model": _room(),
     "surroundings_model": _room(),
     "serving_model": _room(),
+    "minute_model": _room("engine_model"),
     "model": _room(
         "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
         packages="numpy",
