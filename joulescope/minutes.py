@@ -227,10 +227,8 @@ def _wall_seconds(value: Any, column: str) -> float:
             ) from None
     if not isinstance(value, datetime):
         raise MinuteError(f"column {column}: {value!r} is no instant")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
-    microseconds = (value - _EPOCH) // timedelta(microseconds=1)
-    return microseconds / 1e6
+    instant: datetime = value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+    return (instant - _EPOCH) // timedelta(microseconds=1) / 1e6
 
 
 def _value(value: Any, kind: str, column: str) -> Any:
