@@ -264,6 +264,10 @@ class MinuteBook:
     def _laws(self, found: OpenMinute) -> Laws | None:
         return self._places.laws(found.place, found.engines[-1]) if found.engines else None
 
+    def peek(self, now_ns: int) -> list[EngineMinute]:
+        """The minutes that are open, as they would be if they were closed now; they stay open."""
+        return [self._value(self._open[key], now_ns) for key in sorted(self._open)]
+
     def drain(self) -> list[EngineMinute]:
         """The minutes that were closed since the last call."""
         closed, self._closed = self._closed, []
