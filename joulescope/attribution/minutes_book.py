@@ -26,8 +26,8 @@ from joulescope.attribution.laws import SEQUENCES
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.minutes_gpu import GpuWatch
 from joulescope.attribution.minutes_load import note_load
-from joulescope.attribution.minutes_open import OpenMinute, minute_span
-from joulescope.attribution.minutes_place import Places
+from joulescope.attribution.minutes_open import OpenMinute, Place, minute_span
+from joulescope.attribution.minutes_place import Filed, Places
 from joulescope.attribution.minutes_sums import STEPS, WAITED, clipped, modelled_joules, step_sums
 from joulescope.attribution.minutes_time import MinuteClock
 from joulescope.attribution.steps import Segment, StepBlock
@@ -68,7 +68,7 @@ class MinuteBook:
         self.clock = MinuteClock(0)
         self.late = 0
         """Minutes that something came to after they were closed."""
-        self._places = Places(gpus_of)
+        self._places = Places(gpus_of, self._moved)
         self._gpus = GpuWatch()
         self._open: dict[tuple[int, int], OpenMinute] = {}
         self._closed: list[EngineMinute] = []
@@ -207,13 +207,27 @@ class MinuteBook:
 
     def _of(self, engine: Engine | None, minute: int) -> OpenMinute:
         """The open minute of an engine; ``None``: of GPUs that no engine has."""
-        place, gpu_count = self._places.of(engine)
+        filed = self._places.of(engine)
+        place = filed.place
         found = self._open.get((minute, place.number))
         if found is None:
             if self._done is not None and minute <= self._done:
                 self.late += 1
             found = self._open[minute, place.number] = OpenMinute(place, minute)
-        return found if engine is None else found.of(engine, gpu_count)
+        return found if engine is None else found.of(engine, filed.since_ns, filed.gpu_count)
+
+    def _moved(self, engine: Engine, before: Place, filed: Filed) -> None:
+        """An engine is another kind than before, or more is known of what it is."""
+        for minute, number in [key for key in self._open if key[1] == before.number]:
+            found = self._open[minute, number]
+            others = any(stay.engine is not engine for stay in found.stays)
+            is_free = not others and (minute, filed.place.number) not in self._open
+            if before.is_as_good_as(filed.place) and is_free:
+                del self._open[minute, number]
+                found.place = filed.place
+                self._open[minute, filed.place.number] = found
+            else:
+                found.left(engine, filed.since_ns)
 
     # ----------------------------------------------------------------------------------------- what goes out
 
@@ -253,16 +267,16 @@ class MinuteBook:
 
     def _value(self, found: OpenMinute, now_ns: int | None) -> EngineMinute:
         begin_ns, end_ns = minute_span(found.minute, self.clock.wall_offset_ns)
-        if found.engines:
-            spans = [engine.alive_span() for engine in found.engines]
-            begin_ns = min(max(begin_ns, min(up_ns for up_ns, _ in spans)), end_ns)
-            end_ns = max(min(end_ns, max(down_ns for _, down_ns in spans)), begin_ns)
+        if found.stays:
+            came_ns, went_ns = found.span()
+            begin_ns = min(max(begin_ns, came_ns), end_ns)
+            end_ns = max(min(end_ns, went_ns), begin_ns)
         if now_ns is not None:
             end_ns = max(min(end_ns, max(now_ns, found.reached_ns)), begin_ns)
         return found.value(begin_ns, end_ns, self.clock.wall_offset_ns, self._laws(found))
 
     def _laws(self, found: OpenMinute) -> Laws | None:
-        return self._places.laws(found.place, found.engines[-1]) if found.engines else None
+        return self._places.laws(found.place, found.stays[-1].engine) if found.stays else None
 
     def peek(self, now_ns: int) -> list[EngineMinute]:
         """The minutes that are open, as they would be if they were closed now; they stay open."""

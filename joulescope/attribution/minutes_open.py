@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.engine import Engine
+from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.minutes_sums import COLUMNS, DECODE, PREFILL, as_steps
 from joulescope.attribution.minutes_time import MINUTE_NS
 from joulescope.attribution.wait_fit import WaitFit
@@ -58,6 +58,25 @@ class Place:
     limits: Limits
     waits: WaitFit
 
+    def is_as_good_as(self, later: Place) -> bool:
+        """Whether the later place is this one, only that more is known of it: the name of the GPUs."""
+        known = replace(self.kind, gpu_name=self.kind.gpu_name or later.kind.gpu_name)
+        return (known, self.limits) == (later.kind, later.limits)
+
+
+@dataclass(slots=True, eq=False)
+class Stay:
+    """How long an engine was of the kind of a minute."""
+
+    engine: Engine
+    begin_ns: int
+    end_ns: int = FOREVER_NS
+
+    def span(self) -> tuple[int, int]:
+        """Within its life."""
+        up_ns, down_ns = self.engine.alive_span()
+        return max(up_ns, self.begin_ns), min(down_ns, self.end_ns)
+
 
 @dataclass(slots=True, eq=False)
 class OpenMinute:
@@ -81,18 +100,31 @@ class OpenMinute:
     gpu: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_NAMES_OF_GPU)))
     cells: dict[tuple[str, int, int], list[float]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
-    engines: list[Engine] = field(default_factory=list)
-    """Whose it is: one, or more where it restarted and is the same as before."""
+    stays: list[Stay] = field(default_factory=list)
+    """Whose it is: one engine's, or of more where it restarted and is the same as before."""
     gpu_count: int = 1
     reached_ns: int = 0
     """How far what is in it reaches."""
 
-    def of(self, engine: Engine, gpu_count: int) -> OpenMinute:
-        """Notes whose it is."""
-        if not self.engines or self.engines[-1] is not engine:
-            self.engines = [*(each for each in self.engines if each is not engine), engine]
+    def of(self, engine: Engine, since_ns: int, gpu_count: int) -> OpenMinute:
+        """Notes whose it is, and since when the engine is of this kind."""
+        if not self.stays or self.stays[-1].engine is not engine:
+            known = next((stay for stay in self.stays if stay.engine is engine), None)
+            if known is None:
+                self.stays.append(Stay(engine, since_ns))
         self.gpu_count = gpu_count
         return self
+
+    def left(self, engine: Engine, at_ns: int) -> None:
+        """The engine is of another kind from now on."""
+        for stay in self.stays:
+            if stay.engine is engine:
+                stay.end_ns = at_ns
+
+    def span(self) -> tuple[int, int]:
+        """From the first to the last instant at which any of its engines was of this kind."""
+        spans = [stay.span() for stay in self.stays]
+        return min(begin_ns for begin_ns, _ in spans), max(end_ns for _, end_ns in spans)
 
     def finished(self, request: FinishedRequest, task: str) -> None:
         """Puts a finished request into its cell."""
@@ -147,8 +179,8 @@ class OpenMinute:
 
     def _load(self, begin_ns: int, end_ns: int) -> Load:
         told_ns = kv_ns = 0
-        for engine in self.engines:
-            up_ns, down_ns = engine.alive_span()
+        for stay in self.stays:
+            engine, (up_ns, down_ns) = stay.engine, stay.span()
             if engine.sends_progress:  # of others silence says that they are idle
                 down_ns = min(down_ns, engine.known_until_ns)
             lived_ns = min(down_ns, end_ns) - max(up_ns, begin_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from joulescope import __version__
 from joulescope.attribution.engine import Engine
@@ -22,12 +23,20 @@ _MOST_PLACES = 1024
 
 
 @dataclass(slots=True)
-class _Filed:
-    """What is known of one engine until it is described anew."""
+class Filed:
+    """Where an engine's figures go now."""
 
-    info: EngineInfo
     place: Place
-    gpus: list[GpuState]
+    gpu_count: int
+    """Known GPUs that it drives, at least 1."""
+    since_ns: int
+    """From here on; before, it was another kind, or was not there."""
+    info: EngineInfo | None = None
+    generation: int = 0
+
+
+Moved = Callable[[Engine, Place, Filed], None]
+"""Is told that an engine is another kind than before: the engine, where it was filed, where it is."""
 
 
 class Places:
@@ -35,36 +44,48 @@ class Places:
 
     Args:
         gpus_of: the GPUs that an engine drives.
+        moved: see :data:`Moved`.
     """
 
-    def __init__(self, gpus_of: Callable[[Engine], list[GpuState]]) -> None:
-        self._gpus_of = gpus_of
+    def __init__(self, gpus_of: Callable[[Engine], list[GpuState]], moved: Moved) -> None:
+        self._gpus_of, self._moved = gpus_of, moved
         self._places: dict[tuple[Kind, Limits], Place] = {}
-        self._filed: dict[int, _Filed] = {}
-        self._count = 0
-        self._nobody = self._place(Kind("", joulescope_version=__version__), Limits())
+        self._filed: WeakKeyDictionary[Engine, Filed] = WeakKeyDictionary()
+        self._generation = self._count = 0
+        self._nobody = Filed(self._place(Kind("", joulescope_version=__version__), Limits()), 1, 0)
 
     def renew(self) -> None:
         """Engines or GPUs are described anew."""
-        self._filed.clear()
+        self._generation += 1
 
-    def of(self, engine: Engine | None) -> tuple[Place, int]:
-        """The place of an engine, and how many GPUs of it are known; of no engine the one of no kind."""
+    def of(self, engine: Engine | None) -> Filed:
+        """Where the figures of an engine go; those of no engine go to no kind."""
         if engine is None:
-            return self._nobody, 1
-        filed = self._filed.get(id(engine))
-        if filed is None or filed.info is not engine.info:
-            gpus = self._gpus_of(engine)
-            place = self._place(_kind(engine.info, gpus), _limits(engine.info))
-            filed = self._filed[id(engine)] = _Filed(engine.info, place, gpus)
-        return filed.place, max(len(filed.gpus), 1)
+            return self._nobody
+        filed = self._filed.get(engine)
+        if filed is None or filed.info is not engine.info or filed.generation != self._generation:
+            return self._file(engine, filed)
+        return filed
+
+    def _file(self, engine: Engine, before: Filed | None) -> Filed:
+        gpus = self._gpus_of(engine)
+        place = self._place(_kind(engine.info, gpus), _limits(engine.info))
+        since_ns = engine.up_ns
+        if before is not None:
+            step = engine.last_step
+            stays = before.place.is_as_good_as(place)
+            since_ns = before.since_ns if stays or step is None else step.output_end_ns
+        filed = Filed(place, max(len(gpus), 1), since_ns, engine.info, self._generation)
+        self._filed[engine] = filed
+        if before is not None and before.place.number != place.number:
+            self._moved(engine, before.place, filed)
+        return filed
 
     def _place(self, kind: Kind, limits: Limits) -> Place:
         found = self._places.get((kind, limits))
         if found is None:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
-                self._filed.clear()
             self._count += 1
             found = self._places[kind, limits] = Place(self._count, kind, limits, WaitFit(_WAITS_KEEP))
         return found

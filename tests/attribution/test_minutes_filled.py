@@ -15,7 +15,7 @@ from joulescope.clock import WallAnchor
 from joulescope.hook import wire
 from joulescope.minute_model import EngineMinute, Joules
 from joulescope.minutes import merge
-from joulescope.model import GpuReading, GpuStatus
+from joulescope.model import GpuInfo, GpuReading, GpuStatus
 from joulescope.pipeline import Pipeline, Scope
 from tests import worlds
 from tests.attribution.test_properties import policies
@@ -269,6 +269,19 @@ def test_an_engine_that_becomes_another_has_two_minutes() -> None:
     named = [minute for minute in minutes if minute.kind.engine]
     assert [minute.kind.dtype for minute in named] == ["", "fp8"]
     assert [(minute.start_wall_seconds, minute.end_wall_seconds) for minute in named] == [(0, 10), (12, 20)]
+
+
+def test_a_gpu_that_is_named_later_makes_no_second_minute() -> None:
+    """More is known of the engine then; it is no other."""
+    pipeline = Pipeline(None, Scope(all_gpus=True), window_ns=200 * MS, wall=WallAnchor(0, 0), minutes=True)
+    for record in at_work(10 * SECOND):
+        pipeline.take(0, [record])
+    pipeline.gpus_found([GpuInfo(GPU, name="H100", power_limit_watts=700.0)])
+    pipeline.read(readings(10 * SECOND, 300.0))
+    pipeline.finish(10 * SECOND)
+    (minute,) = pipeline.drain_minutes()
+    assert minute.kind.gpu_name == "H100"
+    assert (minute.load.requests_started, minute.joules.measured) == (1, pytest.approx(3000.0))
 
 
 @pytest.mark.parametrize("tells", [True, False])
