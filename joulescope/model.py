@@ -205,6 +205,9 @@ class FinishedRequest:
     method_version: str = METHOD_VERSION
     tenant: str = ""
     """Whose request it was, ``none`` if that is not known; empty where tenants are not told apart."""
+    task: str = ""
+    """Its task class, of which an engine has few: ``none`` if no source names one, ``other`` if its own got no
+    room; empty where tasks are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
