@@ -165,7 +165,8 @@ class EngineTally:
             refused["tenant"] = self.tenants.refused
         if self.rules.task_from:
             told["tasks"] = self.tasks.totals(attributed_uj, self.tokens["generated"], undecided)
-            told["undecided_joules"] = {phase: joules_from_uj(undecided.uj[phase]) for phase in PHASES}
+            if self.rules.task_lengths:
+                told["undecided_joules"] = {phase: joules_from_uj(undecided.uj[phase]) for phase in PHASES}
             refused["task"] = self.tasks.figures.refused
         return {**told, "refused_labels": refused}
 
