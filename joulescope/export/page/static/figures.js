@@ -4,6 +4,7 @@
 /** @typedef {import("./types.d.ts").Point} Point */
 /** @typedef {import("./types.d.ts").Snapshot} Snapshot */
 /** @typedef {import("./types.d.ts").Engine} Engine */
+/** @typedef {import("./types.d.ts").Share} Share */
 /** @typedef {import("./types.d.ts").ByReason} ByReason */
 
 export const PARTS = ["prefill", "decode", "idle", "overhead", "unattributed"];
@@ -159,7 +160,7 @@ export const avoided = (engines) => sum(engines.map((engine) => total(engine.avo
 /** Joules by adapter, tenant or task, summed over engines, greatest first; nothing where only one is known.
  * @param {Engine[]} engines @param {"adapters" | "tenants" | "tasks"} which @param {string} nobody */
 export function shares(engines, which, nobody) {
-  /** @type {Map<string, {name: string, joules: number, tokens: number, requests: number, whole: number, counted: number}>} */
+  /** @type {Map<string, Share>} */
   const found = new Map();
   for (const engine of engines)
     for (const [name, totals] of Object.entries(engine[which] ?? {})) {

@@ -98,6 +98,16 @@ export interface LabelTotals {
   joules_per_request?: { counts: number[]; total: number };
 }
 
+/** What engines used in all by one adapter, tenant or task; `whole` joules of `counted` finished requests. */
+export interface Share {
+  name: string;
+  joules: number;
+  tokens: number;
+  requests: number;
+  whole: number;
+  counted: number;
+}
+
 export interface HostDomain {
   info: { domain: string };
   measured_joules: number;
