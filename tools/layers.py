@@ -36,7 +36,9 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+VALUES = (
+    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+)
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),

@@ -78,7 +78,7 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
         clock_std_seconds(interval.clock_error_seconds),
         share.fall_watts,
     )
-    table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
+    table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.priced)
 
 
 def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy) -> _Uj:
