@@ -138,6 +138,8 @@ class TaskBook:
         if name or not self._rules.task_lengths:
             return self._settle(table, slot, name)
         otherwise = told_task(request, self._rules, self._then)
+        if request.resumed and not request.prompt_tokens:  # its start was lost: no length of it is known
+            return self._settle(table, slot, otherwise)
         table.started[slot] = replace(request, task=otherwise)
         return self._consider(table, slot)
 

@@ -24,6 +24,7 @@ from joulescope.label_model import LengthRule
 from joulescope.model import EngineTotals, FinishedRequest, OpenRequest, RequestEnded, RequestStarted
 from joulescope.pipeline import Pipeline
 from tests.attribution.test_properties import run, worlds
+from tests.worlds import MS, SECOND, end, hello, start, step
 
 BY_LENGTHS = "short: output <= 2; deep: prompt >= 3 and output >= 3; long: output >= 6; brief: max_output < 4"
 IDS = (
@@ -234,6 +235,17 @@ def test_a_pooling_request_has_no_output_to_wait_for() -> None:
     slot = table.open(RequestStarted("e", 1, "r", 0, kind="pooling"))
     book.open(table, slot)
     assert _task(table, slot) == "a"
+
+
+def test_a_request_whose_start_was_lost_has_no_lengths_to_go_by() -> None:
+    """Its prompt is not known, and not known is not short; a source behind the rules is asked."""
+    pipeline = Pipeline(Policy(labels=RULES))
+    pipeline.take(0, [hello(gpus=())])
+    pipeline.take(0, [step(0, 0, MS, [7]), end(7, 2 * MS, 0)])
+    pipeline.take(0, [start(8, 3 * MS, prompt=1, resumed=True), end(8, 4 * MS, 0)])
+    pipeline.finish(SECOND)
+    told = {request.request_id: request.task for request in pipeline.drain_finished()}
+    assert told == {"unknown-7": "none", "r8": "short"}
 
 
 @pytest.mark.parametrize(
