@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.endings import Endings
 from joulescope.attribution.next_token import next_token_joules
-from joulescope.attribution.requests import RequestTable
+from joulescope.attribution.requests import RequestTable, unknown_request
 from joulescope.attribution.spans import Span
 from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
 from joulescope.attribution.tally import EngineTally, Gauges
@@ -279,7 +279,7 @@ class Engine:
             for handle in step.request:
                 if handle not in slot_of:  # its start was lost; what it costs is still its own
                     self.tally.ignored["step_of_unknown_request"] += 1
-                    self.request_started(_unknown(self.info.engine, handle, step.schedule_start_ns))
+                    self.request_started(unknown_request(self.info.engine, handle, step.schedule_start_ns))
             return np.array([slot_of[handle] for handle in step.request], dtype=np.int64)
 
     def _note_exceptions(self, step: StepDone) -> None:
@@ -382,9 +382,3 @@ def _drafted(block: StepBlock) -> NDArray[np.int64] | None:
 def _by_slot(slots: NDArray[np.int64], values: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
     """Sums of whole numbers by slot; exact below 2**53."""
     return np.bincount(slots, values, capacity).astype(np.int64)
-
-
-def _unknown(engine: str, handle: int, time_ns: int) -> RequestStarted:
-    return RequestStarted(
-        engine=engine, request=handle, request_id=f"unknown-{handle}", time_ns=time_ns, resumed=True
-    )

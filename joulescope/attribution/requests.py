@@ -229,3 +229,10 @@ class RequestTable:
         self.started.extend([None] * old)
         self.doubt.grow(2 * old)
         self._free.extend(range(2 * old - 1, old - 1, -1))
+
+
+def unknown_request(engine: str, handle: int, time_ns: int) -> RequestStarted:
+    """One that runs, and whose start was lost."""
+    return RequestStarted(
+        engine=engine, request=handle, request_id=f"unknown-{handle}", time_ns=time_ns, resumed=True
+    )
