@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.endings import Endings
+from joulescope.attribution.minutes_time import MinuteClock
+from joulescope.attribution.minutes_watch import StepWatch
 from joulescope.attribution.next_token import next_token_joules
-from joulescope.attribution.requests import RequestTable, unknown_request
+from joulescope.attribution.requests import RequestTable, by_slot, unknown_request
 from joulescope.attribution.spans import Span
 from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
 from joulescope.attribution.tally import EngineTally, Gauges
@@ -41,7 +43,13 @@ class Engine:
     """
 
     def __init__(
-        self, info: EngineInfo, up_ns: int, tally: EngineTally, model: CostModel, max_open_requests: int
+        self,
+        info: EngineInfo,
+        up_ns: int,
+        tally: EngineTally,
+        model: CostModel,
+        max_open_requests: int,
+        watch: StepWatch | None = None,
     ) -> None:
         self.info = info
         self.up_ns = up_ns
@@ -64,6 +72,8 @@ class Engine:
         self._complete_until_ns = up_ns
         self._pending_since_ns: int | None = None
         self._endings = Endings()
+        self._watch = watch
+        self._minutes, self._edge_ns = MinuteClock(tally.wall_offset_ns), 0
 
     # ----------------------------------------------------------------------------------- what is known
 
@@ -133,6 +143,8 @@ class Engine:
         self.tally.gaps += 1
         self.gaps.append((start_ns, end_ns))
         self._clock.lost_until(end_ns)
+        if self._watch is not None:
+            self._watch.lost(self, start_ns, end_ns)
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
         self.requests.complete[list(self.requests.slot_of.values())] = False
 
@@ -144,6 +156,8 @@ class Engine:
                 self.tally.ignored["duplicate_start"] += 1
             return
         self.tally.requests_started += 1
+        if self._watch is not None:
+            self._watch.started(self, request.time_ns)
         if len(self.requests) >= self._max_open_requests:
             self._evict_oldest(request.time_ns)
         self.tally.open(self.requests, request)
@@ -214,6 +228,9 @@ class Engine:
         )  # fmt: skip
         spans, busy_ns = self._clock.place(step.schedule_end_ns, step.output_start_ns, continued)
         end_ns = spans[-1][1]
+        if end_ns > self._edge_ns:  # all steps of a block are counted for one minute
+            self._edge_ns = self._minutes.edge_ns(end_ns)
+            self.steps.flush()
         self._note_exceptions(step)
         self.steps.add(PlacedStep(step, slots, spans, busy_ns))
         table.last_step_ns[slots] = end_ns
@@ -307,17 +324,19 @@ class Engine:
             came_ns = output_ns[np.searchsorted(block.offsets, first, side="right") - 1]
             table.first_token_ns[slots[first]] = came_ns
         table.scheduled(slots, block.began_ns)
-        generated = _by_slot(slots, block.sampled, capacity)
+        generated = by_slot(slots, block.sampled, capacity)
         table.generated_tokens += generated
         tally.generated(table, generated)
-        table.scheduled_tokens += _by_slot(slots, block.scheduled, capacity)
+        table.scheduled_tokens += by_slot(slots, block.scheduled, capacity)
         table.steps += np.bincount(slots, minlength=capacity)
         table.computed_until[slots] = block.context + block.scheduled  # the latest is written last
+        if self._watch is not None:
+            self._watch.counted(self, block)
 
     def _special(self, block: StepBlock) -> Special | None:
         """Counts the computed tokens by kind, and finds the requests that did not just decode."""
         is_special = block.context < self.requests.prefill_until[block.slots]
-        drafted = _drafted(block)
+        drafted = block.drafted()
         if drafted is not None:
             is_special |= drafted > 0
         rows = np.flatnonzero(is_special)
@@ -360,6 +379,8 @@ class Engine:
         accepted = np.minimum(np.maximum(block.sampled[rows] - 1, 0), drafted)
         np.add.at(table.drafted_tokens, slots, drafted)
         np.add.at(table.accepted_tokens, slots, accepted)
+        self.tally.drafted += int(drafted.sum())
+        self.tally.accepted += int(accepted.sum())
         return drafted - accepted
 
     def forget(self, settled_ns: int, gpu_count: int) -> None:
@@ -369,16 +390,3 @@ class Engine:
         stages = max(self.info.pipeline_parallel, 1)
         for slots in self.steps.leave_behind(settled_ns, max(gpu_count // stages, 1)):
             self.requests.complete[slots] = False
-
-
-def _drafted(block: StepBlock) -> NDArray[np.int64] | None:
-    """Speculative tokens of each request and step; ``None`` where there are none at all."""
-    if not any(step.drafted for step in block.told):
-        return None
-    tokens = (step.drafted.get(handle, 0) for step in block.told for handle in step.request)
-    return np.fromiter(tokens, np.int64, len(block.slots))
-
-
-def _by_slot(slots: NDArray[np.int64], values: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    """Sums of whole numbers by slot; exact below 2**53."""
-    return np.bincount(slots, values, capacity).astype(np.int64)

@@ -45,6 +45,8 @@ class EngineTally:
     finished_uj: int = 0
     """Handed out with finished requests; with the open ones it makes up what is attributed."""
     tokens: Counter[str] = field(default_factory=Counter)
+    drafted: int = 0
+    accepted: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     requests_started: int = 0
     requests_finished: Counter[str] = field(default_factory=Counter)
@@ -67,6 +69,14 @@ class EngineTally:
         self.joules_per_request = Histogram(REQUEST_BOUNDS)
         # An image or a second of sound costs what a request of tokens does, not what a token does.
         self.joules_per_output_token = Histogram(TOKEN_BOUNDS if self.info.unit == TOKEN else REQUEST_BOUNDS)
+
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """What is counted by step, beside the tokens by kind."""
+        return (
+            ("drafted", self.drafted),
+            ("accepted", self.accepted),
+            ("preemptions", self.preemptions),
+        )
 
     def open(self, table: RequestTable, request: RequestStarted) -> None:
         """Gives a request a slot, and the codes of its adapter, its tenant and its task."""

@@ -19,6 +19,7 @@ from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, engine_processes, host_poller
 from joulescope.daemon.links import Links
+from joulescope.daemon.minute_keeper import MinuteKeeper
 from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
@@ -87,6 +88,7 @@ class Daemon:
         self._surroundings = surroundings or Surroundings()
         self._keeper = keeper_of(settings)
         self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
+        self._minutes = MinuteKeeper(self._pipeline)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -132,6 +134,7 @@ class Daemon:
                 exemplars=settings.request_ids != "hidden",
                 get_baselines=self._keeper.page,
                 history=self._history,
+                minutes=self._minutes.ring,
                 routes=self._answers.routes(self.open_request),
             ),
             rules=WebRules(web_config_file, self._clock),
@@ -354,6 +357,8 @@ class Daemon:
             for sink in self._sinks:
                 with self._guarded():
                     sink.export(finished)
+        with self._guarded():
+            self._minutes.turn()
 
     def _notice_failures(self) -> None:
         """Says once, in log and counter, that a part has stopped for good while the rest goes on."""
