@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from joulescope.config.load import load
 from joulescope.daemon.label_rules import label_rules
 from joulescope.hook import wire
 from joulescope.ingest.trace import TraceReader, TraceWriter
+from joulescope.minute_model import EngineMinute
 from joulescope.model import EngineTotals, FinishedRequest
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.replay import Replay
@@ -59,6 +61,23 @@ def test_a_replay_tells_the_tasks_that_were_told_live(tmp_path: Path, flags: dic
         assert told.tasks[name].requests_finished == totals.requests_finished
         assert told.tasks[name].generated_tokens == totals.generated_tokens
         assert told.tasks[name].joules == pytest.approx(totals.joules, rel=1e-3, abs=0.5)
+
+
+def test_minutes_have_the_finished_requests_of_each_class(tmp_path: Path) -> None:
+    """By their ends, with their joules: summed over minutes and lengths they are those of the class."""
+    path, policy = tmp_path / "trace.jsonl", Policy(labels=label_rules(load(BY_LENGTHS, {})[0]))
+    finished, _ = live(path, policy)
+    minutes: list[EngineMinute] = []
+    with TraceReader(path) as reader:
+        list(Replay(reader, policy, on_minute=minutes.append))
+    cells = [cell for minute in minutes for cell in minute.tasks]
+    told = Counter[str]()
+    for cell in cells:
+        told[cell.task] += cell.requests
+    assert told == Counter(request.task for request in finished)
+    joules = sum(cell.joules for cell in cells if cell.task == "summarise")
+    own = [request.attributed_joules or 0.0 for request in finished if request.task == "summarise"]
+    assert joules == pytest.approx(sum(own), rel=1e-3, abs=0.5)
 
 
 def test_the_class_is_the_one_that_the_simulation_meant(tmp_path: Path) -> None:
