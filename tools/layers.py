@@ -79,6 +79,7 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(f"{VALUES} minutes", packages="numpy"),
+    "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
