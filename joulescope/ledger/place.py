@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,6 +94,30 @@ class Place:
             raise
         except Exception as error:  # each store has errors of its own
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+    def put(self, local: str, name: str) -> int:
+        """Copies a local file here, and returns its size when it is here whole.
+
+        Args:
+            name: below the root, with slashes.
+
+        Raises:
+            OSError: if that is not possible, or did not come to its end.
+        """
+        path = f"{self.base}/{name}"
+        size = os.path.getsize(local)
+        try:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(local, path)
+            self.system.invalidate_cache(path)
+            found = self.system.info(path)["size"]
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        if found != size:
+            raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
+        return size
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""
