@@ -85,7 +85,8 @@ ROOMS: dict[str, Room] = {
     "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "export": _room(
-        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+        f"{VALUES} minutes",
+        packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
     ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
