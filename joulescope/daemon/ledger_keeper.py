@@ -6,16 +6,17 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
 from joulescope.config.ledger import is_store
-from joulescope.errors import ConfigError, LedgerError, MissingExtra
+from joulescope.errors import ConfigError, LedgerError
 from joulescope.export.records import finished_line
 from joulescope.ledger.files import Files
-from joulescope.ledger.place import Place
+from joulescope.ledger.place import Place, require_packages
 from joulescope.ledger.recovery import recover
 from joulescope.ledger.retention import Bounds, bound
 from joulescope.ledger.tables import MINUTES, REQUESTS, TABLES
@@ -24,7 +25,7 @@ from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.ledger_model import LedgerTotals
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
-from joulescope.model import FinishedRequest
+from joulescope.model import FinishedRequest, Snapshot
 from joulescope.periodic import Periodic
 
 _logger = logging.getLogger(__name__)
@@ -89,22 +90,15 @@ class LedgerKeeper:
             self._threads.append(Periodic("ledger-upload", self.step_upload))
 
     @classmethod
-    def build(cls, settings: Settings, clock: Clock, anchor: WallAnchor) -> LedgerKeeper | None:
-        """As the settings ask; ``None`` without a ledger.
+    def build(cls, settings: Settings, clock: Clock, anchor: WallAnchor) -> LedgerKeeper:
+        """As the settings ask.
 
         Raises:
             ConfigError: if there is no file system for such a URL.
             MissingExtra: if pyarrow or fsspec is not installed.
         """
-        if settings.ledger is None:
-            return None
-        try:
-            import fsspec  # noqa: F401
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra(
-                f"ledger needs the package {error.name}: pip install 'joulescope-inference[sidecar,ledger]'"
-            ) from error
+        assert settings.ledger is not None
+        require_packages()
         try:
             place = Place(settings.ledger) if is_store(settings.ledger) else None
         except LedgerError as error:
@@ -289,3 +283,33 @@ def _said(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}"
+
+
+class LedgerPart:
+    """The ledger as a part of the daemon: there, or not."""
+
+    def __init__(self, keeper: LedgerKeeper | None = None) -> None:
+        self._keeper = keeper
+
+    @classmethod
+    def build(cls, settings: Settings, clock: Clock, anchor: WallAnchor) -> LedgerPart:
+        """As the settings ask; see :meth:`LedgerKeeper.build`."""
+        return cls() if settings.ledger is None else cls(LedgerKeeper.build(settings, clock, anchor))
+
+    @property
+    def sinks(self) -> Sequence[LedgerKeeper]:
+        """What takes finished requests, and minutes that are over."""
+        return () if self._keeper is None else (self._keeper,)
+
+    def start(self) -> None:
+        if self._keeper is not None:
+            self._keeper.start()
+
+    def turn(self, open_minutes: OpenMinutes) -> None:
+        """To be called after minutes were handed out."""
+        if self._keeper is not None:
+            self._keeper.turn(open_minutes)
+
+    def beside(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot, with how the ledger fares."""
+        return snapshot if self._keeper is None else replace(snapshot, ledger=self._keeper.totals())

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from joulescope.errors import LedgerError
+from joulescope.errors import LedgerError, MissingExtra
 from joulescope.ledger.layout import PARQUET, day_of, stem_and_crc
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -24,6 +24,21 @@ def is_url(root: str) -> bool:
 def local_root(root: str) -> Path:
     """A local root as a path."""
     return Path(root.removeprefix("file://"))
+
+
+def require_packages() -> None:
+    """Looks whether the packages of the extra are there, which the ledger imports when it needs them.
+
+    Raises:
+        MissingExtra: if one is not; the message has the line that installs it.
+    """
+    try:
+        import fsspec  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            f"a ledger needs the package {error.name}: pip install 'joulescope-inference[sidecar,ledger]'"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,6 +292,10 @@ class Pipeline:
         """Minutes of engines to whose ends everything is accounted, since the last call."""
         return self.accountant.drain_minutes()
 
+    def open_minutes(self) -> list[EngineMinute]:
+        """What minutes hold so far that are not closed: to be replaced by what is drained later."""
+        return self.accountant.open_minutes()
+
     @property
     def late_minutes(self) -> int:
         """Minutes to which something came after they were closed."""
