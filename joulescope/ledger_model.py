@@ -34,8 +34,8 @@ class LedgerTotals:
     """Rows of this process on the disk, by table."""
     recovered_rows: Mapping[str, int] = field(default_factory=dict)
     """Rows taken over from segments of dead processes, by table."""
-    lost_rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """By table and reason, of :data:`LOST_ROWS`."""
+    lost_rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By table, by reason of :data:`LOST_ROWS`."""
     damaged_bytes: int = 0
     """Of segments that were taken over and could not be read there."""
     failures: Mapping[str, int] = field(default_factory=dict)

@@ -141,7 +141,7 @@ class LedgerKeeper:
 
     def counts(self) -> Mapping[str, int]:
         """Requests that are on the disk, and that never will be."""
-        dropped = sum(number for (table, _), number in self._lost_rows().items() if table == REQUESTS)
+        dropped = sum(self._lost_rows()[REQUESTS].values())
         return {"written": self._writer.rows[REQUESTS], "dropped": dropped}
 
     def totals(self) -> LedgerTotals:
@@ -161,8 +161,11 @@ class LedgerKeeper:
             flushed_wall_seconds=self._flushed_wall_seconds,
         )
 
-    def _lost_rows(self) -> dict[tuple[str, str], int]:
-        return dict(self._writer.lost + self._lost)
+    def _lost_rows(self) -> dict[str, dict[str, int]]:
+        lost: dict[str, dict[str, int]] = {table: {} for table in TABLES}
+        for (table, reason), number in (self._writer.lost + self._lost).items():
+            lost[table][reason] = number
+        return lost
 
     # --------------------------------------------------------------------------------- its own threads
 

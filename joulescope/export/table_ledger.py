@@ -29,7 +29,7 @@ def _lost(snapshot: Snapshot) -> Iterator[Point]:
     if snapshot.ledger.is_kept:
         for table in LEDGER_TABLES:
             for reason in LOST_ROWS:
-                yield Point((table, reason), snapshot.ledger.lost_rows.get((table, reason), 0))
+                yield Point((table, reason), snapshot.ledger.lost_rows.get(table, {}).get(reason, 0))
 
 
 def _bytes(snapshot: Snapshot) -> Iterator[Point]:
