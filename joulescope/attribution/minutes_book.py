@@ -264,9 +264,9 @@ class MinuteBook:
     def _laws(self, found: OpenMinute) -> Laws | None:
         return self._places.laws(found.place, found.engines[-1]) if found.engines else None
 
-    def in_progress(self, settled_ns: int) -> list[EngineMinute]:
-        """What minutes that are not closed hold so far, as if they ended here; nothing is closed."""
-        return [self._value(self._open[key], settled_ns) for key in sorted(self._open)]
+    def peek(self, now_ns: int) -> list[EngineMinute]:
+        """The minutes that are open, as they would be if they were closed now; they stay open."""
+        return [self._value(self._open[key], now_ns) for key in sorted(self._open)]
 
     def drain(self) -> list[EngineMinute]:
         """The minutes that were closed since the last call."""

@@ -292,9 +292,9 @@ class Pipeline:
         """Minutes of engines to whose ends everything is accounted, since the last call."""
         return self.accountant.drain_minutes()
 
-    def open_minutes(self) -> list[EngineMinute]:
-        """What minutes hold so far that are not closed: to be replaced by what is drained later."""
-        return self.accountant.open_minutes()
+    def open_minutes(self, now_ns: int) -> list[EngineMinute]:
+        """Minutes that are not closed, as far as they are accounted; each comes once more when it is."""
+        return [] if self.accountant.minutes is None else self.accountant.minutes.peek(now_ns)
 
     @property
     def late_minutes(self) -> int:
