@@ -335,11 +335,6 @@ class Accountant:
         """The minutes that were closed since the last call."""
         return [] if self.minutes is None else self.minutes.drain()
 
-    def open_minutes(self) -> list[EngineMinute]:
-        """What minutes hold so far that are not closed; the next :meth:`drain_minutes` may have them
-        whole."""
-        return [] if self.minutes is None else self.minutes.in_progress(self._all_settled_ns())
-
     def drain_finished(self) -> list[FinishedRequest]:
         """The requests whose accounts became final since the last call."""
         finished, self._finished = self._finished, []

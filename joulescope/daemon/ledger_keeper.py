@@ -36,8 +36,8 @@ LOOK_SECONDS = 300.0
 RETRY_SECONDS = 60.0
 """Pause after a rotation, a look or an upload that failed."""
 
-OpenMinutes = Callable[[], Sequence[EngineMinute]]
-"""What minutes of engines that are not over hold so far."""
+OpenMinutes = Callable[[int], Sequence[EngineMinute]]
+"""What minutes of engines that are not over hold so far, by the instant that is now."""
 
 
 class LedgerKeeper:
@@ -137,7 +137,7 @@ class LedgerKeeper:
             return
         self._asked_ns = now_ns
         closed, self._taken = self._taken, []
-        self._writer.add(MINUTES, map(_row, closed), list(map(_row, open_minutes())))
+        self._writer.add(MINUTES, map(_row, closed), list(map(_row, open_minutes(now_ns))))
 
     def counts(self) -> Mapping[str, int]:
         """Requests that are on the disk, and that never will be."""
