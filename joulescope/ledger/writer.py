@@ -76,6 +76,8 @@ class LedgerWriter:
         self._pending: dict[str, list[_Pending]] = {table: [] for table in TABLES}
         self._pending_bytes = 0
         self._in_progress: Sequence[tuple[bytes, float]] | None = None
+        self._state: Sequence[tuple[bytes, float]] = ()
+        """What was in progress by the last flush."""
         self._closed = False
         self._open: dict[tuple[str, date], tuple[OpenSegment, int]] = {}
         """With the instant at which each is to be turned into Parquet."""
@@ -128,13 +130,17 @@ class LedgerWriter:
             in_progress = self._in_progress
         for table, rows in waiting.items():
             self._flush_rows(table, rows)
-        if in_progress:
-            state = b"[" + b",".join(payload for payload, _ in in_progress) + b"]"
-            if len(state) <= MAX_PAYLOAD_BYTES:
-                self._append(MINUTES, _day(max(end for _, end in in_progress)), STATE, [state])
+        if in_progress is not None:
+            self._state = in_progress
+            self._write_state()
         with self._lock:
             if self._in_progress is in_progress:
                 self._in_progress = None
+
+    def _write_state(self) -> None:
+        state = b"[" + b",".join(payload for payload, _ in self._state) + b"]"
+        if self._state and len(state) <= MAX_PAYLOAD_BYTES:
+            self._append(MINUTES, _day(max(end for _, end in self._state)), STATE, [state])
 
     def _flush_rows(self, table: str, waiting: Sequence[_Pending]) -> None:
         for day in sorted({row.day for row in waiting}):
@@ -177,6 +183,8 @@ class LedgerWriter:
             OSError: if one could not be; it stays as it is, and is tried again the next time.
         """
         self._seal_ripe()
+        if any(segment.table == MINUTES for segment, _ in self._sealed):
+            self._write_state()  # what was in progress goes with the segment that it was written to
         done = 0
         while self._sealed:
             segment, day = self._sealed[0]

@@ -28,7 +28,7 @@ from tests.ledger.test_ledger import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-KILLS = 25
+KILLS = 20
 
 
 def numbers(folder: Path) -> list[int]:
@@ -56,9 +56,11 @@ def test_killed_at_random_instants_what_was_flushed_is_read(quick_path: Path) ->
         for _ in range(KILLS):
             maker.stdin.write(f"{begun}\n")
             pid = int(maker.stdout.readline())
-            time.sleep(chance.uniform(0.0, 0.1))
-            os.kill(pid, signal.SIGKILL)
             flushed = begun
+            for _ in range(chance.randrange(8)):
+                flushed = int(maker.stdout.readline().split()[1])
+            time.sleep(chance.uniform(0.0, 0.01))
+            os.kill(pid, signal.SIGKILL)
             while (line := maker.stdout.readline()) != "dead\n":
                 if line.startswith("flushed ") and line.endswith("0\n"):
                     flushed = int(line.split()[1])
@@ -68,7 +70,7 @@ def test_killed_at_random_instants_what_was_flushed_is_read(quick_path: Path) ->
         maker.stdin.close()
     recover(Files(), quick_path)
     assert_there(quick_path, promised)
-    assert sum(map(len, promised)) > 20 * KILLS
+    assert sum(map(len, promised)) > 40 * KILLS
     assert [path for path in quick_path.rglob("*") if path.name.endswith((".segment", ".part"))] == []
     joules = minute_joules(quick_path)
     assert len(joules) == len(dict(joules)), "a minute in progress is there beside the whole one"
@@ -157,6 +159,14 @@ def test_minutes_in_progress_of_a_dead_writer_are_kept(quick_path: Path) -> None
     release(writer)
     assert recover(Files(), quick_path).rows["minutes"] == 2
     assert minute_joules(quick_path) == [(0, 1.0), (1, 0.5)]
+    moved = LedgerWriter(quick_path, ManualClock(), NOON, Rotation())
+    moved.add(MINUTES, [], [minute_row(minute(600, joules=0.5))])
+    moved.flush()
+    moved.add(MINUTES, [], [minute_row(minute(719, joules=0.75))])
+    moved.flush()
+    release(moved)
+    assert recover(Files(), quick_path).rows["minutes"] == 1
+    assert minute_joules(quick_path) == [(0, 1.0), (1, 0.5), (719, 0.75)]
     late = LedgerWriter(quick_path, ManualClock(), NOON, Rotation())
     late.add(
         MINUTES, [], [minute_row(minute(719, "e1", joules=0.5)), minute_row(minute(720, "e1", joules=0.5))]
@@ -166,7 +176,21 @@ def test_minutes_in_progress_of_a_dead_writer_are_kept(quick_path: Path) -> None
     late.flush()
     release(late)
     recover(Files(), quick_path)
-    assert minute_joules(quick_path) == [(0, 1.0), (1, 0.5), (719, 2.0)]
+    assert sorted(minute_joules(quick_path)) == [(0, 1.0), (1, 0.5), (719, 0.75), (719, 2.0)]
+
+
+def test_minutes_in_progress_outlive_the_rotation_of_their_segment(quick_path: Path) -> None:
+    """They were written to the one that became Parquet: they are written to the next before it goes."""
+    clock = ManualClock()
+    writer = LedgerWriter(quick_path, clock, NOON, Rotation(seconds=60.0))
+    writer.add(MINUTES, [minute_row(minute(0, joules=1.0))], [minute_row(minute(1, joules=0.25))])
+    writer.flush()
+    clock.advance(61.0)
+    assert writer.rotate() == 1
+    assert minute_joules(quick_path) == [(0, 1.0), (1, 0.25)]
+    release(writer)
+    recover(Files(), quick_path)
+    assert minute_joules(quick_path) == [(0, 1.0), (1, 0.25)]
 
 
 @contextmanager
