@@ -15,7 +15,7 @@ Then ``small`` and ``tp8`` under CPU limits, in a cgroup of their own where the 
 it takes from SIGTERM to the end.
 
 With ``--ledger`` other two instead, written beside: ``plain``, which is ``tp8`` with short requests (400 end
-each second), and ``ledger``, the same with a ledger whose segments become Parquet every 10 s.
+each second), and ``ledger``, the same with a ledger, of which a segment of 16 MiB becomes Parquet meanwhile.
 
     python benchmarks/sidecar_size.py [--seconds 20] [--ledger]
 """
@@ -89,8 +89,8 @@ LOADS = {
 
 
 LEDGER_LOADS = {
-    "plain": Load(8, 256, life_steps=32, fill_seconds=30.0),
-    "ledger": Load(8, 256, life_steps=32, fill_seconds=30.0, ledger=True),
+    "plain": Load(8, 256, life_steps=32, fill_seconds=FILL_SECONDS),
+    "ledger": Load(8, 256, life_steps=32, fill_seconds=FILL_SECONDS, ledger=True),
 }
 
 
@@ -154,7 +154,7 @@ def sidecar(folder: Path, load: Load, cgroup: Path | None) -> Iterator[Running]:
         ]
         command += ["--answer-socket", str(folder / "answers.sock")]
     if load.ledger:
-        command += ["--ledger", str(folder / "ledger"), "--ledger-rotate-seconds", "10"]
+        command += ["--ledger", str(folder / "ledger")]
     enter = "" if cgroup is None else f"echo $$ > {cgroup}/cgroup.procs; "
     surroundings = {name: text for name, text in os.environ.items() if not name.startswith("JOULESCOPE_")}
     begin = time.monotonic()
