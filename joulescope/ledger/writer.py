@@ -177,14 +177,26 @@ class LedgerWriter:
     # --------------------------------------------------------------------------------------------- Parquet
 
     def rotate(self) -> int:
-        """Turns the segments that are old or large enough into Parquet; returns how many.
+        """:meth:`seal` and :meth:`convert`."""
+        self.seal()
+        return self.convert()
+
+    def seal(self) -> None:
+        """Begins others in place of the segments that are old or large enough.
+
+        Raises:
+            OSError: if that is not possible; what was in progress is written with the next flush.
+        """
+        if MINUTES in self._seal_ripe():
+            self._write_state()  # what was in progress goes with the segment that it was written to
+
+    def convert(self) -> int:
+        """Turns sealed segments into Parquet; returns how many. :meth:`flush` and :meth:`close` may be called
+        meanwhile.
 
         Raises:
             OSError: if one could not be; it stays as it is, and is tried again the next time.
         """
-        self._seal_ripe()
-        if any(segment.table == MINUTES for segment, _ in self._sealed):
-            self._write_state()  # what was in progress goes with the segment that it was written to
         done = 0
         while self._sealed:
             segment, day = self._sealed[0]
@@ -197,7 +209,9 @@ class LedgerWriter:
             self._sealed.pop(0)
         return done
 
-    def _seal_ripe(self) -> None:
+    def _seal_ripe(self) -> set[str]:
+        """The tables of which a segment was sealed."""
+        sealed = set()
         now_ns = self._clock.now_ns()
         for table in TABLES:
             days = sorted(day for of, day in self._open if of == table)
@@ -207,9 +221,12 @@ class LedgerWriter:
                 if too_many or now_ns >= due_ns or segment.size >= self._rotation.bytes:
                     del self._open[table, day]
                     self._sealed.append((segment, day))
+                    sealed.add(table)
+        return sealed
 
     def close(self) -> None:
-        """A last flush; segments stay as they are, and the next start turns them into Parquet.
+        """A last flush; segments stay as they are, and the next start turns them into Parquet. Those that
+        were sealed may be in another thread's hands, and are let go when the process ends.
 
         Raises:
             OSError: if not all could be written; what was not is lost, and counted.
@@ -223,13 +240,9 @@ class LedgerWriter:
                     self.lost[table, "no_room"] += len(rows)
                 self._pending = {table: [] for table in TABLES}
                 self._pending_bytes = 0
-            for segment in [
-                *(segment for segment, _ in self._open.values()),
-                *(segment for segment, _ in self._sealed),
-            ]:
+            for segment, _ in self._open.values():
                 segment.close()
             self._open.clear()
-            self._sealed.clear()
 
 
 def _day(wall_seconds: float) -> date:
