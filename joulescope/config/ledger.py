@@ -77,7 +77,7 @@ class LedgerSettings:
     ledger_rotate_mebibytes: int = setting(
         8,
         Whole(1, 256, "MiB"),
-        "How much of it becomes one sooner, MiB before it is compressed. It passes through memory as a whole.",
+        "How much of it becomes one sooner, MiB before it is compressed: it passes through memory whole.",
     )
     ledger_max_mebibytes: int = setting(
         4096,
