@@ -122,8 +122,7 @@ class Place:
         path = f"{self.base}/{name}"
         size = os.path.getsize(local)
         try:
-            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.system.put_file(local, path)
+            self._put(local, path)
             self.system.invalidate_cache(path)
             found = self.system.info(path)["size"]
         except OSError:
@@ -133,6 +132,14 @@ class Place:
         if found != size:
             raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
         return size
+
+    def _put(self, local: str, path: str) -> None:
+        """Folders are made only where they must be: in a bucket that would take rights of its own."""
+        try:
+            self.system.put_file(local, path)
+        except FileNotFoundError:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(local, path)
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""
