@@ -34,7 +34,7 @@ from joulescope.config.kinds import (
     factor_of,
     setting,
 )
-from joulescope.config.label_settings import LabelSettings
+from joulescope.config.ledger import LedgerSettings
 from joulescope.config.links import HostPort, Name
 from joulescope.config.surroundings import (
     Currency,
@@ -51,10 +51,10 @@ CONFIG_VARIABLE = "JOULESCOPE_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings(LabelSettings):
+class Settings(LedgerSettings):
     """What the sidecar needs to know. Every field is a setting; its help stands beside it.
 
-    Settings of labels stand in :class:`joulescope.config.label_settings.LabelSettings`.
+    Settings of labels and of the ledger stand in classes of their own, which it inherits.
     """
 
     socket: str = setting(
@@ -361,7 +361,7 @@ class Setting:
 
 def _in_order() -> tuple[dataclasses.Field[Any], ...]:
     """Those of :class:`Settings` itself, then those that it inherits."""
-    fields, inherited = dataclasses.fields(Settings), len(dataclasses.fields(LabelSettings))
+    fields, inherited = dataclasses.fields(Settings), len(dataclasses.fields(LedgerSettings))
     return fields[inherited:] + fields[:inherited]
 
 

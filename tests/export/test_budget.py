@@ -12,6 +12,7 @@ from joulescope.attribution.tally import REQUEST_BOUNDS, TOKEN_BOUNDS
 from joulescope.clock import SystemClock, WallAnchor
 from joulescope.config import TABLE, Settings
 from joulescope.daemon.answers import Answers
+from joulescope.daemon.ledger_keeper import LedgerKeeper
 from joulescope.export.budget import (
     BUDGET,
     EXPORTED,
@@ -75,12 +76,14 @@ def test_what_a_task_class_costs_is_what_its_settings_say() -> None:
 
 
 def test_the_exporters_count_what_the_node_tells() -> None:
-    """With all of them on: request log, spans, and answers about single requests."""
+    """With all of them on: request log, spans, ledger, and answers about single requests."""
     anchor = WallAnchor(0, 0)
     spans = OtlpSpans(anchor, create_resource({}), environ={})
     log = RequestLog("-", anchor)
     answers = Answers(SystemClock(), anchor, token=lambda: "t0ken")
-    assert {sink.name: tuple(sink.counts()) for sink in (log, spans, *answers.sinks)} == EXPORTED
+    ledger = LedgerKeeper(Path("ledger"), SystemClock(), anchor)
+    sinks = (log, spans, ledger, *answers.sinks)
+    assert {sink.name: tuple(sink.counts()) for sink in sinks} == EXPORTED
     spans.close(0.0)
 
 
