@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from joulescope.clock import ManualClock
 from joulescope.errors import LedgerError
+from joulescope.export.records import RequestLine
 from joulescope.ledger.read import Ledger, open_ledger
 from joulescope.ledger.tables import (
     MINUTES,
