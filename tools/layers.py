@@ -80,6 +80,7 @@ ROOMS: dict[str, Room] = {
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(f"{VALUES} minutes", packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(f"{VALUES} minutes attribution", packages="numpy yaml", inside_functions="matplotlib"),
     "export": _room(
         f"{VALUES} minutes",
         packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
@@ -101,8 +102,9 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        "export simulation pipeline replay daemon hook_install inject insight",
         packages="click msgspec rich zstandard",
+        inside_functions="matplotlib",
     ),
 }
 """Every room, lowest first: a room may only open rooms that stand above it in this table."""
