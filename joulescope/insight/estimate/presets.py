@@ -3,8 +3,8 @@
 Sources, read in November 2026: the abstracts of v1 (24 September 2025) and v2 (9 June 2026, as published in
 Joule); summaries of v1's text; and the parameters and the table of throughputs of the program that was
 published with v2 (github.com/microsoft/aienergy_simulation, MIT). The paper's own text was not at hand. The
-table is of public benchmarks: TensorRT-LLM's performance pages of May 2025, and figures of reports on DeepSeek-R1
-and Llama-Nemotron. Facts were taken, no code. ``docs/estimate.md`` says what they reproduce.
+table is of public benchmarks: TensorRT-LLM's performance pages of May 2025, and figures of reports on
+DeepSeek-R1 and Llama-Nemotron. Facts were taken, no code. ``docs/estimate.md`` says what they reproduce.
 """
 
 from __future__ import annotations

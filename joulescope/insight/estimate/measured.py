@@ -1,0 +1,154 @@
+"""What a meter says of the same quantities: power, throughput, lengths and joules of engines, by their minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from joulescope.engine_model import TOKEN
+from joulescope.errors import MinuteError
+from joulescope.insight.estimate.distributions import Empirical, empirical
+from joulescope.insight.estimate.throughput import Point
+from joulescope.minute_model import EngineMinute, TaskSums
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Engines over some time. Joules are those of their GPUs, not of the node or the building."""
+
+    engines: tuple[str, ...]
+    gpu_names: tuple[str, ...]
+    joules: float
+    """All that was drawn."""
+    serving_joules: float
+    """Without idle time, startup and what could not be attributed."""
+    busy_gpu_seconds: float
+    """GPU time with a request running."""
+    output_tokens: float
+    """Generated, also for requests that did not finish."""
+    queries: int
+    """That finished."""
+    input_tokens_mean: float
+    output_tokens_mean: float
+    """Of those that finished."""
+    input_lengths: Empirical
+    output_lengths: Empirical
+    """By the cells of the mix: within a cell all count as its mean."""
+
+    @property
+    def overhead_factor(self) -> float:
+        """All joules, by those of serving: what stands beside the fleet's factor."""
+        return self.joules / self.serving_joules
+
+    @property
+    def gpu_watts(self) -> float:
+        """Of a GPU that serves."""
+        return self.serving_joules / self.busy_gpu_seconds
+
+    @property
+    def gpu_tokens_per_second(self) -> float:
+        """Output tokens a second, by GPU, with a request running."""
+        return self.output_tokens / self.busy_gpu_seconds
+
+    @property
+    def joules_per_query(self) -> float:
+        """Joules of an output token times the output tokens of a finished query."""
+        return self.joules / self.output_tokens * self.output_tokens_mean
+
+
+def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
+    """Sums of minutes of engines that generate tokens.
+
+    Args:
+        source: where they are from, for messages.
+
+    Raises:
+        MinuteError: something that is needed was not measured; the message says what.
+    """
+    found = [minute for minute in minutes if minute.kind.unit == TOKEN]
+    cells = [cell for minute in found for cell in minute.tasks]
+    queries = sum(cell.requests for cell in cells)
+    joules = sum(minute.joules.measured for minute in found)
+    serving = sum(map(_serving_joules, found))
+    busy = sum(map(_busy_gpu_seconds, found))
+    tokens = sum(minute.tokens.generated for minute in found)
+    lacking = [
+        what
+        for what, known in (
+            ("a joule of a GPU", joules > 0.0 and serving > 0.0),
+            ("time in which a request ran", busy > 0.0),
+            ("an output token", tokens > 0),
+            ("a finished request with output", sum(cell.output_tokens for cell in cells) > 0),
+        )
+        if not known
+    ]
+    if lacking:
+        raise MinuteError(f"{source}: to lay beside an estimate it lacks {', '.join(lacking)}")
+    return Measured(
+        engines=_names(minute.kind.engine for minute in found),
+        gpu_names=_names(minute.kind.gpu_name for minute in found),
+        joules=joules,
+        serving_joules=serving,
+        busy_gpu_seconds=busy,
+        output_tokens=float(tokens),
+        queries=queries,
+        input_tokens_mean=sum(cell.prompt_tokens for cell in cells) / queries,
+        output_tokens_mean=sum(cell.output_tokens for cell in cells) / queries,
+        input_lengths=_lengths(cells, lambda cell: cell.prompt_tokens),
+        output_lengths=_lengths(cells, lambda cell: cell.output_tokens),
+    )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({name for name in names if name}))
+
+
+def _serving_joules(minute: EngineMinute) -> float:
+    joules = minute.joules
+    return (
+        joules.prefill
+        + joules.decode
+        + joules.overhead_dummy_batch
+        + joules.overhead_preemption
+        + joules.overhead_rejected_draft
+    )
+
+
+def _busy_gpu_seconds(minute: EngineMinute) -> float:
+    """By the engine's gauges; by its steps where it has none."""
+    if minute.load.seconds > 0.0:
+        return minute.load.busy_seconds * minute.kind.gpu_count
+    return sum(steps.seconds + steps.waited_seconds for steps in (minute.decode_steps, minute.prefill_steps))
+
+
+def _lengths(cells: Sequence[TaskSums], tokens: Callable[[TaskSums], int]) -> Empirical:
+    weights: dict[float, float] = {}
+    for cell in cells:
+        if cell.requests:
+            length = tokens(cell) / cell.requests
+            weights[length] = weights.get(length, 0.0) + cell.requests
+    return empirical(weights)
+
+
+def measured_points(minutes: Iterable[EngineMinute], gpus_per_node: int, source: str) -> list[Point]:
+    """A point for each minute in which requests finished: mean lengths, and TPS of a node of that many GPUs.
+
+    The weight is the GPU time with requests running. Engines are taken to scale with their GPUs.
+
+    Raises:
+        MinuteError: there is no such minute.
+    """
+    points = []
+    for minute in minutes:
+        cells = [cell for cell in minute.tasks if cell.requests]
+        queries = sum(cell.requests for cell in cells)
+        sums = sum(cell.prompt_tokens for cell in cells), sum(cell.output_tokens for cell in cells)
+        busy = _busy_gpu_seconds(minute)
+        if minute.kind.unit == TOKEN and min(*sums, minute.tokens.generated) > 0 and busy > 0.0:
+            rate = gpus_per_node * minute.tokens.generated / busy
+            points.append(Point(sums[0] / queries, sums[1] / queries, rate, busy))
+    if not points:
+        raise MinuteError(
+            f"{source}: no minute in which a request with tokens finished: there is nothing to fit"
+        )
+    return points
