@@ -1,4 +1,4 @@
-"""What a meter says of the same quantities: power, throughput, lengths and joules of engines, by their minutes."""
+"""What a meter says of the same quantities: power, throughput, lengths and joules, by minutes of engines."""
 
 from __future__ import annotations
 

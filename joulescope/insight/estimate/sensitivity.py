@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from joulescope.insight.estimate.distributions import Distribution, Fixed
 from joulescope.insight.estimate.draws import draw
-from joulescope.insight.estimate.parameters import Model, Parameters, Query
+from joulescope.insight.estimate.parameters import Model, Parameters
 from joulescope.insight.estimate.spread import spread, trimmed
 from joulescope.insight.estimate.throughput import Law, Table, Throughput, scaled
 
@@ -64,17 +66,13 @@ def _ends(parameters: Parameters) -> Iterator[tuple[str, _End, _End]]:
     """Name of each parameter that is spread, and the parameters with it at either end."""
     (query,) = parameters.queries
     for name in ("pue", "node_power_ratio"):
-        distribution = getattr(parameters, name)
+        distribution: Distribution = getattr(parameters, name)
         if _is_spread(distribution):
-            low, high = (replace(parameters, **{name: held}) for held in _held(distribution))
-            yield name, (_end_text(distribution, LOW), low), (_end_text(distribution, HIGH), high)
+            yield name, *_both(distribution, partial(_with, parameters, name))
     for name in ("input_tokens", "output_tokens"):
         distribution = getattr(query, name)
         if _is_spread(distribution):
-            low, high = (
-                _with_query(parameters, replace(query, **{name: held})) for held in _held(distribution)
-            )
-            yield name, (_end_text(distribution, LOW), low), (_end_text(distribution, HIGH), high)
+            yield name, *_both(distribution, partial(_with_query, parameters, name))
     yield from _model_ends(parameters)
 
 
@@ -110,16 +108,20 @@ def _at(distribution: Distribution, share: float) -> Fixed:
     return Fixed(distribution.quantile(share))
 
 
-def _held(distribution: Distribution) -> tuple[Fixed, Fixed]:
-    return _at(distribution, LOW), _at(distribution, HIGH)
+def _both(distribution: Distribution, hold: Callable[[Fixed], Parameters]) -> tuple[_End, _End]:
+    low, high = _at(distribution, LOW), _at(distribution, HIGH)
+    return (f"{low.value:.4g}", hold(low)), (f"{high.value:.4g}", hold(high))
 
 
-def _end_text(distribution: Distribution, share: float) -> str:
-    return f"{distribution.quantile(share):.4g}"
+def _with(parameters: Parameters, name: str, held: Fixed) -> Parameters:
+    changes: dict[str, Any] = {name: held}
+    return replace(parameters, **changes)
 
 
-def _with_query(parameters: Parameters, query: Query) -> Parameters:
-    return replace(parameters, queries=(query,))
+def _with_query(parameters: Parameters, name: str, held: Fixed) -> Parameters:
+    (query,) = parameters.queries
+    changes: dict[str, Any] = {name: held}
+    return replace(parameters, queries=(replace(query, **changes),))
 
 
 def _with_models(parameters: Parameters, models: Sequence[Model]) -> Parameters:

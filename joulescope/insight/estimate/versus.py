@@ -1,8 +1,8 @@
 """An estimate beside a measurement, and the factor between them split exactly into its causes.
 
-Both are products: joules of a query = pue · fleet factor · watts · output tokens / (tokens a second). So is their
-ratio, and its logarithm is a sum. The estimate's figures are those that make its mean: tokens a second are mean
-tokens by mean seconds, watts are joules by seconds. Power and throughput are laid beside by GPU.
+Both are products: joules of a query = pue · fleet factor · watts · output tokens / (tokens a second). So is
+their ratio, and its logarithm is a sum. The estimate's figures are those that make its mean: tokens a second are
+mean tokens by mean seconds, watts are joules by seconds. Power and throughput are laid beside by GPU.
 """
 
 from __future__ import annotations
@@ -143,9 +143,9 @@ def _means(draws: Sequence[tuple[float, Draws]]) -> _Means:
 
 def _notes(measured_pue: float | None) -> list[str]:
     notes = [
-        "power: the estimate's is that of the node by its GPUs, the measurement's of the GPUs alone: processors, "
+        "power: the estimate's is that of the node by its GPUs, the measurement's of GPUs alone: processors, "
         "memory, fans and power supplies are in this factor",
-        "throughput: the estimate's is at full load; an engine that was not loaded fully shows in this factor",
+        "throughput: the estimate's is at full load; an engine that was not loaded fully shows here",
     ]
     if measured_pue is None:
         notes.append("pue: measured joules are those of GPUs; no overhead of a building was given for them")
