@@ -121,6 +121,20 @@ def _busy_gpu_seconds(minute: EngineMinute) -> float:
     return sum(steps.seconds + steps.waited_seconds for steps in (minute.decode_steps, minute.prefill_steps))
 
 
+def measured_lengths(minutes: Iterable[EngineMinute], source: str) -> tuple[Empirical, Empirical]:
+    """Input and output tokens of finished requests, by the cells of the mix.
+
+    Raises:
+        MinuteError: none finished.
+    """
+    cells = [
+        cell for minute in minutes if minute.kind.unit == TOKEN for cell in minute.tasks if cell.requests
+    ]
+    if not cells:
+        raise MinuteError(f"{source}: no finished request in it: lengths are not known")
+    return _lengths(cells, lambda cell: cell.prompt_tokens), _lengths(cells, lambda cell: cell.output_tokens)
+
+
 def _lengths(cells: Sequence[TaskSums], tokens: Callable[[TaskSums], int]) -> Empirical:
     weights: dict[float, float] = {}
     for cell in cells:

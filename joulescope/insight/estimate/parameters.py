@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from joulescope.errors import ConfigError
 from joulescope.insight.estimate.distributions import Distribution, Fixed
@@ -167,8 +167,14 @@ def _least(least: float, open_end: bool) -> str:
 def changed(parameters: Parameters, preset: Parameters) -> tuple[str, ...]:
     """Names of what differs from a preset and moves the figures."""
     still = {"preset", "samples", "seed", "carbon_grams_per_kwh", "price_per_kwh", "currency"}
-    return tuple(
+    found = [
         each.name
         for each in fields(Parameters)
         if each.name not in still and getattr(parameters, each.name) != getattr(preset, each.name)
-    )
+    ]
+    same = _without_weights(parameters.queries) == _without_weights(preset.queries)
+    return tuple("mix" if name == "queries" and same else name for name in found)
+
+
+def _without_weights(queries: tuple[Query, ...]) -> list[Query]:
+    return [replace(query, weight=0.0) for query in queries]

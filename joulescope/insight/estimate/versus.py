@@ -1,8 +1,8 @@
 """An estimate beside a measurement, and the factor between them split exactly into its causes.
 
 Both are products: joules of a query = pue · fleet factor · watts · output tokens / (tokens a second). So is
-their ratio, and its logarithm is a sum. The estimate's figures are those that make its mean: tokens a second are
-mean tokens by mean seconds, watts are joules by seconds. Power and throughput are laid beside by GPU.
+their ratio, and its logarithm is a sum. The estimate's figures are those that make its mean: tokens a second
+are mean tokens by mean seconds, watts are joules by seconds. Power and throughput are laid beside by GPU.
 """
 
 from __future__ import annotations

@@ -1,0 +1,245 @@
+"""An estimate for people: tables by rich, figures with units and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, Estimate, Fleet, Lowered, Part
+from joulescope.insight.estimate.parameters import changed
+from joulescope.insight.estimate.presets import PRESETS
+from joulescope.insight.estimate.sensitivity import Swing
+from joulescope.insight.estimate.spread import Spread
+from joulescope.insight.estimate.told import beside_published
+from joulescope.insight.estimate.versus import Versus
+
+_BAR_CELLS = 24
+_WORDS = ("kind", "parameter", "unit", "")
+"""Columns that hold words or bars, not figures."""
+_SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def show(
+    console: Console,
+    found: Estimate,
+    *,
+    versus: Versus | None,
+    swings: Sequence[Swing],
+    notes: Sequence[str],
+) -> None:
+    """Prints the estimate, and whatever was asked for beside it."""
+    parts: list[RenderableType] = [_head(found), _queries(found)]
+    parts += [_published(found)] if beside_published(found) else []
+    parts += [_levers(found.levers)] if found.levers else []
+    parts += [_fleets(found)] if found.fleets else []
+    parts += [_versus(versus)] if versus is not None else []
+    parts += [_swings(swings)] if swings else []
+    console.print(Group(*(Padding(part, (0, 0, 1, 0)) for part in parts)))
+    preset = PRESETS.get(found.parameters.preset)
+    said = [*found.notes, *notes, *(versus.notes if versus is not None else ())]
+    said += [f"{preset.version}: {text}" for text in preset.assumptions] if preset is not None else []
+    for text in said:
+        console.print(Text(f"· {text}"))
+
+
+def _head(found: Estimate) -> Text:
+    parameters = found.parameters
+    preset = PRESETS.get(parameters.preset)
+    text = Text("Joules of a query, estimated, not measured. ", style="bold")
+    if preset is not None:
+        text.append(f"Parameters of arXiv 2509.20241 {preset.version}", style="not bold")
+        other = changed(parameters, preset.parameters)
+        text.append(f", but for: {', '.join(other)}" if other else "", style="not bold")
+        text.append(". ")
+    text.append(
+        f"{parameters.samples} draws for each model and kind, seed {parameters.seed}.", style="not bold"
+    )
+    return text
+
+
+def _table(title: str, *columns: str) -> Table:
+    """The first column is of names, the others of figures."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for at, column in enumerate(columns):
+        words = at == 0 or column in _WORDS
+        table.add_column(column, justify="left" if words else "right", no_wrap=at > 0)
+    return table
+
+
+def _queries(found: Estimate) -> Table:
+    table = _table(
+        "A query",
+        "kind",
+        "share",
+        "median Wh",
+        "± (draws)",
+        "quartiles Wh",
+        "mean Wh",
+        "tokens",
+        "tokens/s/node",
+    )
+    total = sum(query.weight for query in found.parameters.queries)
+    shares = {query.name: query.weight / total for query in found.parameters.queries}
+    for part in found.queries:
+        table.add_row(
+            part.query, f"{part.weight:.0%}", *_figures(part.joules, part.output_tokens_mean), _tps(part)
+        )
+        kinds = [each for each in found.models if each.query == part.query]
+        for model in kinds if len(kinds) > 1 else ():
+            row = _figures(model.joules, model.output_tokens_mean)
+            table.add_row(
+                f"  {model.model}", f"{shares[part.query] * model.weight:.0%}", *row, _tps(model), style="dim"
+            )
+    return table
+
+
+def _tps(part: Part) -> str:
+    return f"{part.tokens_per_second:.0f}"
+
+
+def _figures(joules: Spread, tokens: float) -> tuple[str, ...]:
+    return (
+        _wh(joules.median),
+        f"{_wh(joules.median_error)}",
+        f"{_wh(joules.lower_quartile)} to {_wh(joules.upper_quartile)}",
+        _wh(joules.mean),
+        f"{tokens:.0f}",
+    )
+
+
+def _wh(joules: float) -> str:
+    return f"{joules / JOULES_PER_WATT_HOUR:.3g}"
+
+
+def _published(found: Estimate) -> Table:
+    table = _table(
+        f"Beside what {found.parameters.preset} publishes", "figure", "published", "here", "factor", "unit"
+    )
+    for each, unit, ours, quartiles in beside_published(found):
+        table.add_row(
+            each.name,
+            f"{each.value:g}{_between(each.quartiles)}",
+            f"{ours:.3g}{_between(quartiles if each.quartiles else None)}",
+            f"{ours / each.value:.3f}",
+            unit,
+        )
+    return table
+
+
+def _between(quartiles: tuple[float, float] | None) -> str:
+    return "" if quartiles is None else f" ({quartiles[0]:.3g} to {quartiles[1]:.3g})"
+
+
+def _levers(levers: Sequence[Lowered]) -> Table:
+    table = _table("Levers", "lever", "kind", "divides by", "quartiles", "leaves, median Wh")
+    for each in levers:
+        factor = each.factor
+        table.add_row(
+            f"{each.scenario}: {each.lever or 'all together'}",
+            each.query,
+            f"{factor.median:.3g}",
+            f"{factor.lower_quartile:.3g} to {factor.upper_quartile:.3g}",
+            _wh(each.joules.median),
+            style="" if each.lever else "bold",
+        )
+    return table
+
+
+def _fleets(found: Estimate) -> Table:
+    parameters = found.parameters
+    title = (
+        f"A fleet: {parameters.queries_per_day:g} queries a day, factor {parameters.beta:.4g} for the fleet"
+    )
+    columns = ["levers pulled", "energy a day", "± (draws)", "mean power", "busy nodes"]
+    columns += ["CO₂e a day"] if parameters.carbon_grams_per_kwh is not None else []
+    columns += [f"{parameters.currency or 'price'} a day"] if parameters.price_per_kwh is not None else []
+    table = _table(title, *columns)
+    for fleet in found.fleets:
+        table.add_row(*_fleet(fleet))
+    return table
+
+
+def _fleet(fleet: Fleet) -> list[str]:
+    row = [
+        fleet.scenario or "none",
+        _scaled(fleet.joules / JOULES_PER_WATT_HOUR, "Wh"),
+        _scaled(fleet.joules_error / JOULES_PER_WATT_HOUR, "Wh"),
+        _scaled(fleet.watts, "W"),
+        "" if fleet.busy_nodes is None else f"{fleet.busy_nodes:.4g}",
+    ]
+    if fleet.carbon_kilograms is not None:
+        row.append(_range(fleet.carbon_kilograms, 1e3, "g"))
+    if fleet.price is not None:
+        row.append(_range(fleet.price, 1.0, ""))
+    return row
+
+
+def _range(values: tuple[float, float, float], scale: float, unit: str) -> str:
+    low, mean, high = (_scaled(value * scale, unit) for value in values)
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _scaled(value: float, unit: str) -> str:
+    """Three digits and a prefix."""
+    size, prefix = next((each for each in _SCALES if abs(value) >= 0.9995 * each[0]), (1.0, ""))
+    return f"{value / size:.3g} {prefix}{unit}".rstrip()
+
+
+def _versus(versus: Versus) -> Table:
+    measured = versus.measured
+    title = (
+        f"Beside a meter: {', '.join(measured.engines) or 'engines'} on "
+        f"{', '.join(measured.gpu_names) or 'GPUs'}, {measured.queries} queries"
+    )
+    table = _table(
+        title, f"of a query ({versus.query})", "estimated", "measured", "factor", "part of the difference", ""
+    )
+    whole = sum(abs(each.log) for each in versus.factors) or 1.0
+    for each in versus.factors:
+        cells = round(_BAR_CELLS * abs(each.log) / whole)
+        bar = Text(("+" if each.log >= 0.0 else "−") * cells, style="red" if each.log >= 0.0 else "green")
+        table.add_row(
+            f"{each.name}{f', {each.unit}' if each.unit else ''}",
+            f"{each.estimated:.4g}",
+            f"{each.measured:.4g}",
+            f"× {each.factor:.3g}",
+            f"{each.log:+.2f}",
+            bar,
+        )
+    joules = versus.estimated_joules, versus.measured_joules
+    total = sum(each.log for each in versus.factors)
+    table.add_row(
+        "joules", *(f"{each:.4g}" for each in joules), f"× {versus.factor:.3g}", f"{total:+.2f}", style="bold"
+    )
+    return table
+
+
+def _swings(swings: Sequence[Swing]) -> Table:
+    table = _table(
+        "What moves the median most (each at its P5 and P95)",
+        "kind",
+        "parameter",
+        "from",
+        "to",
+        "median Wh",
+        "factor",
+        "",
+    )
+    widest = max(swing.ratio for swing in swings)
+    for swing in swings:
+        low, high = sorted((swing.low_joules, swing.high_joules))
+        share = 1.0 if swing.ratio == widest else (swing.ratio - 1.0) / (widest - 1.0)
+        table.add_row(
+            swing.query,
+            swing.parameter,
+            swing.low,
+            swing.high,
+            f"{_wh(low)} to {_wh(high)}",
+            f"{swing.ratio:.3g}",
+            "█" * max(round(_BAR_CELLS * share), 1),
+        )
+    return table
