@@ -14,7 +14,7 @@ from joulescope.insight.estimate.parameters import changed
 from joulescope.insight.estimate.presets import PRESETS
 from joulescope.insight.estimate.sensitivity import Swing
 from joulescope.insight.estimate.spread import Spread
-from joulescope.insight.estimate.told import beside_published
+from joulescope.insight.estimate.told import assumptions, beside_published
 from joulescope.insight.estimate.versus import Versus
 
 _BAR_CELLS = 24
@@ -39,10 +39,8 @@ def show(
     parts += [_versus(versus)] if versus is not None else []
     parts += [_swings(swings)] if swings else []
     console.print(Group(*(Padding(part, (0, 0, 1, 0)) for part in parts)))
-    preset = PRESETS.get(found.parameters.preset)
-    said = [*found.notes, *notes, *(versus.notes if versus is not None else ())]
-    said += [f"{preset.version}: {text}" for text in preset.assumptions] if preset is not None else []
-    for text in said:
+    beside = versus.notes if versus is not None else ()
+    for text in (*found.notes, *notes, *beside, *assumptions(found)):
         console.print(Text(f"· {text}"))
 
 

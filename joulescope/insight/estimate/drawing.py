@@ -9,6 +9,8 @@ import numpy as np
 
 from joulescope.errors import ConfigError
 from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, MIX, Estimate, Lowered
+from joulescope.insight.estimate.parameters import changed
+from joulescope.insight.estimate.presets import PRESETS
 from joulescope.insight.estimate.spread import Spread
 
 _COLOURS = ("#1f5fa8", "#c2571a", "#2f8f5b", "#8b4fa3", "#8a6d1d", "#a3304f")
@@ -32,13 +34,20 @@ def draw(found: Estimate, path: Path) -> None:
     else:
         left = figure.subplots()
     _draw_spreads(left, found)
-    preset = found.parameters.preset
-    title = "Joules of a query, estimated" + (f": parameters of arXiv 2509.20241 {preset}" if preset else "")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(_title(found), fontsize=10)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as problem:
         raise ConfigError(f"{path}: the picture cannot be written: {problem}") from None
+
+
+def _title(found: Estimate) -> str:
+    preset = PRESETS.get(found.parameters.preset)
+    if preset is None:
+        return "Joules of a query, estimated"
+    other = changed(found.parameters, preset.parameters)
+    but = f", but for: {', '.join(other)}" if other else ""
+    return f"Joules of a query, estimated: parameters of arXiv 2509.20241 {preset.version}{but}"
 
 
 def _draw_spreads(axes: Any, found: Estimate) -> None:

@@ -186,7 +186,8 @@ def _levers(
         if len(pulled) > 1:
             pulled.append(("", scenario.levers))
         for name, levers in pulled:
-            kinds = [query for query in draws if any(_acts(lever, query) for lever in levers)]
+            least = 1 if name else 2
+            kinds = [query for query in draws if sum(_acts(lever, query) for lever in levers) >= least]
             found += [
                 _lowered(parameters, scenario, name, query, [(1.0, query)], levers, draws) for query in kinds
             ]

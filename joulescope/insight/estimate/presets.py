@@ -36,8 +36,8 @@ class Preset:
     title: str
     parameters: Parameters
     published: tuple[Published, ...]
-    assumptions: tuple[str, ...]
-    """What had to be assumed, since the version does not say it."""
+    assumptions: tuple[tuple[str, str], ...]
+    """What had to be assumed, since the version does not say it: the parameter, and the assumption."""
 
 
 # Output tokens a second of eight H100 at FP8, by input and output tokens of a query.
@@ -130,10 +130,19 @@ _V1 = Preset(
         Published("fleet-10%-long", 1.8),
     ),
     assumptions=(
-        "v1's coefficients of the TPS law are not public: the table published with v2 stands in",
-        "PUE is as v1's text has it, P5 to P95 of 1.05 to 1.40; with 1.05 to 1.60, as in the program "
-        "published with v2, v1's medians come out",
-        "v1 says of each lever that it divides the median by 1.5 to 3.5: taken as P5 and P95",
+        (
+            "models",
+            "v1's coefficients of the TPS law are not public: the table published with v2 stands in",
+        ),
+        (
+            "pue",
+            "PUE is as v1's text has it, P5 to P95 of 1.05 to 1.40; with 1.05 to 1.60, as in the program "
+            "published with v2, v1's medians come out",
+        ),
+        (
+            "scenarios",
+            "v1 says of each lever that it divides the median by 1.5 to 3.5: taken as P5 and P95",
+        ),
     ),
 )
 
@@ -175,8 +184,11 @@ _V2 = Preset(
         Published("fleet-10%-long-improved", 0.8),
     ),
     assumptions=(
-        "parameters are those of the program published with v2; its three fleet factors (1.326 together) "
-        "are not explained there one by one",
+        (
+            "fleet_factors",
+            "the program published with v2 has three factors for a fleet, 1.326 together, and does not "
+            "explain them one by one",
+        ),
     ),
 )
 

@@ -24,7 +24,7 @@ def told(found: Estimate, *, versus: Versus | None = None, swings: Sequence[Swin
         "parameters": to_document(found.parameters),
         "preset": found.parameters.preset or None,
         "changed_from_preset": [] if preset is None else list(changed(found.parameters, preset.parameters)),
-        "assumptions": [] if preset is None else list(preset.assumptions),
+        "assumptions": assumptions(found),
         "queries": [_part(part) for part in found.queries],
         "models": [{"model": part.model, **_part(part)} for part in found.models],
         "levers": [
@@ -53,6 +53,15 @@ def told(found: Estimate, *, versus: Versus | None = None, swings: Sequence[Swin
         "sensitivity": [{**asdict(swing), "ratio": swing.ratio} for swing in swings],
         "notes": list(found.notes),
     }
+
+
+def assumptions(found: Estimate) -> list[str]:
+    """Those of the preset that this estimate still rests on."""
+    preset = PRESETS.get(found.parameters.preset)
+    if preset is None:
+        return []
+    other = changed(found.parameters, preset.parameters)
+    return [f"{preset.version}: {text}" for parameter, text in preset.assumptions if parameter not in other]
 
 
 def _part(part: Part) -> dict[str, Any]:
