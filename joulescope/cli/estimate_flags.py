@@ -77,9 +77,10 @@ def _read(text: str, flag: str) -> Distribution:
 
 
 def _with_rest(made: Parameters, flags: Flags) -> Parameters:
-    for name, text in (("pue", flags.pue), ("node_power_ratio", flags.node_power_ratio)):
-        if text is not None:
-            made = from_document({name: text}, f"--{name.replace('_', '-')}", made)
+    if flags.pue is not None:
+        made = replace(made, pue=_read(flags.pue, "--pue"))
+    if flags.node_power_ratio is not None:
+        made = replace(made, node_power_ratio=_read(flags.node_power_ratio, "--node-power-ratio"))
     if flags.carbon is not None:
         made = replace(made, carbon_grams_per_kwh=_read(flags.carbon, "--carbon"))
     if flags.price is not None:

@@ -78,7 +78,10 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
             ("a joule of a GPU", joules > 0.0 and serving > 0.0),
             ("time in which a request ran", busy > 0.0),
             ("an output token", tokens > 0),
-            ("a finished request with output", sum(cell.output_tokens for cell in cells) > 0),
+            (
+                "a finished request with output",
+                queries > 0 and sum(cell.output_tokens for cell in cells) > 0,
+            ),
         )
         if not known
     ]

@@ -25,7 +25,7 @@ PROMPT, OUTPUT, QUERIES = 600, 250, 1000
 
 
 def minute(**changes: object) -> EngineMinute:
-    """Eight GPUs that drew 500 W each while 250,000 tokens were made at 4,000 a second, then idled a little."""
+    """Eight GPUs drew 500 W each while 250,000 tokens were made at 4,000 a second, then idled a little."""
     tokens = OUTPUT * QUERIES
     busy = tokens / TOKENS_PER_SECOND
     serving = GPUS * GPU_WATTS * busy
@@ -102,7 +102,7 @@ def test_a_planted_difference_shows_as_itself(name: str, by: float) -> None:
 
 
 def test_lengths_act_on_throughput_too() -> None:
-    """A law that is right at the measured lengths, asked at others: tokens, and their effect on throughput."""
+    """A law right at the measured lengths, asked at others: tokens, and their effect on throughput."""
     right = Law(math.log(TOKENS_PER_SECOND / math.sqrt(OUTPUT)), output_slopes=(0.5,))
     parameters = same_as_measured()
     model = replace(parameters.models[0], throughput=right)
@@ -180,6 +180,7 @@ def test_queries_without_output_have_no_factor() -> None:
         ({"load": Load(seconds=60.0)}, "time in which a request ran"),
         ({"tasks": ()}, "a finished request with output"),
         ({"kind": Kind("e", unit="image")}, "a joule of a GPU"),
+        ({"tasks": (TaskSums("", 1, 1, output_tokens=5),)}, "a finished request with output"),
     ],
 )
 def test_what_a_measurement_lacks_is_said(changes: dict[str, object], told: str) -> None:
@@ -206,5 +207,8 @@ def test_any_minutes_are_measured_or_refused(found: list[EngineMinute]) -> None:
     for read in (measure, measured_lengths, lambda each, source: measured_points(each, 8, source)):
         try:
             read(found, "here")
-        except MinuteError as refused:
-            assert str(refused).startswith("here: ")
+        except MinuteError as error:
+            refused = str(error)
+        else:
+            refused = "here: "
+        assert refused.startswith("here: ")
