@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from joulescope.errors import ConfigError
 from joulescope.insight.estimate.distributions import Distribution, parse_distribution
 from joulescope.insight.estimate.document import EMPTY, from_document
 from joulescope.insight.estimate.files import empirical_from_file, read_document, read_points
-from joulescope.insight.estimate.measured import measured_lengths, measured_points
+from joulescope.insight.estimate.measured import measured_lengths, measured_mixtures
+from joulescope.insight.estimate.mixture_fit import fit_mixtures
 from joulescope.insight.estimate.parameters import Lever, Model, Parameters, Query, Scenario
 from joulescope.insight.estimate.presets import PRESETS, one_version
-from joulescope.insight.estimate.throughput import Point, Throughput, constant, fit
+from joulescope.insight.estimate.throughput import Fit, Throughput, constant, fit
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*=\s*(.*)", re.DOTALL)
 _POINT_FILES = (".csv", ".json")
@@ -121,9 +122,7 @@ def _with_models(made: Parameters, flags: Flags) -> tuple[Parameters, tuple[str,
         made = _one_model(made, "given", constant(flags.tokens_per_second, "given"), watts, flags)
     elif flags.throughput is not None:
         gpus = flags.gpus_per_node or _same_gpus(made)
-        points = _points(flags.throughput, gpus)
-        knots = _knots(flags.knot)
-        found = fit(points, input_knots=knots["input"], output_knots=knots["output"], source=flags.throughput)
+        found = _fit(flags.throughput, gpus, _knots(flags.knot))
         notes = tuple(f"{flags.throughput}: {note}" for note in found.notes)
         made = _one_model(made, "fitted", found.law, watts, flags)
     elif flags.knot:
@@ -155,11 +154,14 @@ def _one_model(
     return replace(made, models=(Model(name, 1.0, watts or powers.pop(), throughput, gpus),))
 
 
-def _points(source: str, gpus_per_node: int) -> list[Point]:
-    """A table or results of benchmarks by their ending; whatever else tells minutes."""
+def _fit(source: str, gpus_per_node: int, knots: Mapping[str, Sequence[float]]) -> Fit:
+    """Of a table or results of benchmarks, by their ending; whatever else tells minutes."""
+    inputs, outputs = knots["input"], knots["output"]
     if source.endswith(_POINT_FILES):
-        return read_points(Path(source))
-    return measured_points(read_minutes(source), gpus_per_node, source)
+        points = read_points(Path(source))
+        return fit(points, input_knots=inputs, output_knots=outputs, source=source)
+    mixtures = measured_mixtures(read_minutes(source), gpus_per_node, source)
+    return fit_mixtures(mixtures, input_knots=inputs, output_knots=outputs, source=source)
 
 
 def _knots(texts: Sequence[str]) -> dict[str, list[float]]:

@@ -244,4 +244,4 @@ def test_a_measurement_that_lacks_something(tmp_path: Path, capsys: pytest.Captu
     """Named, with the exit code of minutes."""
     source = minutes_file(tmp_path / "minutes.jsonl", replace(minute(), tasks=()))
     assert main(["estimate", *PRESET, "--measured", str(source)]) == 4
-    assert "it lacks a finished request with output" in capsys.readouterr().err
+    assert "it lacks a finished request with tokens" in capsys.readouterr().err

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from joulescope.engine_model import TOKEN
 from joulescope.errors import MinuteError
 from joulescope.insight.estimate.distributions import Empirical, empirical
-from joulescope.insight.estimate.throughput import Point
+from joulescope.insight.estimate.mixture_fit import Mixture
 from joulescope.minute_model import EngineMinute, TaskSums
 
 
@@ -34,6 +36,8 @@ class Measured:
     input_lengths: Empirical
     output_lengths: Empirical
     """By the cells of the mix: within a cell all count as its mean."""
+    mixture: Mixture
+    """Lengths as they came together, of queries with tokens; its time is that of a node of one GPU."""
 
     @property
     def overhead_factor(self) -> float:
@@ -79,8 +83,8 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
             ("time in which a request ran", busy > 0.0),
             ("an output token", tokens > 0),
             (
-                "a finished request with output",
-                queries > 0 and sum(cell.output_tokens for cell in cells) > 0,
+                "a finished request with tokens",
+                any(map(_has_tokens, cells)),
             ),
         )
         if not known
@@ -99,6 +103,7 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
         output_tokens_mean=sum(cell.output_tokens for cell in cells) / queries,
         input_lengths=_lengths(cells, lambda cell: cell.prompt_tokens),
         output_lengths=_lengths(cells, lambda cell: cell.output_tokens),
+        mixture=_mixture(cells, busy),
     )
 
 
@@ -147,25 +152,35 @@ def _lengths(cells: Sequence[TaskSums], tokens: Callable[[TaskSums], int]) -> Em
     return empirical(weights)
 
 
-def measured_points(minutes: Iterable[EngineMinute], gpus_per_node: int, source: str) -> list[Point]:
-    """A point for each minute in which requests finished: mean lengths, and TPS of a node of that many GPUs.
+def measured_mixtures(minutes: Iterable[EngineMinute], gpus_per_node: int, source: str) -> list[Mixture]:
+    """What finished in each minute, and the time that it took of a node of that many GPUs.
 
-    The weight is the GPU time with requests running. Engines are taken to scale with their GPUs.
+    Of the GPU time with requests running, finished queries have the part of their tokens in all that were
+    generated. Engines are taken to scale with their GPUs.
 
     Raises:
-        MinuteError: there is no such minute.
+        MinuteError: there is no minute in which a request with tokens finished.
     """
-    points = []
+    mixtures = []
     for minute in minutes:
-        cells = [cell for cell in minute.tasks if cell.requests]
-        queries = sum(cell.requests for cell in cells)
-        sums = sum(cell.prompt_tokens for cell in cells), sum(cell.output_tokens for cell in cells)
+        cells = [
+            cell for cell in minute.tasks if min(cell.requests, cell.prompt_tokens, cell.output_tokens) > 0
+        ]
         busy = _busy_gpu_seconds(minute)
-        if minute.kind.unit == TOKEN and min(*sums, minute.tokens.generated) > 0 and busy > 0.0:
-            rate = gpus_per_node * minute.tokens.generated / busy
-            points.append(Point(sums[0] / queries, sums[1] / queries, rate, busy))
-    if not points:
-        raise MinuteError(
-            f"{source}: no minute in which a request with tokens finished: there is nothing to fit"
-        )
-    return points
+        if minute.kind.unit != TOKEN or not cells or busy <= 0.0 or minute.tokens.generated <= 0:
+            continue
+        finished = sum(cell.output_tokens for cell in cells) / minute.tokens.generated
+        mixtures.append(_mixture(cells, busy / gpus_per_node * finished))
+    if not mixtures:
+        raise MinuteError(f"{source}: no minute in which a request with tokens finished: nothing to fit")
+    return mixtures
+
+
+def _has_tokens(cell: TaskSums) -> bool:
+    return min(cell.requests, cell.prompt_tokens, cell.output_tokens) > 0
+
+
+def _mixture(cells: Iterable[TaskSums], node_seconds: float) -> Mixture:
+    rows = [(cell.requests, cell.prompt_tokens, cell.output_tokens) for cell in cells if _has_tokens(cell)]
+    queries, inputs, outputs = np.array(rows, dtype=np.float64).T
+    return Mixture(queries, inputs / queries, outputs / queries, node_seconds)

@@ -212,7 +212,7 @@ def fit(
             raise ValueError(f"a point is not above 0: {each}")
     table = np.array([(p.input_tokens, p.output_tokens, p.tokens_per_second, p.weight) for p in points])
     inputs, outputs, rates, weights = table.T
-    columns = [*_hinges(inputs, input_knots), *_hinges(outputs, output_knots)]
+    columns = [*hinges(inputs, input_knots), *hinges(outputs, output_knots)]
     design, logs = np.column_stack(columns), np.log(rates)
     root = np.sqrt(weights / weights.sum())
     middle, level = np.average(design, axis=0, weights=weights), np.average(logs, weights=weights)
@@ -240,7 +240,8 @@ def fit(
     return Fit(law, len(points), tuple(_notes(int(rank), design.shape[1], free)))
 
 
-def _hinges(tokens: Floats, knots: Sequence[float]) -> list[Floats]:
+def hinges(tokens: Floats, knots: Sequence[float]) -> list[Floats]:
+    """Columns of a law that is linear in ln tokens up to the first knot, and bends at each."""
     logs = _logs(tokens)
     return [logs, *(np.maximum(logs - math.log(knot), 0.0) for knot in knots)]
 

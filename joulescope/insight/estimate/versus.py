@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import numpy as np
 
 from joulescope.errors import ConfigError
-from joulescope.insight.estimate.draws import Draws, draw
+from joulescope.insight.estimate.draws import Draws
 from joulescope.insight.estimate.estimate import MIX, Estimate
 from joulescope.insight.estimate.measured import Measured
-from joulescope.insight.estimate.parameters import Parameters, Query
+from joulescope.insight.estimate.parameters import Parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def versus(
         ConfigError: there is no such kind of query.
     """
     means = _means(_chosen(found, query))
-    law = _means(_at_lengths(found.parameters, measured))
+    law = _rate_at_lengths(found.parameters, measured)
     beta = found.parameters.beta
     pue = 1.0 if measured_pue is None else measured_pue
     factors = (
@@ -86,10 +88,8 @@ def versus(
         _factor("idle-and-overhead", beta, measured.overhead_factor, ""),
         _factor("power", means.gpu_watts, measured.gpu_watts, "W/GPU"),
         _factor("output-length", means.output_tokens, measured.output_tokens_mean, "tokens"),
-        _turned(
-            "throughput-by-length", means.gpu_tokens_per_second, law.gpu_tokens_per_second, "tokens/s/GPU"
-        ),
-        _turned("throughput", law.gpu_tokens_per_second, measured.gpu_tokens_per_second, "tokens/s/GPU"),
+        _turned("throughput-by-length", means.gpu_tokens_per_second, law, "tokens/s/GPU"),
+        _turned("throughput", law, measured.gpu_tokens_per_second, "tokens/s/GPU"),
     )
     return Versus(
         query=query,
@@ -124,11 +124,23 @@ def _chosen(found: Estimate, query: str) -> list[tuple[float, Draws]]:
     return [(each.weight, each) for each in found.draws[query]]
 
 
-def _at_lengths(parameters: Parameters, measured: Measured) -> list[tuple[float, Draws]]:
-    """The estimate's throughput at the lengths that were measured."""
-    query = Query("measured", 1.0, measured.input_lengths, measured.output_lengths)
-    made = draw(replace(parameters, queries=(query,), scenarios=()))
-    return [(each.weight, each) for each in made["measured"]]
+def _rate_at_lengths(parameters: Parameters, measured: Measured) -> float:
+    """Tokens a second and GPU that the estimate's law has for the queries that were measured.
+
+    No draws: the lengths are taken as they came, prompt and answer together.
+    """
+    mixture = measured.mixture
+    tokens = mixture.queries * mixture.output_tokens
+    total = sum(model.weight for model in parameters.models)
+    gpu_seconds = sum(
+        model.weight
+        / total
+        * model.gpus_per_node
+        * math.exp(0.5 * model.throughput.scatter**2)
+        * float(np.sum(tokens / model.throughput.rates(mixture.input_tokens, mixture.output_tokens)))
+        for model in parameters.models
+    )
+    return float(tokens.sum()) / gpu_seconds
 
 
 def _means(draws: Sequence[tuple[float, Draws]]) -> _Means:

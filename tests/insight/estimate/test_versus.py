@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from joulescope.errors import ConfigError, MinuteError
 from joulescope.insight.estimate.distributions import Fixed
 from joulescope.insight.estimate.estimate import MIX, estimate
-from joulescope.insight.estimate.measured import Measured, measure, measured_lengths, measured_points
+from joulescope.insight.estimate.measured import Measured, measure, measured_lengths, measured_mixtures
 from joulescope.insight.estimate.parameters import Model, Parameters, Query
 from joulescope.insight.estimate.throughput import Law, constant
 from joulescope.insight.estimate.versus import Versus, versus
@@ -178,9 +178,9 @@ def test_queries_without_output_have_no_factor() -> None:
         ({"joules": Joules()}, "a joule of a GPU"),
         ({"tokens": Tokens()}, "an output token"),
         ({"load": Load(seconds=60.0)}, "time in which a request ran"),
-        ({"tasks": ()}, "a finished request with output"),
+        ({"tasks": ()}, "a finished request with tokens"),
         ({"kind": Kind("e", unit="image")}, "a joule of a GPU"),
-        ({"tasks": (TaskSums("", 1, 1, output_tokens=5),)}, "a finished request with output"),
+        ({"tasks": (TaskSums("", 1, 1, output_tokens=5),)}, "a finished request with tokens"),
     ],
 )
 def test_what_a_measurement_lacks_is_said(changes: dict[str, object], told: str) -> None:
@@ -189,13 +189,13 @@ def test_what_a_measurement_lacks_is_said(changes: dict[str, object], told: str)
         measure([minute(**changes)], "here")
 
 
-def test_points_of_minutes() -> None:
+def test_mixtures_of_minutes() -> None:
     """A node of 16 such GPUs would make twice the tokens; minutes without a finished request say nothing."""
-    (point,) = measured_points([minute(), minute(tasks=())], 2 * GPUS, "here")
-    assert (point.input_tokens, point.output_tokens) == (PROMPT, OUTPUT)
-    assert point.tokens_per_second == pytest.approx(2 * TOKENS_PER_SECOND)
+    (mixture,) = measured_mixtures([minute(), minute(tasks=())], 2 * GPUS, "here")
+    assert (mixture.queries, mixture.input_tokens, mixture.output_tokens) == (QUERIES, PROMPT, OUTPUT)
+    assert mixture.node_seconds == pytest.approx(QUERIES * OUTPUT / (2 * TOKENS_PER_SECOND))
     with pytest.raises(MinuteError, match="nothing to fit"):
-        measured_points([minute(tasks=())], 8, "here")
+        measured_mixtures([minute(tasks=())], 8, "here")
     with pytest.raises(MinuteError, match="lengths are not known"):
         measured_lengths([minute(tasks=())], "here")
 
@@ -204,7 +204,7 @@ def test_points_of_minutes() -> None:
 @given(st.lists(minutes(), max_size=3))
 def test_any_minutes_are_measured_or_refused(found: list[EngineMinute]) -> None:
     """With a message, never with another error."""
-    for read in (measure, measured_lengths, lambda each, source: measured_points(each, 8, source)):
+    for read in (measure, measured_lengths, lambda each, source: measured_mixtures(each, 8, source)):
         try:
             read(found, "here")
         except MinuteError as error:
