@@ -1,9 +1,9 @@
 """What the estimator gets right: published figures of the paper, and simulated runs that were measured.
 
 First every figure that arXiv 2509.20241 publishes and public parameters can make, by version, with v1 also
-under the one assumption that closes its gap. Then simulated worlds at full load under several mixes of lengths,
-each mix estimated with a law of throughput and a power that were fitted to the others; and at lower loads, with
-the law of full load, which is what benchmarks give. Nothing was measured on hardware.
+under the one assumption that closes its gap. Then simulated worlds at full load under several mixes of
+lengths, each mix estimated with a law of throughput and a power that were fitted to the others; and at lower
+loads, with the law of full load, which is what benchmarks give. Nothing was measured on hardware.
 
     python benchmarks/estimate.py [--worlds calibrated moe] [--processes 2]
 """
@@ -134,8 +134,9 @@ def row_of(world: str) -> list[dict[str, Any]]:
         seen = [minute for other, each in full.items() if other != mix for minute in each]
         rows.append(_row(world, FULL_LOAD, mix, "other mixes", seen, minutes))
     every = [minute for each in full.values() for minute in each]
-    for load in LOADS:
-        rows.append(_row(world, load, "usual", "full load", every, minutes_of(world, load, "usual")))
+    rows += [
+        _row(world, load, "usual", "full load", every, minutes_of(world, load, "usual")) for load in LOADS
+    ]
     return rows
 
 

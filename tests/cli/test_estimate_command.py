@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from joulescope.cli.estimate import command
+from joulescope.cli.estimate_text import show
 from joulescope.cli.main import main
 from joulescope.ingest.trace import TraceWriter
+from joulescope.insight.estimate.distributions import Fixed
+from joulescope.insight.estimate.estimate import estimate
+from joulescope.insight.estimate.measured import measure
+from joulescope.insight.estimate.presets import PRESETS
+from joulescope.insight.estimate.sensitivity import sensitivity
+from joulescope.insight.estimate.versus import versus
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from joulescope.simulation.traces import SimulatedRun
+from tests.insight.estimate.made import distribution
 from tests.insight.estimate.test_versus import OUTPUT, PROMPT, minute
 from tests.requirements import need_package
 
@@ -46,7 +57,7 @@ def test_the_text_says_what_people_ask() -> None:
     for words in (
         "estimated, not measured",
         "arXiv 2509.20241 v2",
-        "median Wh",
+        "watt hours (± from the draws)",
         "Beside what v2 publishes",
         "line-of-sight: all together",
         "1e+09 queries a day",
@@ -56,6 +67,23 @@ def test_the_text_says_what_people_ask() -> None:
         "v2: the program published with v2",
     ):
         assert words in text
+
+
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    """Columns are left out in place of digits."""
+    lines: list[str] = []
+    for width in (80, 140):
+        console = Console(width=width, file=io.StringIO(), force_terminal=False)
+        parameters = replace(PRESETS["v1"].parameters, samples=1000, price_per_kwh=Fixed(0.1))
+        found = estimate(replace(parameters, carbon_grams_per_kwh=distribution("uniform(300, 500)")))
+        measured = measure([minute()], "here")
+        swings = sensitivity(parameters)
+        show(console, found, versus=versus(found, measured), swings=swings, notes=())
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in text
+        lines.append(text)
+    assert "busy nodes" not in lines[0]
+    assert "busy nodes" in lines[1]
 
 
 def test_json_is_whole_and_reproducible() -> None:
@@ -75,6 +103,17 @@ def test_show_prints_a_file_that_reproduces_the_run(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(run(*flags, "--show").output)
     assert told("--parameters", path) == told(*flags)
+
+
+def test_the_files_on_the_page_work(tmp_path: Path) -> None:
+    """Every YAML block of docs/estimate.md makes an estimate."""
+    page = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        path = tmp_path / "page.yaml"
+        path.write_text(block)
+        assert query(told("--parameters", path, "--samples", 500), "mix" if "agent" in block else "q")
 
 
 def test_files_and_flags_lie_over_a_preset(tmp_path: Path) -> None:
@@ -150,17 +189,17 @@ def test_a_throughput_fitted_from_a_table_with_a_knot(tmp_path: Path) -> None:
 def test_a_measurement_beside_the_estimate(tmp_path: Path) -> None:
     """The factor and its parts; they multiply."""
     source = minutes_file(tmp_path / "minutes.jsonl", minute())
-    versus = told(*PRESET, "--measured", source, "--query", "typical")["versus"]
+    beside = told(*PRESET, "--measured", source, "--query", "typical")["versus"]
     product = 1.0
-    for each in versus["factors"]:
+    for each in beside["factors"]:
         product *= each["factor"]
-    assert versus["factor"] == pytest.approx(product)
-    assert versus["measured_joules"] == pytest.approx(275.0)
+    assert beside["factor"] == pytest.approx(product)
+    assert beside["measured_joules"] == pytest.approx(275.0)
     text = run(*PRESET, "--measured", source, "--measured-pue", 1.2).output
     for words in (
         "Beside a meter: e on H100, 1000 queries",
         "throughput-by-length",
-        "part of the difference",
+        "ln factor",
     ):
         assert words in text
 
@@ -171,9 +210,9 @@ def test_a_trace_beside_the_estimate(tmp_path: Path) -> None:
     writer = TraceWriter(path)
     writer.write(list(SimulatedRun(20.0, truth=False).records()))
     writer.close()
-    versus = told(*PRESET, "--measured", path)["versus"]
-    assert versus["measured"]["queries"] > 20
-    assert versus["factor"] > 1.0
+    beside = told(*PRESET, "--measured", path)["versus"]
+    assert beside["measured"]["queries"] > 20
+    assert beside["factor"] > 1.0
 
 
 def test_the_tornado() -> None:
