@@ -62,7 +62,7 @@ def _head(found: Estimate) -> Text:
 
 
 class _Rows:
-    """A table whose first column is of names; where it is narrow, columns that begin with ``~`` are left out."""
+    """A table whose first column is of names; columns that begin with ``~`` are for wide terminals."""
 
     def __init__(self, title: str, wide: bool, *columns: str) -> None:
         self._kept = [at for at, column in enumerate(columns) if wide or not column.startswith("~")]

@@ -132,7 +132,8 @@ def _spread(parameters: Parameters, strata: Sequence[Stratum]) -> Spread:
     whole = spread(strata)
     if parameters.trim_quantiles is None:
         return whole
-    kept = spread([(weight, trimmed(values, parameters.trim_quantiles)) for weight, values in strata])
+    trim = parameters.trim_quantiles
+    kept = spread([(weight, trimmed(values, trim)) for weight, values in strata], trim)
     return Spread(
         kept.median,
         kept.median_error,
@@ -219,7 +220,8 @@ def _lowered(
             factor = _factors(parameters, scenario, levers, kind, each.model, kept.size)
             factors.append((share * each.weight, factor))
             joules.append((share * each.weight, kept / factor))
-    return Lowered(scenario.name, name, query, spread(factors), spread(joules))
+    kept_quantiles = parameters.trim_quantiles or (0.0, 1.0)
+    return Lowered(scenario.name, name, query, spread(factors), spread(joules, kept_quantiles))
 
 
 def _factors(

@@ -29,11 +29,15 @@ class Spread:
     mean_error: float
 
 
-def spread(strata: Sequence[Stratum]) -> Spread:
+def spread(strata: Sequence[Stratum], kept: tuple[float, float] = (0.0, 1.0)) -> Spread:
     """Of values in strata, each by its weight; weights need not sum to one.
 
     The error of the median is that of the distribution function at it (each stratum by itself, as they are
     drawn apart), laid over to the values by the quantiles that far to either side.
+
+    Args:
+        kept: between which of their quantiles values were kept, where they are :func:`trimmed`: how many were
+            left out below is no chance, what lies between is.
     """
     total = sum(weight for weight, _ in strata)
     ordered = _Ordered(strata, total)
@@ -43,7 +47,9 @@ def spread(strata: Sequence[Stratum]) -> Spread:
     for weight, values in strata:
         share, count = weight / total, values.size
         below = float(np.count_nonzero(values <= median)) / count
-        variance += share**2 * below * (1.0 - below) / count
+        if 0.0 < below < 1.0:
+            of_all = kept[0] + below * (kept[1] - kept[0])
+            variance += share**2 * of_all * (1.0 - of_all) / (count * (kept[1] - kept[0]))
         mean += share * float(values.mean())
         mean_variance += share**2 * float(values.var()) / count
     step = math.sqrt(variance)
