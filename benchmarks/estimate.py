@@ -120,7 +120,7 @@ def estimated(seen: Sequence[EngineMinute], own: Measured) -> tuple[Parameters, 
     power = measure(seen, "seen").gpu_watts
     made = Parameters(
         models=(Model("fitted", 1.0, Fixed(power), law, 1),),
-        queries=(Query("own", 1.0, own.input_lengths, own.output_lengths),),
+        queries=(Query("own", 1.0, own.input_lengths, own.output_lengths, paired=True),),
         samples=50_000,
     )
     return made, estimate(made).queries[0].joules.mean

@@ -185,7 +185,7 @@ def _knots(texts: Sequence[str]) -> dict[str, list[float]]:
 def _with_queries(made: Parameters, flags: Flags) -> Parameters:
     if flags.lengths is not None:
         inputs, outputs = measured_lengths(read_minutes(flags.lengths), flags.lengths)
-        made = replace(made, queries=(Query("measured", 1.0, inputs, outputs),))
+        made = replace(made, queries=(Query("measured", 1.0, inputs, outputs, paired=True),))
         lever = [scenario for scenario in made.scenarios if any(each.queries for each in scenario.levers)]
         made = replace(made, scenarios=tuple(each for each in made.scenarios if each not in lever))
     if not made.queries and flags.input_tokens and flags.output_tokens:
@@ -206,9 +206,9 @@ def _with_length(made: Parameters, name: str, text: str) -> Parameters:
         _known(made, kind, flag)
     distribution = _read(written, flag)
     change: Callable[[Query], Query] = (
-        (lambda query: replace(query, input_tokens=distribution))
+        (lambda query: replace(query, input_tokens=distribution, paired=False))
         if name == "input_tokens"
-        else (lambda query: replace(query, output_tokens=distribution))
+        else (lambda query: replace(query, output_tokens=distribution, paired=False))
     )
     return replace(
         made, queries=tuple(change(each) if kind in ("", each.name) else each for each in made.queries)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Protocol
@@ -158,7 +158,10 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Empirical:
-    """Values that were observed, each by its weight; ``values`` rise, ``weights`` sum to one."""
+    """Values that were observed, each by its weight; weights sum to one.
+
+    The order is that of the observations: two of the same weights may have been observed together.
+    """
 
     values: tuple[float, ...]
     weights: tuple[float, ...]
@@ -170,12 +173,18 @@ class Empirical:
         return math.fsum(value * weight for value, weight in zip(self.values, self.weights, strict=True))
 
     def quantile(self, share: float) -> float:
-        at = int(np.searchsorted(np.cumsum(self.weights), share))
-        return self.values[min(at, len(self.values) - 1)]
+        values, weights = zip(*sorted(zip(self.values, self.weights, strict=True)), strict=True)
+        found: float = values[min(int(np.searchsorted(np.cumsum(weights), share)), len(values) - 1)]
+        return found
 
     def sample(self, random: np.random.Generator, count: int) -> Floats:
+        found: Floats = np.asarray(self.values, dtype=np.float64)[self.places(random, count)]
+        return found
+
+    def places(self, random: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Which of the values are drawn."""
         at = np.searchsorted(np.cumsum(self.weights), random.random(count))
-        return np.asarray(self.values)[np.minimum(at, len(self.values) - 1)]
+        return np.minimum(at, len(self.values) - 1)
 
     def text(self) -> str:
         if self.asked:
@@ -184,17 +193,19 @@ class Empirical:
         return f"empirical(values=[{values}], weights=[{weights}])"
 
 
-def empirical(values: Mapping[float, float], asked: str = "") -> Empirical:
-    """A distribution of values by their weights, in any measure.
+def empirical(values: Sequence[float], weights: Sequence[float], asked: str = "") -> Empirical:
+    """A distribution of values by their weights, in any measure; values of no weight are left out.
 
     Raises:
         ValueError: there is none, or one is negative, or all weigh nothing.
     """
-    kept = sorted((value, weight) for value, weight in values.items() if weight != 0.0)
+    kept = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight != 0.0]
     total = math.fsum(weight for _, weight in kept)
-    if not kept or min(weight for _, weight in kept) < 0.0 or not math.isfinite(total):
+    if not kept or min(weight for _, weight in kept) < 0.0 or not 0.0 < total < math.inf:
         raise ValueError("no value has a weight above zero")
-    return Empirical(tuple(value for value, _ in kept), tuple(weight / total for _, weight in kept), asked)
+    # What is written reads back to the same: weights that sum to one but for rounding stay as they are.
+    scale = 1.0 if math.isclose(total, 1.0, rel_tol=1e-12) else total
+    return Empirical(tuple(value for value, _ in kept), tuple(weight / scale for _, weight in kept), asked)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -295,11 +306,8 @@ def _empirical(call: Call) -> Distribution:
         raise call.error("values and weights are to be lists of numbers, of one length")
     if min(weights) < 0.0:
         raise call.error("a weight is below 0")
-    summed: dict[float, float] = {}
-    for value, weight in zip(values, weights, strict=True):
-        summed[value] = summed.get(value, 0.0) + weight
     try:
-        return empirical(summed)
+        return empirical(values, weights)
     except ValueError as error:
         raise call.error(str(error)) from error
 

@@ -32,6 +32,7 @@ def to_document(parameters: Parameters) -> dict[str, Any]:
                 "weight": query.weight,
                 "input_tokens": _value(query.input_tokens),
                 "output_tokens": _value(query.output_tokens),
+                "paired": query.paired,
             }
             for query in parameters.queries
         },
@@ -135,6 +136,12 @@ def _whole(value: object, where: str, _: object = None) -> int:
     return int(number)
 
 
+def _flag(value: object, where: str, _: object = None) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where}: {value!r} is neither true nor false")
+    return value
+
+
 def _text(value: object, where: str, _: object = None) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{where}: {value!r} is no text")
@@ -193,7 +200,7 @@ def _read(
     return {key: readers[key](value, f"{where}.{key}") for key, value in part.items()}
 
 
-_OPTIONAL = ("weight", "gpus_per_node", "queries")
+_OPTIONAL = ("weight", "gpus_per_node", "queries", "paired")
 
 
 def _models(value: object, where: str, base: Parameters) -> tuple[Model, ...]:
@@ -280,6 +287,7 @@ _QUERY: Mapping[str, Callable[..., Any]] = {
     "weight": _number,
     "input_tokens": _distribution,
     "output_tokens": _distribution,
+    "paired": _flag,
 }
 _LEVER: Mapping[str, Callable[..., Any]] = {"factor": _distribution, "queries": _names}
 _TOP: Mapping[str, tuple[str, Callable[..., Any]]] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from joulescope.insight.estimate.distributions import Distribution
+from joulescope.insight.estimate.distributions import Distribution, Empirical
 from joulescope.insight.estimate.parameters import Model, Parameters, Query
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -59,8 +59,17 @@ def _draw(parameters: Parameters, query: Query, model: Model, weight: float) -> 
         found = distribution.sample(stream(parameters.seed, name, query.name, model.name), parameters.samples)
         return np.maximum(found, 0.0)
 
-    inputs = sample(query.input_tokens, "input_tokens")
-    outputs = sample(query.output_tokens, "output_tokens")
+    if query.paired and isinstance(query.input_tokens, Empirical):
+        random = stream(parameters.seed, "pairs", query.name, model.name)
+        at = query.input_tokens.places(random, parameters.samples)
+        inputs, outputs = (
+            np.maximum(np.asarray(each.values)[at], 0.0)
+            for each in (query.input_tokens, query.output_tokens)
+            if isinstance(each, Empirical)
+        )
+    else:
+        inputs = sample(query.input_tokens, "input_tokens")
+        outputs = sample(query.output_tokens, "output_tokens")
     rates = model.throughput.rates(inputs, outputs)
     if model.throughput.scatter:
         random = stream(parameters.seed, "scatter", query.name, model.name)

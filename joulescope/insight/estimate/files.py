@@ -77,9 +77,9 @@ def empirical_from_file(call: Call) -> Distribution:
     if not values:
         raise call.error(f"{path} holds no number")
     if len(values) <= INLINE_VALUES:
-        return empirical({value: float(count) for value, count in values.items()})
+        return empirical(sorted(values), [values[value] for value in sorted(values)])
     asked = f"{path}, {'' if column is None else f'column={column}, '}sha256='{digest}'"
-    return empirical({value: float(count) for value, count in values.items()}, asked)
+    return empirical(sorted(values), [values[value] for value in sorted(values)], asked)
 
 
 def _numbers(text: str, column: str | None, call: Call, path: Path) -> Iterator[float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Measured:
     """Of those that finished."""
     input_lengths: Empirical
     output_lengths: Empirical
-    """By the cells of the mix: within a cell all count as its mean."""
+    """By the cells of the mix, value by value together: within a cell all count as its mean."""
     mixture: Mixture
     """Lengths as they came together, of queries with tokens; its time is that of a node of one GPU."""
 
@@ -70,7 +70,7 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
         MinuteError: something that is needed was not measured; the message says what.
     """
     found = [minute for minute in minutes if minute.kind.unit == TOKEN]
-    cells = [cell for minute in found for cell in minute.tasks]
+    cells = _together(found)
     queries = sum(cell.requests for cell in cells)
     joules = sum(minute.joules.measured for minute in found)
     serving = sum(map(_serving_joules, found))
@@ -91,6 +91,7 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
     ]
     if lacking:
         raise MinuteError(f"{source}: to lay beside an estimate it lacks {', '.join(lacking)}")
+    inputs, outputs = _lengths(cells)
     return Measured(
         engines=_names(minute.kind.engine for minute in found),
         gpu_names=_names(minute.kind.gpu_name for minute in found),
@@ -101,8 +102,8 @@ def measure(minutes: Iterable[EngineMinute], source: str) -> Measured:
         queries=queries,
         input_tokens_mean=sum(cell.prompt_tokens for cell in cells) / queries,
         output_tokens_mean=sum(cell.output_tokens for cell in cells) / queries,
-        input_lengths=_lengths(cells, lambda cell: cell.prompt_tokens),
-        output_lengths=_lengths(cells, lambda cell: cell.output_tokens),
+        input_lengths=inputs,
+        output_lengths=outputs,
         mixture=_mixture(cells, busy),
     )
 
@@ -130,7 +131,7 @@ def _busy_gpu_seconds(minute: EngineMinute) -> float:
 
 
 def measured_lengths(minutes: Iterable[EngineMinute], source: str) -> tuple[Empirical, Empirical]:
-    """Input and output tokens of finished requests, by the cells of the mix.
+    """Input and output tokens of finished requests by the cells of the mix, value by value together.
 
     Raises:
         MinuteError: none finished.
@@ -140,16 +141,31 @@ def measured_lengths(minutes: Iterable[EngineMinute], source: str) -> tuple[Empi
     ]
     if not cells:
         raise MinuteError(f"{source}: no finished request in it: lengths are not known")
-    return _lengths(cells, lambda cell: cell.prompt_tokens), _lengths(cells, lambda cell: cell.output_tokens)
+    return _lengths(cells)
 
 
-def _lengths(cells: Sequence[TaskSums], tokens: Callable[[TaskSums], int]) -> Empirical:
-    weights: dict[float, float] = {}
-    for cell in cells:
-        if cell.requests:
-            length = tokens(cell) / cell.requests
-            weights[length] = weights.get(length, 0.0) + cell.requests
-    return empirical(weights)
+def _lengths(cells: Sequence[TaskSums]) -> tuple[Empirical, Empirical]:
+    """Input and output tokens, value by value together."""
+    rows = [(cell.prompt_tokens / cell.requests, cell.output_tokens / cell.requests) for cell in cells]
+    weights = [float(cell.requests) for cell in cells]
+    inputs, outputs = zip(*rows, strict=True)
+    return empirical(inputs, weights), empirical(outputs, weights)
+
+
+def _together(minutes: Iterable[EngineMinute]) -> list[TaskSums]:
+    """Finished requests of all minutes by the bins of their lengths, whatever their task."""
+    found: dict[tuple[int, int], TaskSums] = {}
+    for minute in minutes:
+        for cell in minute.tasks:
+            key = cell.prompt_bin, cell.output_bin
+            before = found.get(key, TaskSums("", *key))
+            found[key] = replace(
+                before,
+                requests=before.requests + cell.requests,
+                prompt_tokens=before.prompt_tokens + cell.prompt_tokens,
+                output_tokens=before.output_tokens + cell.output_tokens,
+            )
+    return [found[key] for key in sorted(found) if found[key].requests > 0]
 
 
 def measured_mixtures(minutes: Iterable[EngineMinute], gpus_per_node: int, source: str) -> list[Mixture]:

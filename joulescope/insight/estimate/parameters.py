@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from joulescope.errors import ConfigError
-from joulescope.insight.estimate.distributions import Distribution, Fixed
+from joulescope.insight.estimate.distributions import Distribution, Empirical, Fixed
 from joulescope.insight.estimate.throughput import Throughput
 
 _ONE = Fixed(1.0)
@@ -34,6 +34,8 @@ class Query:
     weight: float
     input_tokens: Distribution
     output_tokens: Distribution
+    paired: bool = False
+    """Whether both are empirical, and the values at one place were observed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def _problems(parameters: Parameters) -> Iterator[str]:
         for name in ("input_tokens", "output_tokens"):
             where, found = f"queries.{query.name}.{name}", getattr(query, name)
             yield from _low(found, where, 0.0, "tokens are counted", open_end=False)
+        if query.paired and not are_pairs(query):
+            yield f"queries.{query.name}.paired: both lengths are to be empirical, with the same weights"
     trim = parameters.trim_quantiles
     if trim is not None and not 0.0 <= trim[0] < trim[1] <= 1.0:
         yield f"trim_quantiles: {list(trim)} are to rise, from 0 to 1"
@@ -124,6 +128,12 @@ def _problems(parameters: Parameters) -> Iterator[str]:
         yield f"samples: {parameters.samples} is not from 100 to 10000000"
     if parameters.seed < 0:
         yield f"seed: {parameters.seed} is below 0"
+
+
+def are_pairs(query: Query) -> bool:
+    """Whether the lengths of a query can be drawn together."""
+    one, other = query.input_tokens, query.output_tokens
+    return isinstance(one, Empirical) and isinstance(other, Empirical) and one.weights == other.weights
 
 
 def _fleet_problems(parameters: Parameters) -> Iterator[str]:

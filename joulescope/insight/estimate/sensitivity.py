@@ -121,7 +121,7 @@ def _with(parameters: Parameters, name: str, held: Fixed) -> Parameters:
 def _with_query(parameters: Parameters, name: str, held: Fixed) -> Parameters:
     (query,) = parameters.queries
     changes: dict[str, Any] = {name: held}
-    return replace(parameters, queries=(replace(query, **changes),))
+    return replace(parameters, queries=(replace(query, paired=False, **changes),))
 
 
 def _with_models(parameters: Parameters, models: Sequence[Model]) -> Parameters:

@@ -108,6 +108,7 @@ def test_a_lever_may_be_a_factor_alone() -> None:
         ({"trim_quantiles": [0.5]}, "two quantiles are expected"),
         ({"queries": {"x": {"weight": 1}}}, "file: queries.x: input_tokens, output_tokens is missing"),
         ({"queries": {"x": {"tokens": 1}}}, "file: queries.x.tokens is not known"),
+        ({"preset": "v1", "queries": {"long": {"paired": 1}}}, "paired: 1 is neither true nor false"),
         ({"models": {"x": {"throughput": 1}}}, "file: models.x: node_max_watts is missing"),
         ({"models": {"x": {"node_max_watts": 1, "throughput": -1}}}, "are not above 0"),
         ({"models": {"x": {"node_max_watts": 1, "throughput": {}}}}, "file: models.x.throughput: "),

@@ -230,6 +230,25 @@ def test_lengths_beyond_what_was_observed_are_counted() -> None:
     assert estimate(plain(output=200.0, throughput=law)).notes == ()
 
 
+def test_lengths_that_came_together_are_drawn_together() -> None:
+    """Long prompts with short answers: apart, some would be long in both."""
+    pairs = {
+        "prompt": "empirical(values=[100, 5000], weights=[0.5, 0.5])",
+        "output": "empirical(values=[900, 10], weights=[0.5, 0.5])",
+        "throughput": Law(9.0, (-1.0,)),
+    }
+    apart = plain(**pairs)  # type: ignore[arg-type]
+    together = replace(apart, queries=(replace(apart.queries[0], paired=True),))
+    seconds = [each.queries[0].joules.mean / 7000.0 for each in map(estimate, (together, apart))]
+    expected = 0.5 * (900 * 100 + 10 * 5000) / math.exp(9.0)
+    assert seconds[0] == pytest.approx(expected, rel=0.05)
+    assert seconds[1] > 10.0 * seconds[0]
+    for other in (plain(), plain(prompt="empirical(values=[1, 2], weights=[1, 3])", output=pairs["output"])):  # type: ignore[arg-type]
+        broken = replace(other, queries=(replace(other.queries[0], paired=True),))
+        with pytest.raises(ConfigError, match=r"queries\.q\.paired: both lengths are to be empirical"):
+            estimate(broken)
+
+
 def test_scatter_of_the_law_spreads_the_joules() -> None:
     """Its logarithm by as much."""
     found = estimate(plain(throughput=Law(7.0, scatter=0.3), samples=50_000)).queries[0].joules
