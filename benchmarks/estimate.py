@@ -35,6 +35,7 @@ from joulescope.insight.estimate.sensitivity import sensitivity
 from joulescope.insight.estimate.told import beside_published
 from joulescope.insight.estimate.versus import versus
 from joulescope.minute_model import EngineMinute
+from joulescope.minutes import merge
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import WORLDS
@@ -99,6 +100,8 @@ def speed() -> dict[str, float]:
 
 
 def minutes_of(world: str, load: float, mix: str) -> list[EngineMinute]:
+    """What the engine did in a run, as one stretch of time: of a short run, minutes have ends of queries that
+    began in others."""
     place = WORLDS[world]
     run = SimulatedRun(
         RUN_SECONDS,
@@ -111,7 +114,7 @@ def minutes_of(world: str, load: float, mix: str) -> list[EngineMinute]:
     found: list[EngineMinute] = []
     for _ in Replay(run.records(), on_minute=found.append):
         pass
-    return found
+    return list(merge(found))
 
 
 def estimated(seen: Sequence[EngineMinute], own: Measured) -> tuple[Parameters, float]:

@@ -20,8 +20,9 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _SLOPE_SIGMA = 1.0
 """Before anything is seen slopes are within about one of zero: what queries do not tell stays near it."""
-_SCATTER = 0.1
-"""Of the logarithm of a minute's time about the law, against which that is weighed."""
+_SCATTER = 0.2
+"""Of the logarithm of a minute's time about the law, against which that is weighed: a query counts where it
+ends, though it began before."""
 _STEPS, _HALVINGS, _ENOUGH = 60, 30, 1e-10
 
 
