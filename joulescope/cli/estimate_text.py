@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, Estimate, Fleet, Lowered, Part
+from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, Estimate, Fleet, Lowered, Part, priced
 from joulescope.insight.estimate.parameters import changed
 from joulescope.insight.estimate.presets import PRESETS
 from joulescope.insight.estimate.sensitivity import Swing
@@ -36,6 +36,7 @@ def show(
     wide = console.width >= _WIDE
     parts: list[RenderableType] = [_head(found), _queries(found, wide)]
     parts += [_published(found, wide)] if beside_published(found) else []
+    parts += [_prices(found, wide)] if _is_priced(found) else []
     parts += [_levers(found.levers, wide)] if found.levers else []
     parts += [_fleets(found, wide)] if found.fleets else []
     parts += [_versus(versus, wide)] if versus is not None else []
@@ -129,6 +130,25 @@ def _published(found: Estimate, wide: bool) -> Table:
 
 def _between(quartiles: tuple[float, float] | None) -> str:
     return "" if quartiles is None else f" ({quartiles[0]:.3g} to {quartiles[1]:.3g})"
+
+
+def _is_priced(found: Estimate) -> bool:
+    return found.parameters.carbon_grams_per_kwh is not None or found.parameters.price_per_kwh is not None
+
+
+def _prices(found: Estimate, wide: bool) -> Table:
+    parameters = found.parameters
+    money = f"{parameters.currency or 'price'} of 1000"
+    table = _Rows("Carbon and money of the mean query", wide, "kind", "CO₂e", money)
+    for part in found.queries:
+        carbon = priced(part.joules.mean, parameters.carbon_grams_per_kwh, 1.0)
+        price = priced(part.joules.mean, parameters.price_per_kwh, 1e3)
+        table.add(
+            part.query,
+            "" if carbon is None else _range(carbon, 1.0, "g"),
+            "" if price is None else _range(price, 1.0, ""),
+        )
+    return table.table
 
 
 def _levers(levers: Sequence[Lowered], wide: bool) -> Table:

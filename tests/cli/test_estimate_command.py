@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def test_the_text_says_what_people_ask() -> None:
         "line-of-sight: all together",
         "1e+09 queries a day",
         "CO₂e a day",
+        "Carbon and money of the mean query",
         "EUR a day",
         "the law is a guess",
         "v2: the program published with v2",
@@ -132,10 +134,13 @@ def test_everything_may_be_given_by_flags() -> None:
     document = told(
         *("--node-max-watts", 7000, "--node-power-ratio", 0.5, "--tokens-per-second", 2000),
         *("--input-tokens", 500, "--output-tokens", 400, "--samples", 1000),
-        *("--queries-per-day", 1e6, "--beta", 1.5, "--lever", "fp8=2"),
+        *("--queries-per-day", 1e6, "--beta", 1.5, "--lever", "fp8=2", "--carbon", "uniform(0, 200)"),
     )
     assert document["preset"] is None
     assert query(document, "query")["joules"]["median"] == pytest.approx(700.0)
+    carbon = query(document, "query")["carbon_grams_mean"]
+    assert carbon == pytest.approx({"p5": 700.0 / 3.6e5, "mean": 700.0 / 3.6e4, "p95": 700.0 / 3.6e6 * 190.0})
+    assert query(document, "query")["price_mean"] is None
     fleet, pulled = document["fleets"]
     assert fleet["joules_per_day"] == pytest.approx(1.05e9)
     assert pulled["joules_per_day"] == pytest.approx(1.05e9 / 2.0)
@@ -220,6 +225,17 @@ def test_the_tornado() -> None:
     assert "What moves the median most" in run(*PRESET, "--sensitivity").output
     swings = told(*PRESET, "--sensitivity")["sensitivity"]
     assert swings[0]["parameter"] == "output_tokens"
+
+
+def test_without_matplotlib_the_line_that_brings_it_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And nothing is written."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = tmp_path / "estimate.png"
+    assert main(["estimate", *PRESET, "--image", str(path)]) == 69
+    assert "pip install 'joulescope-inference[analysis]'" in capsys.readouterr().err
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -272,12 +272,13 @@ def _fleet(
         joules_error=scale * query.mean_error,
         watts=joules / _SECONDS_PER_DAY,
         busy_nodes=parameters.queries_per_day * seconds / _SECONDS_PER_DAY if scenario is None else None,
-        carbon_kilograms=_priced(joules, parameters.carbon_grams_per_kwh, 1e-3),
-        price=_priced(joules, parameters.price_per_kwh, 1.0),
+        carbon_kilograms=priced(joules, parameters.carbon_grams_per_kwh, 1e-3),
+        price=priced(joules, parameters.price_per_kwh, 1.0),
     )
 
 
-def _priced(joules: float, each: Distribution | None, scale: float) -> tuple[float, float, float] | None:
+def priced(joules: float, each: Distribution | None, scale: float) -> tuple[float, float, float] | None:
+    """What joules come to at the P5, the mean and the P95 of an intensity by the kilowatt hour."""
     if each is None:
         return None
     kwh = joules / JOULES_PER_KWH

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from joulescope.insight.estimate.document import to_document
-from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, MIX, Estimate, Fleet, Part
-from joulescope.insight.estimate.parameters import changed
+from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, MIX, Estimate, Fleet, Part, priced
+from joulescope.insight.estimate.parameters import Parameters, changed
 from joulescope.insight.estimate.presets import PRESETS, Published
 from joulescope.insight.estimate.sensitivity import Swing
 from joulescope.insight.estimate.spread import Spread
@@ -25,8 +25,8 @@ def told(found: Estimate, *, versus: Versus | None = None, swings: Sequence[Swin
         "preset": found.parameters.preset or None,
         "changed_from_preset": [] if preset is None else list(changed(found.parameters, preset.parameters)),
         "assumptions": assumptions(found),
-        "queries": [_part(part) for part in found.queries],
-        "models": [{"model": part.model, **_part(part)} for part in found.models],
+        "queries": [_part(part, found.parameters) for part in found.queries],
+        "models": [{"model": part.model, **_part(part, found.parameters)} for part in found.models],
         "levers": [
             {
                 "scenario": each.scenario,
@@ -64,7 +64,12 @@ def assumptions(found: Estimate) -> list[str]:
     return [f"{preset.version}: {text}" for parameter, text in preset.assumptions if parameter not in other]
 
 
-def _part(part: Part) -> dict[str, Any]:
+_BOUNDS = ("p5", "mean", "p95")
+
+
+def _part(part: Part, parameters: Parameters) -> dict[str, Any]:
+    carbon = priced(part.joules.mean, parameters.carbon_grams_per_kwh, 1.0)
+    price = priced(part.joules.mean, parameters.price_per_kwh, 1.0)
     return {
         "query": part.query,
         "weight": part.weight,
@@ -72,11 +77,12 @@ def _part(part: Part) -> dict[str, Any]:
         "output_tokens_mean": part.output_tokens_mean,
         "node_tokens_per_second": part.tokens_per_second,
         "extrapolated_ratio": part.extrapolated,
+        "carbon_grams_mean": _bounds(carbon),
+        "price_mean": _bounds(price),
     }
 
 
 def _fleet(fleet: Fleet) -> dict[str, Any]:
-    bounds = ("p5", "mean", "p95")
     carbon, price = fleet.carbon_kilograms, fleet.price
     return {
         "scenario": fleet.scenario or None,
@@ -84,9 +90,13 @@ def _fleet(fleet: Fleet) -> dict[str, Any]:
         "joules_per_day_error": fleet.joules_error,
         "watts": fleet.watts,
         "busy_nodes": fleet.busy_nodes,
-        "carbon_kilograms_per_day": None if carbon is None else dict(zip(bounds, carbon, strict=True)),
-        "price_per_day": None if price is None else dict(zip(bounds, price, strict=True)),
+        "carbon_kilograms_per_day": _bounds(carbon),
+        "price_per_day": _bounds(price),
     }
+
+
+def _bounds(values: tuple[float, float, float] | None) -> dict[str, float] | None:
+    return None if values is None else dict(zip(_BOUNDS, values, strict=True))
 
 
 def _versus(versus: Versus) -> dict[str, Any]:
