@@ -202,7 +202,8 @@ def _range(values: tuple[float, float, float], scale: float, unit: str) -> str:
 
 def _scaled(value: float, unit: str) -> str:
     """Three digits and a prefix."""
-    size, prefix = next((each for each in _SCALES if abs(value) >= 0.9995 * each[0]), (1.0, ""))
+    scales = _SCALES if unit else _SCALES[:4]  # money has no thousandths by prefix
+    size, prefix = next((each for each in scales if abs(value) >= 0.9995 * each[0]), (1.0, ""))
     return f"{value / size:.3g} {prefix}{unit}".rstrip()
 
 
