@@ -84,6 +84,9 @@ ROOMS: dict[str, Room] = {
     "attribution": _room(f"{VALUES} minutes", packages="numpy"),
     "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(
+        f"engine_model {VALUES} minutes attribution", packages="numpy yaml", inside_functions="matplotlib"
+    ),
     "export": _room(
         f"{VALUES} minutes",
         packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
@@ -105,8 +108,9 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        "export simulation pipeline replay daemon hook_install inject insight",
         packages="click msgspec rich zstandard",
+        inside_functions="matplotlib",
     ),
 }
 """Every room, lowest first: a room may only open rooms that stand above it in this table."""
