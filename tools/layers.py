@@ -36,7 +36,9 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+VALUES = (
+    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+)
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -77,6 +79,7 @@ ROOMS: dict[str, Room] = {
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(f"{VALUES} attribution", packages="numpy", inside_functions="matplotlib"),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
     ),
