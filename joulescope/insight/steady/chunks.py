@@ -8,7 +8,7 @@ around it such that its mean stays. So a small change of the lengths makes a sma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,20 +50,14 @@ class Chunks:
         return _on_grid(chance, sums, 0.5 * self.per_request)
 
 
-def prompt_chunks(classes: Iterable[LengthClass], budget_tokens: int | None) -> Chunks:
+def prompt_chunks(classes: Sequence[LengthClass], budget_tokens: int | None) -> Chunks:
     """What requests of these classes compute of their prompts, in chunks of at most ``budget_tokens``."""
     return _chunks(((each.weight, each.cached_tokens, each.prompt_tokens) for each in classes), budget_tokens)
 
 
-def again_chunks(classes: Iterable[LengthClass], grown: float, budget_tokens: int | None) -> Chunks:
-    """What a preempted request computes again: its prompt and the part ``grown`` of its answer."""
-    return _chunks(
-        (
-            (each.weight, each.cached_tokens, each.prompt_tokens + grown * each.output_tokens)
-            for each in classes
-        ),
-        budget_tokens,
-    )
+def again_chunks(tokens: float, context: float, budget_tokens: int | None) -> Chunks:
+    """A stretch of ``tokens`` that is computed again, after ``context`` that is not."""
+    return _chunks([(1.0, context, context + tokens)], budget_tokens)
 
 
 def _chunks(spans: Iterable[tuple[float, float, float]], budget_tokens: int | None) -> Chunks:

@@ -23,13 +23,10 @@ from numpy.typing import NDArray
 from joulescope.insight.steady.chunks import Chunks, again_chunks, prompt_chunks
 from joulescope.insight.steady.requests import Mean, mean_of
 from joulescope.insight.steady.room import Room, room_of
-from joulescope.insight.steady.step_law import SECONDS, STATIC, StepTable, tabulate
+from joulescope.insight.steady.step_law import FIGURES, SECONDS, STATIC, StepTable, tabulate
 from joulescope.insight.steady.values import Operation, Parts, Service, Workload
 
 Floats = NDArray[np.float64]
-
-_GROWN = 0.25
-"""Part of its answer that a preempted request has at that time: it is the one that came last."""
 
 _ALMOST = 1.0 - 1e-9
 """Of the capacity: from here on the queue grows."""
@@ -68,13 +65,20 @@ class _Engine:
         budget = service.limits.max_num_batched_tokens
         self.workload, self.service = workload, service
         self.fresh: Chunks = prompt_chunks(workload.classes, budget)
-        self.again: Chunks = again_chunks(workload.classes, _GROWN, budget)
         self.mean: Mean = mean_of(workload.classes, service.tokens_per_pass, self.fresh.per_request)
         self.steps = self.mean.decode_steps + self.fresh.per_request
-        self.room: Room = room_of(service.limits, self.mean, self._step_tokens(), workload.shared_tokens)
+        self.room: Room = room_of(
+            service.limits, workload.classes, self.mean, self._step_tokens(), workload.shared_tokens
+        )
         self.stages = max(service.pipeline_parallel, 1)
         most = max(self.room.most / self.stages, 1.0)
-        self.table: StepTable = tabulate(service, self.mean, self.fresh, self.again, most)
+        full = self.room.when_full
+        cached = max(self.mean.context - self.mean.held, 0.0)
+        lost = again_chunks(max(full.victim_tokens, 1.0), cached, budget)
+        vain = again_chunks(max((budget or math.inf) - most, 1.0) if full.vain_chunks else 1.0, 0.0, budget)
+        self.again_by_end = (full.preemptions * lost.per_request, full.vain_chunks)
+        """Chunks of each kind that are computed again, by request that ends while the cache is full."""
+        self.table: StepTable = tabulate(service, self.mean, self.fresh, (lost, vain), most)
 
     def _step_tokens(self) -> float:
         part = self.fresh.per_request / self.steps
@@ -84,9 +88,9 @@ class _Engine:
         """What holds with so many present."""
         running, full = self.room.running(present), self.room.full(present)
         together = np.maximum(running / self.stages, np.minimum(running, 1.0))
-        pushed = self.room.preemptions * full
-        again = self.table.at(self.table.again, together)
-        again = (pushed * self.again.per_request * together / self.steps)[:, None] * again
+        again = np.zeros((len(present), FIGURES))
+        for by_end, table in zip(self.again_by_end, self.table.again, strict=True):
+            again += (by_end * full * together / self.steps)[:, None] * self.table.at(table, together)
         figures = self.table.at(self.table.usual, together) + again
         by_step, by_request = self.service.laws.wait_seconds
         wait = by_step + by_request * together
@@ -103,7 +107,7 @@ class _Engine:
             cycle=cycle,
             ends=ends,
             full=full,
-            pushed=pushed * ends,
+            pushed=(self.room.when_full.preemptions + self.room.when_full.vain_preemptions) * full * ends,
         )
 
 

@@ -25,11 +25,6 @@ class Mean:
     held: float
     """Tokens of KV cache that a running request holds for itself, mean over its steps."""
     held_variance: float
-    needed: float
-    """Tokens of KV cache that a request needs to begin."""
-    needed_square: float
-    peak: float
-    """Tokens that it holds when it ends."""
 
 
 def mean_of(classes: Sequence[LengthClass], tokens_per_pass: float, chunks_per_request: float) -> Mean:
@@ -52,7 +47,4 @@ def mean_of(classes: Sequence[LengthClass], tokens_per_pass: float, chunks_per_r
         context=float(weight * steps @ context) / decode_steps if decode_steps else 0.0,
         held=mean_held,
         held_variance=float(by_step @ (held**2 + output**2 / 12.0)) - mean_held**2,
-        needed=float(weight @ own),
-        needed_square=float(weight @ own**2),
-        peak=float(weight @ (own + output)) + 0.5 * _BLOCK_TOKENS,
     )

@@ -1,20 +1,17 @@
-"""How many requests can run at a time: the batch limit, the token budget, and the KV cache.
-
-When the cache is full, whoever came last is pushed out, waits, and computes everything again. Let requests
-wait in a queue, so that the cache is always as full as can be. While a departure frees the peak of one
-request, the running ones grow by as much as one request grows in its life; so the free space left behind by
-the last admission is either enough until the next departure, or a preemption comes first.
-"""
+"""How many requests can run at a time: the batch limit, the token budget, and the KV cache."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from joulescope.insight.steady.fullness import NEVER_FULL, Full, while_full
 from joulescope.insight.steady.requests import Mean
+from joulescope.insight.steady.values import LengthClass
 from joulescope.minute_model import Limits
 
 Floats = NDArray[np.float64]
@@ -33,8 +30,8 @@ class Room:
     """By the KV cache in the mean; infinite where its size is not known."""
     spread: float
     """By how much that scatters with the requests' lengths (standard deviation)."""
-    preemptions: float
-    """By request that ends, while the cache is full."""
+    when_full: Full = NEVER_FULL
+    """What a full cache does to requests."""
 
     @property
     def most(self) -> float:
@@ -62,10 +59,14 @@ class Room:
         return _cumulative((np.minimum(present, self.hard) - self.soft) / self.spread)
 
 
-def room_of(limits: Limits, mean: Mean, step_tokens: float, shared_tokens: float) -> Room:
+def room_of(
+    limits: Limits, classes: Sequence[LengthClass], mean: Mean, step_tokens: float, shared_tokens: float
+) -> Room:
     """The room of an engine with these limits.
 
     Args:
+        classes: what is asked for.
+        mean: of the same.
         step_tokens: that a running request computes in a step, in the mean.
         shared_tokens: of the KV cache, taken by shared prefixes.
     """
@@ -73,15 +74,16 @@ def room_of(limits: Limits, mean: Mean, step_tokens: float, shared_tokens: float
     if limits.max_num_batched_tokens:
         hard = min(hard, max(limits.max_num_batched_tokens / step_tokens, 1.0))
     if limits.kv_cache_tokens is None:
-        return Room(hard, math.inf, 1.0, 0.0)
+        return Room(hard, math.inf, 1.0)
     space = max(limits.kv_cache_tokens - shared_tokens, mean.held)
-    left = 0.5 * mean.needed_square / max(mean.needed, 1.0) * 0.8
-    soft = max((space - min(left, 0.5 * space)) / mean.held, 1.0)
+    about = max(space / mean.held - 0.5, 1.0)
+    if about - 8.0 * math.sqrt(about * mean.held_variance) / mean.held > hard:
+        return Room(hard, math.inf, 1.0)
+    budget = (limits.max_num_batched_tokens or math.inf) - about
+    full = while_full(classes, mean, about, max(budget, 1.0))
+    soft = max((space - min(full.free, 0.5 * space)) / mean.held, 1.0)
     spread = max(math.sqrt(mean.held_variance * soft) / mean.held, 0.5)
-    growth, need = max(mean.output_tokens, 1e-9), max(mean.needed, 1e-9)
-    ratio = growth / need
-    preemptions = ratio * -math.expm1(-1.0 / ratio)
-    return Room(hard, soft, spread, preemptions)
+    return Room(hard, soft, spread, full)
 
 
 def _density(x: Floats) -> Floats:

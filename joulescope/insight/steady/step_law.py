@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +96,8 @@ class StepTable:
     """Batches × :data:`FIGURES`: with as many prompts as requests bring."""
     plain: Floats
     """The same without any prompt."""
-    again: Floats
-    """What a chunk that is computed again adds to a plain step."""
+    again: tuple[Floats, ...]
+    """For each kind of chunk that is computed again: what one adds to a plain step."""
     square_seconds: Floats
     """Mean square of the usual steps' seconds."""
     first: Floats
@@ -112,7 +113,7 @@ class StepTable:
         return np.stack([np.interp(where, self.batch, column) for column in table.T], axis=-1)
 
 
-def tabulate(service: Service, mean: Mean, fresh: Chunks, again: Chunks, most: float) -> StepTable:
+def tabulate(service: Service, mean: Mean, fresh: Chunks, again: Sequence[Chunks], most: float) -> StepTable:
     """The table for up to ``most`` requests in a step."""
     law = StepLaw(service)
     batch = np.unique(np.rint(np.geomspace(1.0, max(most, 1.0), 40)))
@@ -134,19 +135,22 @@ def tabulate(service: Service, mean: Mean, fresh: Chunks, again: Chunks, most: f
         squares[:, at] = each[..., SECONDS] ** 2 @ chance
     usual = np.einsum("bc,bcf->bf", weights, costs)
     plain = law.cost(law.features(batch, batch[:, None] * decoder))
-    more = law.cost(
-        law.features(batch[:, None], (batch[:, None] - 1.0)[..., None] * decoder + again.figures[None])
-    )
     prompts = counts * weights
     return StepTable(
         batch=batch,
         usual=usual,
         plain=plain,
-        again=np.einsum("s,bsf->bf", again.chance, more) - plain,
+        again=tuple(_added(law, batch, decoder, kind) - plain for kind in again),
         square_seconds=(weights * squares).sum(axis=1),
         first=_mean(costs[..., SECONDS], prompts),
         decoding=_mean(costs[..., SECONDS], decoding * weights),
     )
+
+
+def _added(law: StepLaw, batch: Floats, decoder: Floats, chunks: Chunks) -> Floats:
+    """Mean figures of steps in which one of these chunks takes the place of a decoding request."""
+    sums = (batch[:, None, None] - 1.0) * decoder + chunks.figures[None]
+    return np.asarray(np.einsum("s,bsf->bf", chunks.chance, law.cost(law.features(batch[:, None], sums))))
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

@@ -134,3 +134,39 @@ def test_every_world_has_a_finite_long_run() -> None:
     for name, world in WORLDS.items():
         operation = steady_state(Workload(CHAT, arrivals_per_second=3.0), service_of(world))
         assert 0.0 < operation.watts < math.inf, name
+
+
+def test_a_full_cache_bounds_the_batch_and_makes_requests_compute_again() -> None:
+    limits = EngineLimits(kv_cache_tokens=20_000)
+    full = steady_state(Workload(CHAT, concurrency=math.inf), service_of(H100_LLAMA_8B, limits))
+    assert full.kv_usage_ratio == pytest.approx(0.97, abs=0.03)
+    assert full.kv_full_ratio == pytest.approx(1.0, abs=0.01)
+    assert full.running * 400.0 == pytest.approx(20_000.0, rel=0.1)
+    assert full.preemptions_per_second > 0.1
+    assert full.recompute_joules_per_token > 0.0
+
+
+def test_a_cache_that_never_fills_changes_nothing() -> None:
+    large = service_of(H100_LLAMA_8B, EngineLimits(kv_cache_tokens=10**8))
+    unknown = replace(large, limits=replace(large.limits, kv_cache_tokens=None))
+    load = Workload(CHAT, arrivals_per_second=5.0)
+    one, two = steady_state(load, large), steady_state(load, unknown)
+    assert one.watts == two.watts
+    assert one.preemptions_per_second == 0.0
+    assert two.kv_usage_ratio is None
+
+
+def test_prompts_longer_than_a_step_compute_chunks_in_vain_while_the_cache_is_full() -> None:
+    classes = (LengthClass(1.0, 9000.0, 300.0), LengthClass(1.0, 20_000.0, 300.0))
+    service = service_of(H100_LLAMA_8B, EngineLimits(kv_cache_tokens=100_000))
+    full = steady_state(Workload(classes, concurrency=math.inf), service)
+    assert full.joules_per_token is not None
+    assert full.recompute_joules_per_token > 0.2 * full.joules_per_token.total
+
+
+def test_a_shared_prefix_takes_its_room_once() -> None:
+    classes = (LengthClass(1.0, 3000.0, 200.0, cached_tokens=2800.0),)
+    service = service_of(H100_LLAMA_8B, EngineLimits(kv_cache_tokens=30_000))
+    alone = steady_state(Workload(classes, concurrency=math.inf), service)
+    shared = steady_state(Workload(classes, concurrency=math.inf, shared_tokens=15_000.0), service)
+    assert shared.running == pytest.approx(0.5 * alone.running, rel=0.05)
