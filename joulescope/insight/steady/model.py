@@ -212,7 +212,7 @@ def _operation(
 def _parts(engine: _Engine, figures: Floats, busy: float, worked: float) -> Parts:
     """Watts of all GPUs from the figures of all steps of a second, and the time that any request runs."""
     laws, gpus = engine.service.laws, engine.service.gpu_count
-    static, weights, kv, flops, sequences = (gpus * figures[STATIC:]).tolist()
+    static, weights, kv, flops, sequences, links = (gpus * figures[STATIC:]).tolist()
     idle_watts = gpus * laws.idle_watts
     return Parts(
         static=static,
@@ -222,6 +222,7 @@ def _parts(engine: _Engine, figures: Floats, busy: float, worked: float) -> Part
         sequences=sequences,
         waiting=idle_watts * max(busy - worked, 0.0),
         idle=idle_watts * max(1.0 - busy, 0.0),
+        links=links,
     )
 
 

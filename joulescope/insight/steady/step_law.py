@@ -18,10 +18,10 @@ from joulescope.insight.steady.values import Service
 
 Floats = NDArray[np.float64]
 
-SECONDS, STATIC, WEIGHTS, KV, FLOPS, SEQUENCES = range(6)
+SECONDS, STATIC, WEIGHTS, KV, FLOPS, SEQUENCES, LINKS = range(7)
 """Figures of a step: seconds, and joules of one GPU by part."""
 
-FIGURES = 6
+FIGURES = 7
 
 _FEW = 7
 """Steps of so many chunks are looked at count by count; of more, some counts stand for those between."""
@@ -54,6 +54,7 @@ class StepLaw:
     def __init__(self, service: Service) -> None:
         cost, per_gpu = service.laws.cost, 1.0 / max(service.gpu_count, 1)
         self._model = _model(service)
+        self._link = service.link
         self._kv_bytes = cost.kv_bytes_per_token * per_gpu
         self._linear = cost.flops_per_token * per_gpu
         self._attention = cost.flops_per_token_context * per_gpu
@@ -74,15 +75,19 @@ class StepLaw:
     def cost(self, features: Floats) -> Floats:
         """Steps (… × features) to their :data:`FIGURES`."""
         flat = features.reshape(-1, laws.TOKENS + 1)
-        joules, seconds = self._model.foresee(flat)
+        joules, worked = self._model.foresee(flat)
+        tokens, link = flat[:, laws.TOKENS], self._link
+        seconds = worked + link.seconds_per_step + link.seconds_per_token * tokens
         price = self._model.step_joules()
         result = np.empty((len(flat), FIGURES))
         result[:, SECONDS] = seconds
         result[:, STATIC] = price.active_watts * seconds
         result[:, KV] = price.per_kv_byte * flat[:, laws.KV_BYTES]
-        result[:, FLOPS] = price.per_flop * (flat[:, laws.TOKENS] * self._linear + flat[:, laws.OTHER_FLOPS])
+        result[:, FLOPS] = price.per_flop * (tokens * self._linear + flat[:, laws.OTHER_FLOPS])
         result[:, SEQUENCES] = price.sequence * flat[:, laws.SEQUENCES]
-        result[:, WEIGHTS] = joules - result[:, [STATIC, KV, FLOPS, SEQUENCES]].sum(axis=1)
+        result[:, LINKS] = link.joules_per_token * tokens
+        brought = result[:, [KV, FLOPS, SEQUENCES]].sum(axis=1)
+        result[:, WEIGHTS] = joules - price.active_watts * worked - brought
         return result.reshape(*features.shape[:-1], FIGURES)
 
 

@@ -47,6 +47,16 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """What talking to other GPUs adds to each step, beyond what the laws were fitted with."""
+
+    seconds_per_step: float = 0.0
+    seconds_per_token: float = 0.0
+    joules_per_token: float = 0.0
+    """Of one GPU."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What serves: one engine."""
 
@@ -60,6 +70,7 @@ class Service:
     pipeline_parallel: int = 1
     async_scheduling: bool = True
     """Whether a step is scheduled while the one before still runs; moves the first token only."""
+    link: Link = Link()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Parts:
     """While GPUs wait for the host, or for the other pipeline stages, with requests running."""
     idle: float = 0.0
     """While no request runs."""
+    links: float = 0.0
+    """Moving activations between GPUs, where :attr:`Service.link` says what that takes."""
 
     @property
     def total(self) -> float:
