@@ -71,7 +71,8 @@ class _Engine:
             service.limits, workload.classes, self.mean, self._step_tokens(), workload.shared_tokens
         )
         self.stages = max(service.pipeline_parallel, 1)
-        most = max(self.room.most / self.stages, 1.0)
+        self.flights = min(max(service.flights or self.stages, 1.0), float(self.stages))
+        most = max(self.room.most / self.flights, 1.0)
         full = self.room.when_full
         cached = max(self.mean.context - self.mean.held, 0.0)
         lost = again_chunks(max(full.victim_tokens, 1.0), cached, budget)
@@ -87,7 +88,7 @@ class _Engine:
     def states(self, present: Floats) -> _States:
         """What holds with so many present."""
         running, full = self.room.running(present), self.room.full(present)
-        together = np.maximum(running / self.stages, np.minimum(running, 1.0))
+        together = np.maximum(running / self.flights, np.minimum(running, 1.0))
         again = np.zeros((len(present), FIGURES))
         for by_end, table in zip(self.again_by_end, self.table.again, strict=True):
             again += (by_end * full * together / self.steps)[:, None] * self.table.at(table, together)

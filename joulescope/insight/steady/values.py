@@ -68,6 +68,9 @@ class Service:
     drafted_per_pass: float = 0.0
     """Tokens that are drafted for it, and computed beside the one that it gets in any case."""
     pipeline_parallel: int = 1
+    flights: float | None = None
+    """Steps under way at a time in a pipeline, where many run; ``None``: one for each stage. What stages wait
+    for want of them is no part of the laws' ``wait_seconds``."""
     async_scheduling: bool = True
     """Whether a step is scheduled while the one before still runs; moves the first token only."""
     link: Link = Link()
