@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -92,13 +93,13 @@ def observe(minutes: Sequence[EngineMinute], engine: str | None = None) -> Obser
     label = latest.kind.engine
     if taught is None or taught.laws is None:
         raise PlanError(
-            f"engine {label}: no minute has a fitted cost model. Let it serve for some minutes, or check with "
-            "'joulescope doctor' that its GPUs are measured"
+            f"engine {label}: no minute has a fitted cost model. Let it serve for some minutes, or check "
+            "that its GPUs are measured with 'joulescope doctor'"
         )
     if not taught.laws.cost.weight_bytes:
         raise PlanError(
-            f"engine {label} does not say what its steps read and compute (bytes of weights), so nothing can be "
-            "foreseen of it"
+            f"engine {label} does not say what its steps read and compute (bytes of weights), so nothing can "
+            "be foreseen of it"
         )
     whole = _sum(mine)
     classes = _classes(whole, label)
@@ -146,13 +147,12 @@ def _scheduling(workload: Workload, service: Service, fared: Fared) -> Service:
     seen = fared.first_token_seconds
     if seen is None or not workload.arrivals_per_second:
         return service
-    foreseen = {}
-    for ahead in (True, False):
-        foreseen[ahead] = steady_state(workload, replace(service, async_scheduling=ahead)).first_token_seconds
-    ahead, behind = foreseen[True], foreseen[False]
-    if ahead is None or behind is None:
-        return service
-    return replace(service, async_scheduling=abs(ahead - seen) <= abs(behind - seen))
+    ahead, behind = (replace(service, async_scheduling=scheduled) for scheduled in (True, False))
+    off = [
+        math.inf if foreseen is None else abs(foreseen - seen)
+        for foreseen in (steady_state(workload, each).first_token_seconds for each in (ahead, behind))
+    ]
+    return ahead if off[0] <= off[1] else behind
 
 
 def _minutes_of(minutes: Sequence[EngineMinute], engine: str | None) -> list[EngineMinute]:
@@ -219,8 +219,8 @@ def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
     scale = (measured - waited) / steps
     if abs(scale - 1.0) > _FAR_OFF:
         raise PlanError(
-            f"engine {label}: measured joules are {scale:.2f} times what its cost model says, so that the model "
-            "does not describe these minutes. Take a window in which one model ran alone and nothing changed"
+            f"engine {label}: measured joules are {scale:.2f} times what its cost model says, so the model "
+            "does not describe these minutes. Take a window in which it ran alone and nothing changed"
         )
     return replace(laws, energy_coefficients=tuple(scale * each for each in laws.energy_coefficients)), scale
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from joulescope.insight.steady.chunks import Chunks, again_chunks, prompt_chunks
 from joulescope.insight.steady.requests import Mean, mean_of
 from joulescope.insight.steady.room import Room, room_of
 from joulescope.insight.steady.step_law import FIGURES, SECONDS, STATIC, StepTable, tabulate
-from joulescope.insight.steady.values import Operation, Parts, Service, Workload
+from joulescope.insight.steady.values import LengthClass, Operation, Parts, Service, Workload
 
 Floats = NDArray[np.float64]
 
@@ -58,18 +59,29 @@ class _States:
     """Preemptions a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """How requests come and wait."""
+
+    capacity: float
+    """Requests a second that can be served."""
+    seconds: float | None
+    """In the queue; ``None`` where it grows."""
+    saturated: bool = False
+    closed: bool = False
+    """Whether one comes as another goes."""
+
+
 class _Engine:
     """One service under one mix of lengths."""
 
-    def __init__(self, workload: Workload, service: Service) -> None:
+    def __init__(self, classes: tuple[LengthClass, ...], shared_tokens: float, service: Service) -> None:
         budget = service.limits.max_num_batched_tokens
-        self.workload, self.service = workload, service
-        self.fresh: Chunks = prompt_chunks(workload.classes, budget)
-        self.mean: Mean = mean_of(workload.classes, service.tokens_per_pass, self.fresh.per_request)
+        self.service, self.shared_tokens = service, shared_tokens
+        self.fresh: Chunks = prompt_chunks(classes, budget)
+        self.mean: Mean = mean_of(classes, service.tokens_per_pass, self.fresh.per_request)
         self.steps = self.mean.decode_steps + self.fresh.per_request
-        self.room: Room = room_of(
-            service.limits, workload.classes, self.mean, self._step_tokens(), workload.shared_tokens
-        )
+        self.room: Room = room_of(service.limits, classes, self.mean, self._step_tokens(), shared_tokens)
         self.stages = max(service.pipeline_parallel, 1)
         self.flights = min(max(service.flights or self.stages, 1.0), float(self.stages))
         most = max(self.room.most / self.flights, 1.0)
@@ -112,6 +124,10 @@ class _Engine:
         )
 
 
+_engine = lru_cache(maxsize=128)(_Engine)
+"""The same service is asked for many loads, and what a load does not change is most of the work."""
+
+
 def steady_state(workload: Workload, service: Service) -> Operation:
     """How a service fares under a workload in the long run.
 
@@ -120,14 +136,14 @@ def steady_state(workload: Workload, service: Service) -> Operation:
     Raises:
         ValueError: the laws hold no coefficients.
     """
-    engine = _Engine(workload, service)
+    engine = _engine(workload.classes, workload.shared_tokens, service)
     saturated = engine.states(np.array([1e12]))
     capacity = float(saturated.ends[0])
     rate = workload.arrivals_per_second
     if rate is not None and rate < _ALMOST * capacity:
         return _open(engine, rate, capacity)
     if rate is not None or workload.concurrency is None:
-        return _operation(engine, saturated, np.ones(1), capacity, queue=None, saturated=True)
+        return _operation(engine, saturated, np.ones(1), _Queue(capacity, None, saturated=True))
     if workload.concurrency == 0.0:
         return _open(engine, 0.0, capacity)
     return _closed(engine, workload.concurrency, capacity)
@@ -152,28 +168,21 @@ def _open(engine: _Engine, rate: float, capacity: float) -> Operation:
     chance[-1] += beyond / whole  # more than the deepest state changes nothing but the queue
     running = float(chance @ states.running)
     queue = max(present - running, 0.0) / rate if rate > 0.0 else 0.0
-    return _operation(engine, states, chance, capacity, queue=queue, saturated=False)
+    return _operation(engine, states, chance, _Queue(capacity, queue))
 
 
 def _closed(engine: _Engine, clients: float, capacity: float) -> Operation:
     """As many requests as clients, always."""
     states = engine.states(np.array([max(clients, 1.0)]))
     busy = min(clients, 1.0)
-    queue = float((clients - states.running[0]) / states.ends[0]) if math.isfinite(clients) else None
+    queue = None
+    if math.isfinite(clients):
+        queue = max(float((clients - states.running[0]) / states.ends[0]), 0.0)
     held_back = clients > engine.room.most * _ALMOST
-    return _operation(
-        engine,
-        states,
-        np.array([busy]),
-        capacity,
-        queue=None if queue is None else max(queue, 0.0),
-        saturated=held_back,
-    )
+    return _operation(engine, states, np.array([busy]), _Queue(capacity, queue, held_back, closed=True))
 
 
-def _operation(
-    engine: _Engine, states: _States, chance: Floats, capacity: float, *, queue: float | None, saturated: bool
-) -> Operation:
+def _operation(engine: _Engine, states: _States, chance: Floats, queue: _Queue) -> Operation:
     """Means over the states; with the chance that is left, the engine is empty."""
     service, mean = engine.service, engine.mean
     busy, ends = float(chance.sum()), float(chance @ states.ends)
@@ -184,7 +193,7 @@ def _operation(
     limit = service.limits.kv_cache_tokens
     running = float(chance @ states.running)
     by_step, by_request = _shares(pace), _shares(chance * states.ends)
-    held = running * mean.held / max(busy, 1e-300) + engine.workload.shared_tokens
+    held = running * mean.held / max(busy, 1e-300) + engine.shared_tokens
     prompts = engine.table.at(engine.table.usual - engine.table.plain, states.together)
     by_token = service.gpu_count / tokens if tokens > 0.0 else 0.0
     return Operation(
@@ -193,8 +202,8 @@ def _operation(
         step_seconds=float(by_step @ states.figures[:, SECONDS]),
         wait_seconds=float(by_step @ states.wait),
         inter_token_seconds=_inter_token(engine, states, by_request),
-        first_token_seconds=None if queue is None else queue + _first_token(engine, states, chance),
-        queue_seconds=queue,
+        first_token_seconds=_first_token(engine, states, chance, queue),
+        queue_seconds=queue.seconds,
         tokens_per_second=tokens,
         requests_per_second=ends,
         watts=parts.total,
@@ -205,8 +214,8 @@ def _operation(
         kv_usage_ratio=min(held / limit, 1.0) if limit else None,
         kv_full_ratio=float(chance @ states.full),
         preemptions_per_second=float(chance @ states.pushed),
-        saturated=saturated,
-        capacity_requests_per_second=capacity,
+        saturated=queue.saturated,
+        capacity_requests_per_second=queue.capacity,
     )
 
 
@@ -241,17 +250,19 @@ def _inter_token(engine: _Engine, states: _States, by_request: Floats) -> float:
     return passes / engine.service.tokens_per_pass
 
 
-def _first_token(engine: _Engine, states: _States, chance: Floats) -> float:
-    """Mean time from leaving the queue to the first token: what is left of the steps that are under way, and
-    the steps that compute the prompt."""
+def _first_token(engine: _Engine, states: _States, chance: Floats, queue: _Queue) -> float | None:
+    """Mean time to the first token: the queue, what is left of the steps that are under way, and the steps
+    that compute the prompt."""
+    if queue.seconds is None:
+        return None
     table, together = engine.table, states.together
     seconds = states.figures[:, SECONDS] + states.wait
     left = 0.5 * table.at(table.square_seconds, together) / np.maximum(seconds, 1e-12)
-    if engine.workload.concurrency is not None:
+    if queue.closed:
         left = np.zeros_like(left)  # who comes as another goes comes between two steps
     if engine.service.async_scheduling:
         left = left + seconds
     alone = 1.0 - float(chance.sum())
     with_prompt = table.at(table.first, together)
     first = alone * float(with_prompt[0]) + float(chance @ with_prompt)
-    return float(chance @ left) + engine.stages * engine.fresh.per_request * first
+    return queue.seconds + float(chance @ left) + engine.stages * engine.fresh.per_request * first
