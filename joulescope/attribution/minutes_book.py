@@ -100,7 +100,7 @@ class MinuteBook:
 
     def started(self, engine: Engine, time_ns: int) -> None:
         """A request came."""
-        self._of(engine, self.clock.of(time_ns)).load["requests_started"] += 1
+        self._of(engine, self.clock.of(time_ns + 1)).load["requests_started"] += 1
 
     def counted(self, engine: Engine, block: StepBlock) -> None:
         """Steps were counted, all of one minute: what the tally has more than before is theirs."""
