@@ -112,7 +112,10 @@ class Forecaster:
             if value is None or not math.isfinite(value):
                 continue
             width = NORMAL_90 * math.hypot(spread.get(name, 0.0), form)
-            ends = [value, *(end for end in map(read, others) if end is not None)]
+            told = [read(other) for other in others]
+            if None in told:  # at one end of what is assumed the queue grows: there is no longest time
+                continue
+            ends = [value, *(end for end in told if end is not None)]
             if ceiling is not None and name == "joules_per_token":
                 ends.append(ceiling)
             figures[name] = Figure(value, min(ends) * math.exp(-width), max(ends) * math.exp(width))
