@@ -36,7 +36,9 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+VALUES = (
+    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+)
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -51,6 +53,7 @@ ROOMS: dict[str, Room] = {
     "surroundings_model": _room(),
     "serving_model": _room(),
     "minute_model": _room("engine_model"),
+    "minutes": _room("engine_model minute_model errors"),
     "model": _room(
         "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
         packages="numpy",
@@ -75,8 +78,9 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
-    "attribution": _room(VALUES, packages="numpy"),
+    "attribution": _room(f"{VALUES} minutes", packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(f"{VALUES} minutes attribution", packages="numpy", inside_functions="matplotlib"),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
     ),
@@ -96,9 +100,10 @@ ROOMS: dict[str, Room] = {
     ),
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
+        "export simulation pipeline replay daemon hook_install inject insight",
         packages="click msgspec rich zstandard",
+        inside_functions="matplotlib",
     ),
 }
 """Every room, lowest first: a room may only open rooms that stand above it in this table."""
