@@ -190,9 +190,7 @@ def requests(
             yield replace(plan, prefix="") if plan.number * 37 % 100 < 100 * lost else plan
 
 
-def _in_bursts(
-    plans: Iterable[PlannedRequest], begin_ns: int, duty: float
-) -> Iterator[PlannedRequest]:
+def _in_bursts(plans: Iterable[PlannedRequest], begin_ns: int, duty: float) -> Iterator[PlannedRequest]:
     """The same requests, crowded into the first part of each period."""
     for plan in plans:
         periods, rest_ns = divmod(plan.arrival_ns - begin_ns, BURST_PERIOD_NS)

@@ -157,9 +157,7 @@ def _owner(first: Window, second: Window) -> str | None:
 
 def _laid_otherwise(first: Window, second: Window) -> bool:
     names = ("gpu_name", "gpu_count", "tensor_parallel", "pipeline_parallel", "data_parallel")
-    return any(
-        getattr(first.observed.kind, name) != getattr(second.observed.kind, name) for name in names
-    )
+    return any(getattr(first.observed.kind, name) != getattr(second.observed.kind, name) for name in names)
 
 
 def _players(made: Between) -> list[str]:
@@ -177,7 +175,9 @@ def _players(made: Between) -> list[str]:
         found.append(causes.KV_CAPACITY)
     if made.found != 1.0 and not (room and _crowded(first, second)):
         found.append(causes.PREFIX_CACHE)
-    drafts = max(_apart(old.tokens_per_pass, new.tokens_per_pass), abs(old.drafted_per_pass - new.drafted_per_pass))
+    drafts = max(
+        _apart(old.tokens_per_pass, new.tokens_per_pass), abs(old.drafted_per_pass - new.drafted_per_pass)
+    )
     if drafts > _LEAST_DRAFTS:
         found.append(causes.SPECULATION)
     if made.owner is not None:
@@ -238,7 +238,10 @@ def _divided(change: LawChange, clock_ratio: float | None, clocks: bool) -> dict
         slower = min(max(slower, low), high)
         if (clock_ratio < 1.0) == (dearer > 1.0):
             dearer = 1.0
-    found = {causes.CLOCKS: (slower, dearer), causes.EFFICIENCY: (change.work / slower, change.joules / dearer)}
+    found = {
+        causes.CLOCKS: (slower, dearer),
+        causes.EFFICIENCY: (change.work / slower, change.joules / dearer),
+    }
     return {
         cause: factors
         for cause, factors in found.items()

@@ -52,7 +52,9 @@ def _sampled(made: Between, cause: str) -> float:
         return math.hypot(_slower(state, made.change.time_error), made.change.joules_error * _level(state))
     if cause == causes.UNEXPLAINED:
         level = 0.5 * (made.first.joules_per_token + made.second.joules_per_token)
-        return math.hypot(*(window.error * window.joules_per_token / 2.0 for window, _ in ends), _OF_LEVEL * level)
+        return math.hypot(
+            *(window.error * window.joules_per_token / 2.0 for window, _ in ends), _OF_LEVEL * level
+        )
     return 0.0
 
 

@@ -65,7 +65,9 @@ def compare_laws(first: Window, second: Window) -> LawChange:
     kept = np.where((np.abs(factors) > _DOUBT * errors) & (np.abs(factors) > _LEAST_TIME), factors, 0.0)
     shift = _spread(len(time_old)) @ kept
     pooled_time = np.exp(
-        _pooled(np.log(time_old), covariances[0], np.log(np.maximum(time_new, 1e-300)) - shift, covariances[1])
+        _pooled(
+            np.log(time_old), covariances[0], np.log(np.maximum(time_new, 1e-300)) - shift, covariances[1]
+        )
     )
     joules_old, joules_new = _vector(old.energy_coefficients), _vector(new.energy_coefficients)
     energy = [_covariance(each.energy_covariance, len(joules_old)) for each in (old, new)]

@@ -57,14 +57,17 @@ def _load(dearer: bool, before: Latents, after: Latents) -> str:
         else "",
         _ratio("idle joules", before.idle_joules_ratio, after.idle_joules_ratio),
     )
-    lever = "send the same requests to fewer replicas, scale down when idle, or batch offline work into the gaps"
+    lever = (
+        "send the same requests to fewer replicas, scale down when idle, or batch offline work into the gaps"
+    )
     return _advised(facts, dearer, lever)
 
 
 def _batch(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         _from_to("batch", before.batch, after.batch, ".1f"),
-        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio) + " of the joules of steps",
+        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
+        + " of the joules of steps",
     )
     return _advised(facts, dearer, "raise max-num-seqs or max-num-batched-tokens")
 
@@ -99,7 +102,9 @@ def _speculation(dearer: bool, before: Latents, after: Latents) -> str:
 
 def _host(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
-        _from_to("inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"),
+        _from_to(
+            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
+        ),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
         _ratio("GPUs waited for the host", before.waited_ratio, after.waited_ratio),
         f"KV cache {100.0 * after.kv_usage_ratio:.0f} % in use" if after.kv_usage_ratio is not None else "",
@@ -122,7 +127,9 @@ def _clocks(dearer: bool, before: Latents, after: Latents) -> str:
         _ratio("throttled", before.throttled_ratio, after.throttled_ratio),
         _ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
     )
-    return _advised(facts, dearer, "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling")
+    return _advised(
+        facts, dearer, "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling"
+    )
 
 
 def _mega(hertz: float | None) -> float | None:
@@ -133,7 +140,8 @@ def _layout(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         _from_to("GPUs", before.gpus, after.gpus, ".0f"),
         _from_to("batch", before.batch, after.batch, ".1f"),
-        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio) + " of the joules of steps",
+        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
+        + " of the joules of steps",
     )
     lever = "the same batch on more GPUs costs more; let it serve more requests at a time, or use fewer GPUs"
     return _advised(facts, dearer, lever)
@@ -143,18 +151,28 @@ def _model(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         "another model or precision",
         _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
-        _from_to("inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"),
+        _from_to(
+            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
+        ),
     )
-    return _advised(facts, dearer, "low precision pays at large batches: compare both at your batch with 'joulescope plan'")
+    return _advised(
+        facts,
+        dearer,
+        "low precision pays at large batches: compare both at your batch with 'joulescope plan'",
+    )
 
 
 def _efficiency(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         "the same steps cost otherwise, and no clock or limit says why",
-        _from_to("inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"),
+        _from_to(
+            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
+        ),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
     )
-    return _advised(facts, dearer, "look for another version of vLLM, the driver or attention kernels, or another GPU")
+    return _advised(
+        facts, dearer, "look for another version of vLLM, the driver or attention kernels, or another GPU"
+    )
 
 
 def _overhead(dearer: bool, before: Latents, after: Latents) -> str:
@@ -164,7 +182,7 @@ def _overhead(dearer: bool, before: Latents, after: Latents) -> str:
 
 def _unattributed(dearer: bool, before: Latents, after: Latents) -> str:
     facts = "Joules of time of which nothing is known: records were lost, or the GPUs were not read"
-    return _advised(facts, dearer, "see joulescope_hook_dropped_records_total, and 'joulescope doctor'")
+    return _advised(facts, dearer, "see joulescope_records_dropped_total, and 'joulescope doctor'")
 
 
 def _unexplained(dearer: bool, before: Latents, after: Latents) -> str:

@@ -58,9 +58,7 @@ class Window:
             return 0.05
         mean = self.joules_per_token
         tokens = [each.tokens.generated for each in full]
-        apart = [
-            each.joules.measured - mean * count for each, count in zip(full, tokens, strict=True)
-        ]
+        apart = [each.joules.measured - mean * count for each, count in zip(full, tokens, strict=True)]
         count = len(full)
         return math.sqrt(sum(each * each for each in apart) * count / (count - 1)) / sum(tokens) / mean
 
