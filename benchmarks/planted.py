@@ -1,4 +1,4 @@
-"""Planted causes: pairs of simulated services that differ in known ways, and what each difference truly costs.
+"""Planted causes: pairs of simulated services that differ in known ways, and what each truly costs.
 
 Two windows of a service are two runs. Between them one thing changes, or several. The truth is by
 counterfactual: the same service is run with every subset of the changes, and a cause's part is its Shapley
@@ -114,9 +114,7 @@ def run(case: Case, plants: Sequence[Plant], seed: int, seconds: float, *, accou
             pass
     begin = min((minute.start_wall_seconds for minute in minutes), default=0.0) + WARM_UP_SECONDS
     ran.minutes = tuple(
-        minute
-        for minute in minutes
-        if begin - 5.0 <= minute.start_wall_seconds and minute.end_wall_seconds <= begin + seconds + 5.0
+        minute for minute in minutes if begin - 5.0 <= minute.start_wall_seconds < begin + seconds - 5.0
     )
     return ran
 
@@ -205,8 +203,8 @@ _ONE: tuple[Case, ...] = (
     Case("load: twice the requests", (Plant("load", 2.0),)),
     Case("load: in bursts", (Plant("duty", 0.3),), rate=2.0),
     Case("batch limit 12", (Plant("batch", 12),)),
-    Case("KV cache cut to a tenth", (Plant("kv", 0.1),), world=_ROOMY),
-    Case("KV cache cut, with shared prefixes", (Plant("kv", 0.05),), rate=10.0),
+    Case("KV cache cut to a tenth", (Plant("kv", 0.1),), world=_ROOMY, rate=14.0),
+    Case("KV cache cut, with shared prefixes", (Plant("kv", 0.1),), rate=12.0),
     Case("prefix cache lost", (Plant("cache", 1.0),)),
     Case("prefix cache lost in part", (Plant("cache", 0.5),), world=WORLDS["prefix-heavy"]),
     Case("drafts accepted less", (Plant("acceptance", 0.4),), world=WORLDS["speculative"]),
@@ -223,7 +221,7 @@ _ONE: tuple[Case, ...] = (
 _SEVERAL: tuple[Case, ...] = (
     Case("half the load, slower kernels", (Plant("load", 0.5), Plant("kernels", 1.2))),
     Case("longer prompts, prefix cache lost", (Plant("mix", 0.6), Plant("cache", 1.0)), rate=4.0),
-    Case("smaller KV cache, more load", (Plant("kv", 0.1), Plant("load", 1.5)), world=_ROOMY, rate=6.0),
+    Case("smaller KV cache, more load", (Plant("kv", 0.1), Plant("load", 2.0)), world=_ROOMY),
     Case("clocks down, less load", (Plant("clocks", 0.7), Plant("load", 0.5))),
     Case("FP8, twice the load", (Plant("precision", 0.55), Plant("load", 2.0))),
     Case("host slower, longer prompts", (Plant("host", 3.0), Plant("mix", 0.6)), rate=4.0),

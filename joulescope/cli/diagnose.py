@@ -100,8 +100,8 @@ def _of_one(
     if not old:
         first = min(minute.start_wall_seconds for minute in minutes)
         raise MinuteError(
-            f"{source}: no minute begins {_told(before + last)} to {_told(before)} before the last one's end; it "
-            f"tells of {_told(end - first)} in all. Give a shorter --before"
+            f"{source}: no minute begins {_told(before + last)} to {_told(before)} before the last one's "
+            f"end; it tells of {_told(end - first)} in all. Give a shorter --before"
         )
     return old, new, ("before", "now")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -54,7 +54,7 @@ _FORMS: dict[str, tuple[str, float, str]] = {
 
 def rendered(diagnosis: Diagnosis) -> Group:
     """All of it, for a rich console."""
-    rows = [Text.assemble(*_head(diagnosis)), Text(), _waterfall(diagnosis), Text()]
+    rows: list[RenderableType] = [Text.assemble(*_head(diagnosis)), Text(), _waterfall(diagnosis), Text()]
     told = [part for part in diagnosis.parts if part.significant]
     if not told:
         rows.append(Text("No cause is beyond what chance explains."))
@@ -114,7 +114,7 @@ def _bar(bar: Bar, low: float, high: float) -> Text:
     return Text(" " * begin + fill * (end - begin), style=colour)
 
 
-def _explained(part: Part, diagnosis: Diagnosis) -> Iterator[Text | Padding]:
+def _explained(part: Part, diagnosis: Diagnosis) -> Iterator[RenderableType]:
     """The sentence of a cause, and the figures beside it."""
     title = CAUSES[part.cause].title
     yield Text.assemble((title, "bold"), f"  {part.sentence}")

@@ -177,7 +177,8 @@ def requests(
             rate_per_second,
             begin_ns,
             classes=classes,
-            seed=seed + at,
+            # What holds from the start on is no new stream: the same clients, who ask for something else.
+            seed=seed + sum(1 for each in asked[:at] if each.after_seconds > 0.0),
             max_prompt_tokens=max_prompt_tokens,
             first_number=first,
         )

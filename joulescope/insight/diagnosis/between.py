@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.baseline import same_work
 from joulescope.insight.diagnosis import causes
-from joulescope.insight.diagnosis.cache import found_ratio, usual_of
+from joulescope.insight.diagnosis.cache import UNCHANGED, Found, common_found, found_by_class, usual_of
 from joulescope.insight.diagnosis.drivers import State, duty_of, fare
 from joulescope.insight.diagnosis.law_change import LawChange, compare_laws, waits_changed
 from joulescope.insight.diagnosis.window import Window
@@ -15,7 +15,7 @@ from joulescope.insight.steady import Service
 from joulescope.minute_model import GpuSums, Laws
 
 _LEAST_CLOCK, _LEAST_LIMIT, _LEAST_THROTTLED = 0.02, 0.01, 0.1
-_LEAST_ROOM, _LEAST_DRAFTS, _LEAST_FOUND = 0.02, 0.02, 0.03
+_LEAST_ROOM, _LEAST_DRAFTS = 0.02, 0.02
 _LEAST_FACTOR = 0.02
 """What is left of a factor beside that of the clocks, and less than this, is theirs too."""
 
@@ -32,7 +32,7 @@ class Between:
     owner: str | None = None
     """The cause that all differences of the laws belong to, where the engine became another."""
     change: LawChange | None = None
-    found: float = 1.0
+    found: Found = UNCHANGED
     clock_ratio: float | None = None
     """Clock of the second window by that of the first."""
     players: list[str] = field(default_factory=list)
@@ -49,25 +49,29 @@ class Between:
             return self.second if cause in chosen else self.first
 
         asked, load = side(causes.MIX).observed.workload, side(causes.LOAD)
+        keeps = side(self._keeper)
         return State(
             classes=asked.classes,
-            shared_tokens=asked.shared_tokens,
+            shared_tokens=keeps.observed.workload.shared_tokens,
             found=self._found(chosen),
-            usual=usual_of(side(causes.PREFIX_CACHE).whole.tasks),
+            usual=usual_of(keeps.whole.tasks),
             arrivals_per_second=load.observed.workload.arrivals_per_second or 0.0,
             duty=self._duties[load is self.second],
             service=self._service(chosen),
         )
 
-    def _found(self, chosen: frozenset[str]) -> float:
+    @property
+    def _keeper(self) -> str:
+        """The cause by which prefixes are kept in the one way or the other."""
+        known = (causes.PREFIX_CACHE, causes.KV_CAPACITY)
+        return next((cause for cause in known if cause in self.players), causes.MIX)
+
+    def _found(self, chosen: frozenset[str]) -> Found:
         """How much is found of what the classes found where they were seen."""
-        key = causes.KV_CAPACITY if causes.KV_CAPACITY in self.players else causes.PREFIX_CACHE
-        seen, asked = causes.MIX in chosen, key in chosen
-        if seen == asked:
-            return 1.0
-        if asked:
-            return self.found
-        return 1.0 / self.found if self.found > 0.02 else math.inf
+        seen, kept = causes.MIX in chosen, self._keeper in chosen
+        if seen == kept:
+            return UNCHANGED
+        return self.found if kept else self.found.inverse()
 
     def _service(self, chosen: frozenset[str]) -> Service:
         first, second = self.first.observed.service, self.second.observed.service
@@ -106,12 +110,10 @@ class Between:
 
     def joules_per_token(self, chosen: frozenset[str]) -> float:
         """Of a state, corrected so that both ends are as measured."""
-        direct = sum(
-            getattr(self.second if cause in chosen else self.first, cause)
-            for cause in (causes.OVERHEAD, causes.UNATTRIBUTED)
-        )
+        overhead = (self.second if causes.OVERHEAD in chosen else self.first).overhead
+        nobody = (self.second if causes.UNATTRIBUTED in chosen else self.first).unattributed
         closure = self._closures[causes.UNEXPLAINED in chosen]
-        return direct + closure * fare(self.state(chosen)).joules_per_token
+        return overhead + nobody + closure * fare(self.state(chosen)).joules_per_token
 
     @property
     def misfit(self) -> tuple[float, float]:
@@ -127,9 +129,8 @@ def between(first: Window, second: Window) -> Between:
     if made.owner is None:
         made.change = compare_laws(first, second)
         made._factors = _divided(made.change, made.clock_ratio, _clocks_changed(made))
-    made.found = found_ratio(first.whole.tasks, second.whole.tasks)
-    if abs(made.found - 1.0) < _LEAST_FOUND:
-        made.found = 1.0
+    evicts = _room_changed(first, second) and made.owner is None and _crowded(first, second)
+    made.found = (found_by_class if evicts else common_found)(first.whole.tasks, second.whole.tasks)
     made.players = _players(made)
     everything = frozenset(made.players)
     ends = []
@@ -170,10 +171,10 @@ def _players(made: Between) -> list[str]:
         new.limits.max_num_batched_tokens,
     ):
         found.append(causes.BATCH_LIMIT)
-    room = _apart(old.limits.kv_cache_tokens, new.limits.kv_cache_tokens) > _LEAST_ROOM
-    if room and made.owner is None:
+    room = _room_changed(first, second) and made.owner is None
+    if room:
         found.append(causes.KV_CAPACITY)
-    if made.found != 1.0 and not (room and _crowded(first, second)):
+    if made.found.changed and not (room and _crowded(first, second)):
         found.append(causes.PREFIX_CACHE)
     drafts = max(
         _apart(old.tokens_per_pass, new.tokens_per_pass), abs(old.drafted_per_pass - new.drafted_per_pass)
@@ -192,6 +193,11 @@ def _players(made: Between) -> list[str]:
     for cause in (causes.OVERHEAD, causes.UNATTRIBUTED):
         found += [cause] if getattr(first, cause) or getattr(second, cause) else []
     return [*found, causes.UNEXPLAINED]
+
+
+def _room_changed(first: Window, second: Window) -> bool:
+    rooms = [each.observed.service.limits.kv_cache_tokens for each in (first, second)]
+    return _apart(*rooms) > _LEAST_ROOM
 
 
 def _crowded(first: Window, second: Window) -> bool:

@@ -154,10 +154,10 @@ def _notes(made: Between) -> list[str]:
     if made.owner is not None:
         what = "model or precision" if made.owner == causes.MODEL else "GPUs and layout"
         notes.append(
-            f"The engine became another: what kernels, clocks, host and KV cache did otherwise is in '{what}'."
+            f"The engine became another: what kernels, clocks, host and KV cache did is in '{what}'."
         )
     room = causes.KV_CAPACITY in made.players
-    if room and made.found != 1.0 and causes.PREFIX_CACHE not in made.players:
+    if room and made.found.changed and causes.PREFIX_CACHE not in made.players:
         notes.append("Prefixes that the KV cache no longer holds, or now does, are in 'KV capacity'.")
     for window, misfit in zip((made.first, made.second), made.misfit, strict=True):
         if abs(misfit) > 0.1:

@@ -34,7 +34,8 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
     axes.set_ylim(low, high + 0.16 * (high - low))
     axes.set_xticks(range(len(bars)), [_wrapped(bar.title) for bar in bars], fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_ylabel(f"joules per {diagnosis.unit}", fontsize=9)
+    cut = " (the axis does not begin at 0)" if low > 0.0 else ""
+    axes.set_ylabel(f"joules per {diagnosis.unit}{cut}", fontsize=9)
     axes.grid(visible=True, axis="y", lw=0.4, alpha=0.5)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -45,10 +46,6 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
         f"({diagnosis.change / before:+.1%})",
         fontsize=10,
     )
-    if low > 0.0:
-        axes.annotate(
-            "axis does not begin at 0", (0.01, 0.97), xycoords="axes fraction", fontsize=7, va="top"
-        )
     try:
         figure.savefig(path)
     except (OSError, ValueError) as problem:

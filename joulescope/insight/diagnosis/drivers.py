@@ -1,12 +1,11 @@
-"""Drivers of an engine's joules per token, as values that can be mixed: some of one window, some of the other."""
+"""Drivers of an engine's joules per token, as values: some may be of one window and some of the other."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from joulescope.attribution.cache_use import class_of
+from joulescope.insight.diagnosis.cache import Found
 from joulescope.insight.steady import LengthClass, Operation, Service, Workload, steady_state
 
 _LEAST_DUTY = 0.01
@@ -19,7 +18,7 @@ class State:
     classes: tuple[LengthClass, ...]
     """What is asked for; ``cached_tokens`` as it was where the classes were seen."""
     shared_tokens: float
-    found: float
+    found: Found
     """How much of a cached prefix is found, against where the classes were seen."""
     usual: Mapping[int, float]
     """Part of the prompts that is cached, by class of length, where none was cached where they were seen."""
@@ -29,14 +28,11 @@ class State:
     service: Service
 
     def workload(self, rate: float) -> Workload:
-        classes = tuple(replace(each, cached_tokens=self._cached(each)) for each in self.classes)
+        classes = tuple(
+            replace(each, cached_tokens=self.found.cached(each.prompt_tokens, each.cached_tokens, self.usual))
+            for each in self.classes
+        )
         return Workload(classes, arrivals_per_second=rate, shared_tokens=self.shared_tokens)
-
-    def _cached(self, each: LengthClass) -> float:
-        most = max(each.prompt_tokens - 1.0, 0.0)
-        if math.isinf(self.found):
-            return most * min(self.usual.get(class_of(int(each.prompt_tokens)), 0.0), 1.0)
-        return min(each.cached_tokens * self.found, most)
 
 
 @dataclass(frozen=True, slots=True)

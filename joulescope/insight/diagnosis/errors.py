@@ -15,6 +15,7 @@ import numpy as np
 
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.between import Between
+from joulescope.insight.diagnosis.cache import Found
 from joulescope.insight.diagnosis.drivers import State, fare
 from joulescope.insight.diagnosis.window import Window
 
@@ -92,7 +93,8 @@ def _cache(window: Window, state: State) -> float:
     if part <= 0.0:
         return 0.0
     relative = math.sqrt((1.0 - part) / (part * requests))
-    return abs(_level(replace(state, found=max(state.found * (1.0 - relative), 0.0))) - _level(state))
+    less = replace(state, found=Found(max(1.0 - relative, 0.0)))
+    return abs(_level(less) - _level(state))
 
 
 def _drafts(window: Window, state: State) -> float:

@@ -58,7 +58,7 @@ def _load(dearer: bool, before: Latents, after: Latents) -> str:
         _ratio("idle joules", before.idle_joules_ratio, after.idle_joules_ratio),
     )
     lever = (
-        "send the same requests to fewer replicas, scale down when idle, or batch offline work into the gaps"
+        "send the same requests to fewer replicas, scale down when idle, or put offline work into the gaps"
     )
     return _advised(facts, dearer, lever)
 
@@ -88,8 +88,8 @@ def _kv(dearer: bool, before: Latents, after: Latents) -> str:
 def _cache(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(_ratio("prompt tokens found in the prefix cache:", before.cached_ratio, after.cached_ratio))
     lever = (
-        "check that enable-prefix-caching is on, that prompts begin alike, and that requests with one prefix go "
-        "to one replica"
+        "check that enable-prefix-caching is on, that prompts begin alike, and that requests with one prefix "
+        "go to one replica"
     )
     return _advised(facts, dearer, lever)
 
@@ -102,9 +102,7 @@ def _speculation(dearer: bool, before: Latents, after: Latents) -> str:
 
 def _host(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
-        _from_to(
-            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
-        ),
+        _pace(before, after),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
         _ratio("GPUs waited for the host", before.waited_ratio, after.waited_ratio),
         f"KV cache {100.0 * after.kv_usage_ratio:.0f} % in use" if after.kv_usage_ratio is not None else "",
@@ -114,6 +112,11 @@ def _host(dearer: bool, before: Latents, after: Latents) -> str:
         "asynchronous scheduling"
     )
     return _advised(facts, dearer, lever)
+
+
+def _pace(before: Latents, after: Latents) -> str:
+    one, other = _ms(before.inter_token_seconds), _ms(after.inter_token_seconds)
+    return _from_to("inter-token time", one, other, ".1f", " ms")
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -151,9 +154,7 @@ def _model(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         "another model or precision",
         _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
-        _from_to(
-            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
-        ),
+        _pace(before, after),
     )
     return _advised(
         facts,
@@ -165,14 +166,11 @@ def _model(dearer: bool, before: Latents, after: Latents) -> str:
 def _efficiency(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         "the same steps cost otherwise, and no clock or limit says why",
-        _from_to(
-            "inter-token time", _ms(before.inter_token_seconds), _ms(after.inter_token_seconds), ".1f", " ms"
-        ),
+        _pace(before, after),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
     )
-    return _advised(
-        facts, dearer, "look for another version of vLLM, the driver or attention kernels, or another GPU"
-    )
+    lever = "look for another version of vLLM, the driver or attention kernels, or another GPU"
+    return _advised(facts, dearer, lever)
 
 
 def _overhead(dearer: bool, before: Latents, after: Latents) -> str:

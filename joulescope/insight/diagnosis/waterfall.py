@@ -54,4 +54,4 @@ def span_of(bars: list[Bar]) -> tuple[float, float]:
     ends = [each for bar in bars for each in ((bar.end,) if bar.kind == "level" else (bar.begin, bar.end))]
     low, high = min(ends), max(ends)
     room = 0.25 * (high - low)
-    return (max(low - room, 0.0) if low > 0.5 * high and room > 0.0 else 0.0), high
+    return (max(low - room, 0.0) if low > 0.6 * high and room > 0.0 else 0.0), high
