@@ -83,7 +83,15 @@ class Ran:
         return self.joules / max(self.tokens, 1)
 
 
-def run(case: Case, plants: Sequence[Plant], seed: int, seconds: float, *, account: bool) -> Ran:
+def run(
+    case: Case,
+    plants: Sequence[Plant],
+    seed: int,
+    seconds: float,
+    *,
+    account: bool,
+    warm_up: float = WARM_UP_SECONDS,
+) -> Ran:
     """One run with these changes from its begin on.
 
     Args:
@@ -101,10 +109,10 @@ def run(case: Case, plants: Sequence[Plant], seed: int, seconds: float, *, accou
             world, asked = changed_world(world, change), [*asked, change]
     asked = [change for change in asked if changed_world(case.world, change) is case.world]
     simulated = SimulatedRun(
-        WARM_UP_SECONDS + seconds, seed=seed, rate_per_second=rate, world=world, truth=False, changes=asked
+        warm_up + seconds, seed=seed, rate_per_second=rate, world=world, truth=False, changes=asked
     )
     ran = Ran()
-    records = _watched(simulated, ran, WARM_UP_SECONDS, seconds)
+    records = _watched(simulated, ran, warm_up, seconds)
     minutes: list[EngineMinute] = []
     if account:
         for _ in Replay(records, on_minute=minutes.append):
@@ -112,7 +120,7 @@ def run(case: Case, plants: Sequence[Plant], seed: int, seconds: float, *, accou
     else:
         for _ in records:
             pass
-    begin = min((minute.start_wall_seconds for minute in minutes), default=0.0) + WARM_UP_SECONDS
+    begin = min((minute.start_wall_seconds for minute in minutes), default=0.0) + warm_up
     ran.minutes = tuple(
         minute for minute in minutes if begin - 5.0 <= minute.start_wall_seconds < begin + seconds - 5.0
     )
@@ -231,5 +239,20 @@ _SEVERAL: tuple[Case, ...] = (
     ),
 )
 
+_OTHER_CLIENTS: tuple[Case, ...] = (
+    Case("kernels slower, other clients", (Plant("kernels", 1.2),), seeds=(1, 2)),
+    Case("clocks down, other clients", (Plant("clocks", 0.7),), seeds=(1, 2)),
+    Case("half the load, other clients", (Plant("load", 0.5),), seeds=(1, 2)),
+)
+
+_OTHER_FORMS: tuple[Case, ...] = (
+    Case("clocks that fall at the cap: kernels slower", (Plant("kernels", 1.2),), world=WORLDS["dvfs"]),
+    Case("mixture of experts: half the load", (Plant("load", 0.5),), world=WORLDS["moe"]),
+    Case("leakage that follows heat: GPU hungrier", (Plant("power", 1.2),), world=WORLDS["thermal"]),
+    Case("soft roofline: twice the load", (Plant("load", 2.0),), world=WORLDS["blended-roofline"]),
+)
+"""Worlds in which steps do not cost what the fitted model can say."""
+
+OTHERS: Mapping[str, Case] = {case.name: case for case in (*_OTHER_CLIENTS, *_OTHER_FORMS)}
 SINGLE: Mapping[str, Case] = {case.name: case for case in _ONE}
 MIXED_CAUSES: Mapping[str, Case] = {case.name: case for case in _SEVERAL}
