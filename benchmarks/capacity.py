@@ -6,7 +6,7 @@ Four questions, each with its table:
   fares under a load and limits;
 * batches that were not seen: an engine is observed under one load, and foreseen with other batch limits and
   other rates, with intervals that should hold nine of ten truths;
-* what-ifs: foreseen on other GPUs in number, another precision, another power limit, against worlds that are so;
+* what-ifs: foreseen on other GPUs in number, another precision, another power limit, against such worlds;
 * published rows: foreseen from other rows, or from nothing but the data sheet.
 
 Lengths of the requests are those that came in the window that is compared, so that it is not the luck of the
@@ -208,7 +208,7 @@ def _judged(observed: Observed, setting: Setting, workload: Workload, truth: Tru
 
 
 def _fp8(world: World) -> World:
-    """The same model and GPU computing in 8 bits: no overhead of small batches, which no simulated world has."""
+    """The same model and GPU in 8 bits, without the costs of small batches, which no simulated world has."""
     model = replace(LLAMA_3_1_8B, weight_bytes=0.5 * LLAMA_3_1_8B.weight_bytes)
     more = int(model.weight_bytes / model.kv_bytes_per_token)
     limits = replace(world.limits, kv_cache_tokens=world.limits.kv_cache_tokens + more)
@@ -220,7 +220,7 @@ def _limit(world: World, watts: float) -> World:
 
 
 def _two(world: World) -> World:
-    more = int((world.model.weight_bytes / world.model.kv_bytes_per_token + 2 * world.limits.kv_cache_tokens))
+    more = int(world.model.weight_bytes / world.model.kv_bytes_per_token) + 2 * world.limits.kv_cache_tokens
     limits = replace(world.limits, kv_cache_tokens=more)
     return replace(world, parallel=Parallel(tensor=2), limits=limits)
 
@@ -274,14 +274,13 @@ def _structure_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         "| preemptions/s: true, foreseen |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['world']} | {row['load']} | {row['batch']:.1f} | {_percent(row['joules_per_token'])} "
-            f"| {_percent(row['inter_token_seconds'])} | {_percent(row['tokens_per_second'])} "
-            f"| {_percent(row['first_token_seconds'])} | {row['kv_usage']:.2f}, {row['foreseen_kv_usage']:.2f} "
-            f"| {row['preemptions']:.2f}, {row['foreseen_preemptions']:.2f} |"
-        )
-    return lines
+    return lines + [
+        f"| {row['world']} | {row['load']} | {row['batch']:.1f} | {_percent(row['joules_per_token'])} "
+        f"| {_percent(row['inter_token_seconds'])} | {_percent(row['tokens_per_second'])} "
+        f"| {_percent(row['first_token_seconds'])} | {row['kv_usage']:.2f}, {row['foreseen_kv_usage']:.2f} "
+        f"| {row['preemptions']:.2f}, {row['foreseen_preemptions']:.2f} |"
+        for row in rows
+    ]
 
 
 def _judged_lines(rows: Sequence[dict[str, Any]], first: str) -> list[str]:
@@ -309,69 +308,82 @@ def _coverage(rows: Sequence[dict[str, Any]]) -> str:
 
 def _published_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["| foreseen | batch | from | J/token | W | tokens/s | ITL |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row['model']} on {row['gpus']} | {row['batch']} | {row['from']} "
-            f"| {_percent(row['joules_per_token'])} | {_percent(row['watts'])} "
-            f"| {_percent(row['tokens_per_second'])} | {_percent(row['inter_token'])} |"
-        )
-    return lines
+    return lines + [
+        f"| {row['model']} on {row['gpus']} | {row['batch']} | {row['from']} "
+        f"| {_percent(row['joules_per_token'])} | {_percent(row['watts'])} "
+        f"| {_percent(row['tokens_per_second'])} | {_percent(row['inter_token'])} |"
+        for row in rows
+    ]
+
+
+_TEXT = """# Plans against the truth
+
+{date}, {cpu}, Python {python}, numpy {numpy}. Made by `benchmarks/capacity.py`. Simulated engines and
+published figures: nothing here was measured on hardware. Errors are (foreseen − true) / true; ITL and TTFT
+are means.
+
+## The model of the engine alone
+
+The true cost of steps is given; lengths, rate and what shared prefixes take of the KV cache are those of the
+run. J/token: {one_joules}. ITL: {one_between}. TTFT, where no queue grows: {one_first}.
+
+{structure}
+
+## Batches and rates that were not seen
+
+Each world is observed for {learn:.0f} s under one load, at the batch of the second column, by the sidecar's
+own accounting. Then it is foreseen with other batch limits and a queue that never empties, and at a quarter
+and twice the rate.
+
+| distance from the batches that were seen | J/token | ITL | tokens/s | 90 % intervals hold |
+|---|---|---|---|---|
+{distances}
+
+{unseen}
+
+## What-ifs
+
+Observed as it is, foreseen otherwise, against a world that is otherwise. What GPUs take to talk, and what
+8 bits gain, is the same in the simulated worlds as is assumed: these rows test the scaling, not the
+assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. In
+`dvfs-uncapped` clocks and voltage fall at the limit, which the law does not know.
+
+{what_ifs}
+
+## Published rows
+
+ML.ENERGY v3; repeats of one run scatter by some 5 %, throughput and ITL of a row differ by 2 to 9 %, and
+lengths are assumed. Rows foreseen from the two others: J/token {told}.
+
+{published}
+"""
 
 
 def _text(report: dict[str, Any]) -> str:
-    one, two, three = report["structure"], report["unseen"], report["what_ifs"]
-    here = report["machine"]
+    one, two, here = report["structure"], report["unseen"], report["machine"]
     near = [row for row in two if row["octaves"] <= 1.0]
     far = [row for row in two if row["octaves"] > 1.0]
     told = [row for row in report["published"] if row["from"].startswith("batches")]
-    return "\n".join(
-        [
-            "# Plans against the truth",
-            "",
-            f"{here['date']}, {here['cpu']}, Python {here['python']}, numpy {here['versions']['numpy']}. Made by "
-            "`benchmarks/capacity.py`. Simulated engines and published figures: nothing here was measured on "
-            "hardware. Errors are (foreseen − true) / true; ITL and TTFT are means.",
-            "",
-            "## The model of the engine alone",
-            "",
-            "The true cost of steps is given; lengths, rate and what shared prefixes take of the KV cache are those "
-            f"of the run. J/token: {_errors(one, 'joules_per_token')}. ITL: {_errors(one, 'inter_token_seconds')}. "
-            f"TTFT, where no queue grows: {_errors(one, 'first_token_seconds')}.",
-            "",
-            *_structure_lines(one),
-            "",
-            "## Batches and rates that were not seen",
-            "",
-            f"Each world is observed for {LEARN_SECONDS:.0f} s under one load, at the batch of the second column, "
-            "by the sidecar's own accounting. Then it is foreseen with other batch limits and a queue that never "
-            "empties, and at a quarter and twice the rate.",
-            "",
-            "| distance from the batches that were seen | J/token | ITL | tokens/s | 90 % intervals hold |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {name} | {_errors(rows, 'joules_per_token')} | {_errors(rows, 'inter_token_seconds')} "
-                f"| {_errors(rows, 'tokens_per_second')} | {_coverage(rows)} |"
-                for name, rows in (("up to an octave", near), ("more than an octave", far))
-            ),
-            "",
-            *_judged_lines(two, "learned at batch"),
-            "",
-            "## What-ifs",
-            "",
-            "Observed as it is, foreseen otherwise, against a world that is otherwise. The simulated world in 8 "
-            "bits has none of the costs that published FP8 has at small batches; in `dvfs-uncapped` clocks and "
-            "voltage fall at the limit, which the law does not know.",
-            "",
-            *_judged_lines(three, "what if"),
-            "",
-            "## Published rows",
-            "",
-            "ML.ENERGY v3; repeats of one run scatter by some 5 %, throughput and ITL of a row differ by 2 to 9 %, "
-            f"and lengths are assumed. Rows foreseen from the two others: J/token {_errors(told, 'joules_per_token')}.",
-            "",
-            *_published_lines(report["published"]),
-            "",
-        ]
+    distances = (
+        f"| {name} | {_errors(rows, 'joules_per_token')} | {_errors(rows, 'inter_token_seconds')} "
+        f"| {_errors(rows, 'tokens_per_second')} | {_coverage(rows)} |"
+        for name, rows in (("up to an octave", near), ("more than an octave", far))
+    )
+    return _TEXT.format(
+        date=here["date"],
+        cpu=here["cpu"],
+        python=here["python"],
+        numpy=here["versions"]["numpy"],
+        one_joules=_errors(one, "joules_per_token"),
+        one_between=_errors(one, "inter_token_seconds"),
+        one_first=_errors(one, "first_token_seconds"),
+        structure="\n".join(_structure_lines(one)),
+        learn=LEARN_SECONDS,
+        distances="\n".join(distances),
+        unseen="\n".join(_judged_lines(two, "learned at batch")),
+        what_ifs="\n".join(_judged_lines(report["what_ifs"], "what if")),
+        told=_errors(told, "joules_per_token"),
+        published="\n".join(_published_lines(report["published"])),
     )
 
 
