@@ -12,15 +12,16 @@ Four questions, each with its table:
 Lengths of the requests are those that came in the window that is compared, so that it is not the luck of the
 draw that is measured. Nothing here was measured on hardware.
 
-    python benchmarks/capacity.py [--quick] [--processes 1]
+    python benchmarks/capacity.py [--part structure] [--processes 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ import numpy as np
 
 from benchmarks.capacity_published import published
 from benchmarks.capacity_truth import Truth, learn, run
-from benchmarks.report import machine, save
+from benchmarks.report import RESULTS, machine, save
 from joulescope.insight.capacity.forecast import Forecaster, Setting
 from joulescope.insight.capacity.observed import Observed
 from joulescope.insight.capacity.what_if import WhatIf, as_it_is, setting_of
@@ -154,7 +155,8 @@ def _compared(operation: Operation, truth: Truth) -> dict[str, Any]:
         "tokens_per_second": operation.tokens_per_second / truth.tokens_per_second - 1.0,
         "first_token_seconds": None
         if waited
-        else (operation.first_token_seconds or 0.0) / truth.first_token_seconds - 1.0,
+        else ((operation.first_token_seconds or 0.0) - operation.intake_seconds) / truth.first_token_seconds
+        - 1.0,
         "foreseen_batch": operation.batch,
         "foreseen_kv_usage": operation.kv_usage_ratio,
         "foreseen_preemptions": operation.preemptions_per_second,
@@ -387,27 +389,30 @@ def _text(report: dict[str, Any]) -> str:
     )
 
 
+PARTS: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
+    "structure": (structure, STRUCTURE),
+    "unseen": (unseen, UNSEEN_WORLDS),
+    "what_ifs": (what_ifs, range(len(WHAT_IFS))),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="a few rows of each table, not saved")
+    parser.add_argument(
+        "--part", choices=PARTS, help="measure this anew, and keep the rest of the last result"
+    )
     arguments = parser.parse_args()
-    few = slice(0, 3) if arguments.quick else slice(None)
+    report: dict[str, Any] = {}
+    if arguments.part:
+        report = json.loads((RESULTS / "capacity.json").read_text())
     with ProcessPoolExecutor(arguments.processes) as pool:
-        one = list(pool.map(structure, STRUCTURE[few]))
-        two = [row for rows in pool.map(unseen, UNSEEN_WORLDS[few]) for row in rows]
-        three = [row for rows in pool.map(what_ifs, range(len(WHAT_IFS))[few]) for row in rows]
-    report = {
-        "machine": machine("numpy"),
-        "structure": one,
-        "unseen": two,
-        "what_ifs": three,
-        "published": published(),
-    }
-    if arguments.quick:
-        print(_text(report))
-    else:
-        save("capacity", report, _text(report))
+        for name, (measure, cases) in PARTS.items():
+            if arguments.part in (None, name):
+                found = list(pool.map(measure, cases))
+                report[name] = found if name == "structure" else [row for rows in found for row in rows]
+    report |= {"machine": machine("numpy"), "published": published()}
+    save("capacity", report, _text(report))
 
 
 if __name__ == "__main__":

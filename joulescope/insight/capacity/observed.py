@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from joulescope.errors import PlanError
-from joulescope.insight.steady import LengthClass, Service, Workload, steady_state
+from joulescope.insight.steady import LengthClass, Operation, Service, Workload, steady_state
 from joulescope.insight.steady.requests import mean_of
 from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
 from joulescope.minutes import merge
@@ -55,6 +55,7 @@ class Fared:
     step_seconds: float
     kv_usage_ratio: float | None
     first_token_seconds: float | None
+    """As the engine sees it, from where it takes a request in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +149,14 @@ def _scheduling(workload: Workload, service: Service, fared: Fared) -> Service:
     if seen is None or not workload.arrivals_per_second:
         return service
     ahead, behind = (replace(service, async_scheduling=scheduled) for scheduled in (True, False))
-    off = [
-        math.inf if foreseen is None else abs(foreseen - seen)
-        for foreseen in (steady_state(workload, each).first_token_seconds for each in (ahead, behind))
-    ]
+    off = [_off(steady_state(workload, each), seen) for each in (ahead, behind)]
     return ahead if off[0] <= off[1] else behind
+
+
+def _off(operation: Operation, seen: float) -> float:
+    """How far the foreseen time to the first token is from that which the engine saw."""
+    foreseen = operation.first_token_seconds
+    return math.inf if foreseen is None else abs(foreseen - operation.intake_seconds - seen)
 
 
 def _minutes_of(minutes: Sequence[EngineMinute], engine: str | None) -> list[EngineMinute]:
