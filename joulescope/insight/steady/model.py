@@ -253,8 +253,8 @@ def _inter_token(engine: _Engine, states: _States, by_request: Floats) -> float:
 
 
 def _gathered(table: StepTable, together: Floats) -> Floats:
-    """What the step that takes in an arrival is longer because others arrived beside it: who comes is likelier
-    to come during a long step, and more come in that."""
+    """What the step that takes in an arrival is longer because others arrived beside it: who comes, comes
+    rather during a long step, and more come in that."""
     usual = table.at(table.usual, together)[:, SECONDS]
     prompts = usual - table.at(table.plain, together)[:, SECONDS]
     scatter = table.at(table.square_seconds, together) / np.maximum(usual, 1e-12) ** 2 - 1.0
