@@ -43,7 +43,7 @@ from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_8B, WORLDS
 from tests.insight.steady.services import service_of
 
 LEARN_SEED, TRUE_SEED = 41, 42
-LEARN_SECONDS = 240.0
+LEARN_SECONDS = 180.0
 
 FIGURES = ("joules_per_token", "inter_token_seconds", "tokens_per_second", "first_token_seconds")
 
@@ -55,8 +55,8 @@ class Load:
     world: str
     rate: float
     limits: tuple[tuple[str, int], ...] = ()
-    settle: float = 60.0
-    seconds: float = 180.0
+    settle: float = 50.0
+    seconds: float = 120.0
 
     @property
     def place(self) -> World:
@@ -73,7 +73,7 @@ class Load:
 
 
 STRUCTURE = (
-    *(Load("calibrated", rate, seconds=300.0) for rate in (1.0, 2.0, 4.0, 8.0, 16.0)),
+    *(Load("calibrated", rate, seconds=240.0) for rate in (1.0, 2.0, 4.0, 8.0, 16.0)),
     Load("calibrated", 30.0),
     *(Load("calibrated", 30.0, (("max_num_seqs", batch),)) for batch in (8, 32, 128)),
     *(Load("calibrated", 30.0, (("kv_cache_tokens", tokens),)) for tokens in (60_000, 120_000)),
@@ -81,8 +81,8 @@ STRUCTURE = (
     Load("low-cap", 8.0),
     *(Load("preemption-heavy", rate) for rate in (4.0, 6.0, 16.0)),
     *(Load("prefix-heavy", rate, settle=100.0) for rate in (4.0, 12.0, 30.0)),
-    Load("long-context", 1.0, settle=300.0, seconds=300.0),
-    Load("long-context", 8.0, settle=300.0, seconds=300.0),
+    Load("long-context", 1.0, settle=200.0, seconds=300.0),
+    Load("long-context", 8.0, settle=250.0, seconds=200.0),
     *(Load("moe", rate) for rate in (2.0, 8.0, 24.0)),
     *(Load("host-bound", rate) for rate in (2.0, 8.0)),
 )
@@ -106,7 +106,7 @@ UNSEEN_WORLDS = (
     "prefix-heavy",
     "long-context",
 )
-UNSEEN_BATCHES = (4, 16, 64, 256)
+UNSEEN_BATCHES = (4, 32, 256)
 LEARN_RATE = {
     "tensor-parallel-2": 3.0,
     "pipeline-parallel-2": 3.0,
@@ -167,7 +167,7 @@ def unseen(world: str) -> list[dict[str, Any]]:
     """Rows of the second table: one world, observed under one load, foreseen at others."""
     rate = LEARN_RATE.get(world, USUAL_LEARN_RATE)
     observed = learn(WORLDS[world], rate, seconds=LEARN_SECONDS, seed=LEARN_SEED)
-    loads = [Load(world, 40.0, (("max_num_seqs", batch),), seconds=100.0) for batch in UNSEEN_BATCHES]
+    loads = [Load(world, 40.0, (("max_num_seqs", batch),), seconds=60.0) for batch in UNSEEN_BATCHES]
     loads += [Load(world, factor * rate) for factor in (0.25, 2.0)]
     if world == "long-context":
         loads = [replace(load, rate=min(load.rate, 4.0), settle=200.0) for load in loads]
@@ -244,7 +244,7 @@ def what_ifs(index: int) -> list[dict[str, Any]]:
     setting, rows = setting_of(what_if, observed), []
     for batch in (8, 64, 256):
         limited = other(replace(world, limits=replace(world.limits, max_num_seqs=batch)))
-        truth = run(limited, 60.0, settle=60.0, seconds=100.0, seed=TRUE_SEED)
+        truth = run(limited, 60.0, settle=50.0, seconds=60.0, seed=TRUE_SEED)
         service = replace(setting.service, limits=replace(setting.service.limits, max_num_seqs=batch))
         variants = tuple(
             replace(each, limits=replace(each.limits, max_num_seqs=batch)) for each in setting.variants
