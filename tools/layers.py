@@ -82,7 +82,8 @@ ROOMS: dict[str, Room] = {
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "insight": _room(f"{VALUES} minutes attribution", packages="numpy", inside_functions="matplotlib"),
     "export": _room(
-        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+        f"{VALUES} minutes",
+        packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
     ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(

@@ -19,6 +19,7 @@ from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, engine_processes, host_poller
 from joulescope.daemon.links import Links
+from joulescope.daemon.minute_keeper import MinuteKeeper
 from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
@@ -87,6 +88,7 @@ class Daemon:
         self._surroundings = surroundings or Surroundings()
         self._keeper = keeper_of(settings)
         self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
+        self._minutes = MinuteKeeper(self._pipeline)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -132,6 +134,7 @@ class Daemon:
                 exemplars=settings.request_ids != "hidden",
                 get_baselines=self._keeper.page,
                 history=self._history,
+                minutes=self._minutes.ring,
                 routes=self._answers.routes(self.open_request),
             ),
             rules=WebRules(web_config_file, self._clock),
@@ -348,6 +351,7 @@ class Daemon:
         return "" if self._host is None else self._host.error
 
     def _hand_out(self) -> None:
+        self._minutes.turn()
         finished = self._pipeline.drain_finished()
         if finished:
             self._recent.extend(finished)

@@ -59,6 +59,7 @@ def pipeline_of(
         calibration=settings.calibration_factor,
         recorder=recorder,
         efficiencies=efficiencies,
+        minutes=True,
     )
 
 
