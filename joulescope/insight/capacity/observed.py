@@ -213,10 +213,13 @@ def _rate(whole: EngineMinute) -> float:
 
 
 def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
-    """The laws with the joules that were measured of the steps, and by how much these are more."""
+    """The laws with the joules that were measured of the steps, and by how much these are more.
+
+    The minutes' own modelled joules are by the laws of their moment, which may still have been learning.
+    """
     joules = whole.joules
     measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
-    steps = sum(each.modelled_joules for each in _all_steps(whole))
+    steps = sum(_joules_by(laws, each, whole.kind.gpu_count) for each in _all_steps(whole))
     waited = sum(each.waited_seconds for each in _all_steps(whole)) * laws.idle_watts
     if steps <= 0.0 or measured <= waited:
         return laws, 1.0
@@ -227,6 +230,12 @@ def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
             "does not describe these minutes. Take a window in which it ran alone and nothing changed"
         )
     return replace(laws, energy_coefficients=tuple(scale * each for each in laws.energy_coefficients)), scale
+
+
+def _joules_by(laws: Laws, steps: Steps, gpus: int) -> float:
+    """What steps should have drawn on all GPUs, given how long they took."""
+    work = (steps.weight_bytes, steps.kv_bytes, steps.flops, steps.sequences * max(gpus, 1), steps.seconds)
+    return sum(price * amount for price, amount in zip(laws.energy_coefficients, work, strict=True))
 
 
 def _drafts(whole: EngineMinute) -> tuple[float, float]:
