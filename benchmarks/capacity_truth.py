@@ -39,6 +39,7 @@ class Truth:
     batch: float
     inter_token_seconds: float
     first_token_seconds: float
+    """From where the engine takes a request in."""
     kv_usage_ratio: float
     running: float
     preemptions_per_second: float

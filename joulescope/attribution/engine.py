@@ -17,6 +17,7 @@ from joulescope.attribution.requests import RequestTable
 from joulescope.attribution.spans import Span
 from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
 from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.attribution.uncertainty import priced_by
 from joulescope.model import (
     EnergyInterval,
     EngineInfo,
@@ -62,6 +63,8 @@ class Engine:
         self.last_step: StepDone | None = None
         self._dropped = 0
         self.model = model
+        self.priced = priced_by(model)
+        """What the latest steps were priced by."""
         self._max_open_requests = max_open_requests
         self._last_output_ns = up_ns
         self._clock = StageClock(max(info.pipeline_parallel, 1), up_ns)
@@ -197,7 +200,7 @@ class Engine:
                 ends.append(end)
         if not ends:
             return
-        for done in self.requests.finish(ends, self.info, self.model):
+        for done in self.requests.finish(ends, self.info):
             self.tally.finished(done)
             yield done
 
@@ -255,6 +258,8 @@ class Engine:
         what earlier intervals taught and on nothing else: a replay comes to the same. ``at_limit``: the power
         limit held the GPU back in this interval.
         """
+        if any(segment.block.priced < segment.last for segment in segments):
+            self.priced = priced_by(self.model)
         for segment in segments:
             first = segment.block.priced
             segment.block.price_until(segment.last, self.model, at_limit)

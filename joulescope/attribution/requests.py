@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import CostModel
 from joulescope.attribution.pauses import Pauses
 from joulescope.attribution.uncertainty import NORMAL_90, Doubt
 from joulescope.model import MIG_GPM, EngineInfo, FinishedRequest, RequestEnded, RequestStarted
@@ -142,12 +141,10 @@ class RequestTable:
             for slot, time_ns in zip(slots[again].tolist(), step_ns(again).tolist(), strict=True):
                 self.pauses.end(slot, time_ns)
 
-    def finish(
-        self, ends: Sequence[RequestEnded], info: EngineInfo, model: CostModel
-    ) -> list[FinishedRequest]:
+    def finish(self, ends: Sequence[RequestEnded], info: EngineInfo) -> list[FinishedRequest]:
         """Takes the requests out and returns their final accounts."""
         slots = [self.slot_of[end.request] for end in ends]
-        attributed_std, marginal_std = self.doubt.std_joules(slots, model)
+        attributed_std, marginal_std = self.doubt.std_joules(slots)
         stds = zip(attributed_std.tolist(), marginal_std.tolist(), strict=True)
         columns = self._ints[:, slots].T.tolist()
         return [

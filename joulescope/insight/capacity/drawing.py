@@ -10,6 +10,7 @@ from joulescope.insight.capacity.curves import Point
 from joulescope.insight.capacity.plan import Alternative, Plan
 
 _COLOURS = ("#1f5fa8", "#c2571a", "#2f8f5b", "#8b4fa3", "#8a6d1d", "#a3304f")
+_KEY = "numbers: batch; hollow: not seen\nband: 90 %; black ring: on the frontier"
 _SIZE, _DPI = (11.0, 4.8), 150
 
 
@@ -33,10 +34,11 @@ def draw(plan: Plan, path: Path) -> None:
     _draw_measured(left, plan)
     _label(left, "time from token to token, ms", "joules per token (busy GPUs)", "Time and energy by batch")
     _label(right, "requests in a step", "tokens per second and watt", "Throughput per watt")
+    left.set_xscale("log")
     left.set_yscale("log")
     _plain_ticks(left)
     _plain_ticks(right)
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, title=_KEY, title_fontsize=7)
     kind = plan.observed.kind
     name = kind.served_model or kind.model or kind.engine
     figure.suptitle(f"{name} on {plan.observed.service.gpu_count}×{kind.gpu_name or 'GPU'}", fontsize=10)
@@ -113,12 +115,13 @@ def _label(axes: Any, x: str, y: str, title: str) -> None:
 
 
 def _plain_ticks(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    """Numbers instead of powers, at 1, 2 and 5 of each decade; batches at powers of two."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    if axes.get_yscale() == "log":
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(plain)
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_formatter(plain)
+    for scale, axis in ((axes.get_xscale(), axes.xaxis), (axes.get_yscale(), axes.yaxis)):
+        if scale == "log":
+            if axis.get_transform().base == 10:
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(plain)
+            axis.set_minor_formatter(NullFormatter())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from joulescope.errors import PlanError
-from joulescope.insight.steady import LengthClass, Service, Workload, steady_state
+from joulescope.insight.steady import LengthClass, Operation, Service, Workload, steady_state
 from joulescope.insight.steady.requests import mean_of
 from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
 from joulescope.minutes import merge
@@ -55,6 +55,7 @@ class Fared:
     step_seconds: float
     kv_usage_ratio: float | None
     first_token_seconds: float | None
+    """As the engine sees it, from where it takes a request in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +149,14 @@ def _scheduling(workload: Workload, service: Service, fared: Fared) -> Service:
     if seen is None or not workload.arrivals_per_second:
         return service
     ahead, behind = (replace(service, async_scheduling=scheduled) for scheduled in (True, False))
-    off = [
-        math.inf if foreseen is None else abs(foreseen - seen)
-        for foreseen in (steady_state(workload, each).first_token_seconds for each in (ahead, behind))
-    ]
+    off = [_off(steady_state(workload, each), seen) for each in (ahead, behind)]
     return ahead if off[0] <= off[1] else behind
+
+
+def _off(operation: Operation, seen: float) -> float:
+    """How far the foreseen time to the first token is from that which the engine saw."""
+    foreseen = operation.first_token_seconds
+    return math.inf if foreseen is None else abs(foreseen - operation.intake_seconds - seen)
 
 
 def _minutes_of(minutes: Sequence[EngineMinute], engine: str | None) -> list[EngineMinute]:
@@ -209,10 +213,13 @@ def _rate(whole: EngineMinute) -> float:
 
 
 def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
-    """The laws with the joules that were measured of the steps, and by how much these are more."""
+    """The laws with the joules that were measured of the steps, and by how much these are more.
+
+    The minutes' own modelled joules are by the laws of their moment, which may still have been learning.
+    """
     joules = whole.joules
     measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
-    steps = sum(each.modelled_joules for each in _all_steps(whole))
+    steps = sum(_joules_by(laws, each, whole.kind.gpu_count) for each in _all_steps(whole))
     waited = sum(each.waited_seconds for each in _all_steps(whole)) * laws.idle_watts
     if steps <= 0.0 or measured <= waited:
         return laws, 1.0
@@ -223,6 +230,12 @@ def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
             "does not describe these minutes. Take a window in which it ran alone and nothing changed"
         )
     return replace(laws, energy_coefficients=tuple(scale * each for each in laws.energy_coefficients)), scale
+
+
+def _joules_by(laws: Laws, steps: Steps, gpus: int) -> float:
+    """What steps should have drawn on all GPUs, given how long they took."""
+    work = (steps.weight_bytes, steps.kv_bytes, steps.flops, steps.sequences * max(gpus, 1), steps.seconds)
+    return sum(price * amount for price, amount in zip(laws.energy_coefficients, work, strict=True))
 
 
 def _drafts(whole: EngineMinute) -> tuple[float, float]:

@@ -195,6 +195,7 @@ def _operation(engine: _Engine, states: _States, chance: Floats, queue: _Queue) 
     by_step, by_request = _shares(pace), _shares(chance * states.ends)
     held = running * mean.held / max(busy, 1e-300) + engine.shared_tokens
     prompts = engine.table.at(engine.table.usual - engine.table.plain, states.together)
+    intake, prompt = _first_token(engine, states, chance, queue)
     by_token = service.gpu_count / tokens if tokens > 0.0 else 0.0
     return Operation(
         batch=float(by_step @ states.together),
@@ -202,8 +203,9 @@ def _operation(engine: _Engine, states: _States, chance: Floats, queue: _Queue) 
         step_seconds=float(by_step @ states.figures[:, SECONDS]),
         wait_seconds=float(by_step @ states.wait),
         inter_token_seconds=_inter_token(engine, states, by_request),
-        first_token_seconds=_first_token(engine, states, chance, queue),
+        first_token_seconds=None if queue.seconds is None else queue.seconds + intake + prompt,
         queue_seconds=queue.seconds,
+        intake_seconds=intake,
         tokens_per_second=tokens,
         requests_per_second=ends,
         watts=parts.total,
@@ -250,19 +252,28 @@ def _inter_token(engine: _Engine, states: _States, by_request: Floats) -> float:
     return passes / engine.service.tokens_per_pass
 
 
-def _first_token(engine: _Engine, states: _States, chance: Floats, queue: _Queue) -> float | None:
-    """Mean time to the first token: the queue, what is left of the steps that are under way, and the steps
-    that compute the prompt."""
-    if queue.seconds is None:
-        return None
+def _gathered(table: StepTable, together: Floats) -> Floats:
+    """What the step that takes in an arrival is longer because others arrived beside it: who comes, comes
+    rather during a long step, and more come in that."""
+    usual = table.at(table.usual, together)[:, SECONDS]
+    prompts = usual - table.at(table.plain, together)[:, SECONDS]
+    scatter = table.at(table.square_seconds, together) / np.maximum(usual, 1e-12) ** 2 - 1.0
+    return np.asarray(prompts * np.maximum(scatter, 0.0))
+
+
+def _first_token(engine: _Engine, states: _States, chance: Floats, queue: _Queue) -> tuple[float, float]:
+    """Mean time until the engine looks up from the step under way, and from then to the first token, without
+    the queue: a step that is scheduled already, and those that compute the prompt."""
     table, together = engine.table, states.together
     seconds = states.figures[:, SECONDS] + states.wait
     left = 0.5 * table.at(table.square_seconds, together) / np.maximum(seconds, 1e-12)
     if queue.closed:
         left = np.zeros_like(left)  # who comes as another goes comes between two steps
-    if engine.service.async_scheduling:
-        left = left + seconds
+    ahead = seconds if engine.service.async_scheduling else np.zeros_like(seconds)
     alone = 1.0 - float(chance.sum())
-    with_prompt = table.at(table.first, together)
+    with_prompt = table.at(table.first, together) + states.wait
     first = alone * float(with_prompt[0]) + float(chance @ with_prompt)
-    return queue.seconds + float(chance @ left) + engine.stages * engine.fresh.per_request * first
+    if not queue.closed:
+        first += float(chance @ _gathered(table, together))
+    prompt = float(chance @ ahead) + engine.stages * engine.fresh.per_request * first
+    return float(chance @ left), prompt

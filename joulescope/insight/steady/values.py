@@ -119,6 +119,9 @@ class Operation:
     """Mean time from arrival to first token, the queue included; ``None`` while the queue grows."""
     queue_seconds: float | None
     """Of that, in the queue."""
+    intake_seconds: float
+    """Of that, until the engine looks up from the step under way and takes the request in: what it tells of
+    itself begins there."""
     tokens_per_second: float
     """Tokens that come out."""
     requests_per_second: float
