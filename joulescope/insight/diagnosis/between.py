@@ -9,7 +9,7 @@ from joulescope.attribution.baseline import same_work
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.cache import UNCHANGED, Found, common_found, found_by_class, usual_of
 from joulescope.insight.diagnosis.drivers import State, duty_of, fare
-from joulescope.insight.diagnosis.law_change import LawChange, compare_laws, waits_changed
+from joulescope.insight.diagnosis.law_change import LawChange, compare_laws, levelled, waits_changed
 from joulescope.insight.diagnosis.window import Window
 from joulescope.insight.steady import Service
 from joulescope.minute_model import GpuSums, Laws
@@ -91,8 +91,8 @@ class Between:
     def _laws(self, chosen: frozenset[str]) -> Laws:
         change = self.change
         if change is None:
-            return (self.second if self.owner in chosen else self.first).observed.service.laws
-        laws, new = change.before, self.second.observed.service.laws
+            return levelled(self.second if self.owner in chosen else self.first)
+        laws, new = change.before, self.second.laws
         times, joules = list(laws.time_coefficients), list(laws.energy_coefficients)
         if causes.HOST in chosen:
             times[0], times[1] = times[0] * change.launch, times[1] * change.sequence
@@ -128,7 +128,7 @@ def between(first: Window, second: Window) -> Between:
     made.clock_ratio = _clock_ratio(first.whole.gpu, second.whole.gpu)
     if made.owner is None:
         made.change = compare_laws(first, second)
-        made._factors = _divided(made.change, made.clock_ratio, _clocks_changed(made))
+        made._factors = _divided(made.change, _slowed(made), _clocks_changed(made))
     evicts = _room_changed(first, second) and made.owner is None and _crowded(first, second)
     made.found = (found_by_class if evicts else common_found)(first.whole.tasks, second.whole.tasks)
     made.players = _players(made)
@@ -229,7 +229,28 @@ def _clocks_changed(made: Between) -> bool:
         else 0.0
         for each in (made.first.whole.gpu, made.second.whole.gpu)
     ]
-    return abs(throttled[1] - throttled[0]) > _LEAST_THROTTLED
+    return abs(throttled[1] - throttled[0]) > _LEAST_THROTTLED or _limit_ratio(made) != 1.0
+
+
+def _limit_ratio(made: Between) -> float:
+    """Power limit of the second window by that of the first; 1 where it held nothing back."""
+    limits = [window.laws.limit_watts for window in (made.first, made.second)]
+    held = any(
+        sum(each.power_bound_seconds for each in window.steps())
+        > _LEAST_THROTTLED * sum(each.seconds for each in window.steps())
+        for window in (made.first, made.second)
+    )
+    if not held or min(limits) <= 0.0 or _apart(*limits) <= _LEAST_LIMIT:
+        return 1.0
+    return limits[1] / limits[0]
+
+
+def _slowed(made: Between) -> float | None:
+    """The part of its speed that the GPU may have, by its clocks and its power limit; ``None``: not known."""
+    limit = _limit_ratio(made)
+    if made.clock_ratio is None:
+        return limit if limit != 1.0 else None
+    return made.clock_ratio * limit if (made.clock_ratio <= 1.0) == (limit <= 1.0) else made.clock_ratio
 
 
 def _divided(change: LawChange, clock_ratio: float | None, clocks: bool) -> dict[str, tuple[float, float]]:

@@ -57,7 +57,7 @@ class LawChange:
 
 def compare_laws(first: Window, second: Window) -> LawChange:
     """What changed. Both are to be of one model on GPUs of one kind, laid out alike."""
-    old, new = first.observed.service.laws, second.observed.service.laws
+    old, new = first.laws, second.laws
     time_old, time_new = _vector(old.time_coefficients), _vector(new.time_coefficients)
     covariances = [_covariance(each.time_covariance, len(time_old)) for each in (old, new)]
     difference = np.log(np.maximum(time_new, 1e-300) / np.maximum(time_old, 1e-300))
@@ -105,6 +105,14 @@ def compare_laws(first: Window, second: Window) -> LawChange:
     )
 
 
+def levelled(window: Window) -> Laws:
+    """The laws of a window by themselves, with the joules that were measured of its steps."""
+    laws = window.laws
+    row, measured = _energy_sums(window)
+    level = measured / float(row @ _vector(laws.energy_coefficients))
+    return replace(laws, energy_coefficients=tuple(level * each for each in laws.energy_coefficients))
+
+
 def waits_changed(first: Window, second: Window) -> bool:
     """Whether the GPUs waited for the host otherwise, in a way that matters beside the steps."""
     return _pooled_waits(first, second) is None
@@ -112,7 +120,7 @@ def waits_changed(first: Window, second: Window) -> bool:
 
 def _pooled_waits(first: Window, second: Window) -> tuple[float, float] | None:
     """One law of waiting for both windows; ``None`` if each needs its own."""
-    old, new = (each.observed.service.laws.wait_seconds for each in (first, second))
+    old, new = (each.laws.wait_seconds for each in (first, second))
     for window in (first, second):
         batch, step = window.observed.fared.batch, window.observed.fared.step_seconds
         one, other = old[0] + old[1] * batch, new[0] + new[1] * batch
@@ -123,9 +131,7 @@ def _pooled_waits(first: Window, second: Window) -> tuple[float, float] | None:
 
 def _idle(first: Window, second: Window) -> float:
     """Idle watts of both windows, by the time in which each was seen idle; one that never was knows less."""
-    weighted = [
-        (each.whole.joules.idle + 1e-6, each.observed.service.laws.idle_watts) for each in (first, second)
-    ]
+    weighted = [(each.whole.joules.idle + 1e-6, each.laws.idle_watts) for each in (first, second)]
     return sum(weight * watts for weight, watts in weighted) / sum(weight for weight, _ in weighted)
 
 
@@ -178,7 +184,7 @@ def _energy_sums(window: Window) -> tuple[Floats, float]:
     )
     joules = window.whole.joules
     measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
-    waited = sum(map(_waited, kinds)) * window.observed.service.laws.idle_watts
+    waited = sum(map(_waited, kinds)) * window.laws.idle_watts
     return row, (measured - waited) / gpus
 
 

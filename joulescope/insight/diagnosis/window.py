@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from joulescope.errors import PlanError
 from joulescope.insight.capacity.observed import Observed, observe
-from joulescope.minute_model import EngineMinute, Steps
+from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
 from joulescope.minutes import merge
+
+_FEW = 3
+"""So many minutes at least have a middle one."""
 
 _LEAST_TOKENS = 100
 """A window in which fewer came out says nothing of joules per token."""
@@ -24,6 +28,9 @@ class Window:
     whole: EngineMinute
     """Their sum."""
     observed: Observed
+    laws: Laws
+    """The cost model: coefficients as most of the later minutes have them, for those of one moment may be
+    off, as where records end in the middle of an interval."""
     left_out: int
     """Minutes of the same engine while it was of another kind."""
 
@@ -77,7 +84,7 @@ def window_of(minutes: Sequence[EngineMinute], name: str, engine: str | None) ->
         PlanError: too little is known; the message says what and where.
     """
     try:
-        observed = observe(minutes, engine)
+        observed = observe(_settled(minutes), engine)
     except PlanError as error:
         raise PlanError(f"window {name}: {error}") from None
     label = observed.kind.engine
@@ -90,4 +97,33 @@ def window_of(minutes: Sequence[EngineMinute], name: str, engine: str | None) ->
             f"joules per token need {_LEAST_TOKENS} at least. Take a longer window"
         )
     whole = replace(whole, limits=observed.service.limits)
-    return Window(kept, whole, observed, len(mine) - len(kept))
+    laws = next(each.laws for each in _settled(kept) if each.laws is not None)
+    return Window(kept, whole, observed, laws, len(mine) - len(kept))
+
+
+def _settled(minutes: Sequence[EngineMinute]) -> list[EngineMinute]:
+    """The same minutes with laws that are those of their kind's later minutes together."""
+    by_kind: dict[Kind, list[EngineMinute]] = {}
+    for minute in sorted(minutes, key=lambda each: each.end_wall_seconds):
+        by_kind.setdefault(minute.kind, []).append(minute)
+    laws = {kind: _laws([each.laws for each in mine if each.laws]) for kind, mine in by_kind.items()}
+    return [replace(each, laws=each.laws and laws[each.kind]) for each in minutes]
+
+
+def _laws(told: Sequence[Laws]) -> Laws | None:
+    """Of laws in the order of time the latest, with the middle one of each coefficient of the later half."""
+    if not told:
+        return None
+    latest = told[-1]
+    later = told[min(len(told) // 2, max(len(told) - _FEW, 0)) :]
+    alike = [each for each in later if each.cost == latest.cost]
+    return replace(
+        latest,
+        time_coefficients=_middle([each.time_coefficients for each in alike]),
+        energy_coefficients=_middle([each.energy_coefficients for each in alike]),
+        idle_watts=median(each.idle_watts for each in alike),
+    )
+
+
+def _middle(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(median(column) for column in zip(*rows, strict=True))
