@@ -38,7 +38,7 @@ class Between:
     players: list[str] = field(default_factory=list)
     """Causes of which anything differs."""
     _duties: tuple[float, float] = (1.0, 1.0)
-    _factors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    factors: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By cause: of the time of work, and of joules."""
     _closures: tuple[float, float] = (1.0, 1.0)
 
@@ -98,7 +98,7 @@ class Between:
             times[0], times[1] = times[0] * change.launch, times[1] * change.sequence
             if waits_changed(self.first, self.second):
                 laws = replace(laws, wait_seconds=new.wait_seconds)
-        for cause, (slower, dearer) in self._factors.items():
+        for cause, (slower, dearer) in self.factors.items():
             if cause in chosen:
                 times[2:] = [slower * each for each in times[2:]]
                 joules = [dearer * each for each in joules]
@@ -128,7 +128,7 @@ def between(first: Window, second: Window) -> Between:
     made.clock_ratio = _clock_ratio(first.whole.gpu, second.whole.gpu)
     if made.owner is None:
         made.change = compare_laws(first, second)
-        made._factors = _divided(made.change, _slowed(made), _clocks_changed(made))
+        made.factors = _divided(made.change, _slowed(made), _clocks_changed(made))
     evicts = _room_changed(first, second) and made.owner is None and _crowded(first, second)
     made.found = (found_by_class if evicts else common_found)(first.whole.tasks, second.whole.tasks)
     made.players = _players(made)
@@ -188,8 +188,8 @@ def _players(made: Between) -> list[str]:
         host = (made.change.launch, made.change.sequence) != (1.0, 1.0) or waits_changed(first, second)
         found += [causes.HOST] if host else []
         limit = _apart(old.laws.limit_watts, new.laws.limit_watts) > _LEAST_LIMIT
-        found += [causes.CLOCKS] if limit or causes.CLOCKS in made._factors else []
-        found += [causes.EFFICIENCY] if causes.EFFICIENCY in made._factors else []
+        found += [causes.CLOCKS] if limit or causes.CLOCKS in made.factors else []
+        found += [causes.EFFICIENCY] if causes.EFFICIENCY in made.factors else []
     for cause in (causes.OVERHEAD, causes.UNATTRIBUTED):
         found += [cause] if getattr(first, cause) or getattr(second, cause) else []
     return [*found, causes.UNEXPLAINED]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from joulescope.attribution.cache_use import class_of
 from joulescope.minute_model import TaskSums
+from joulescope.minutes import length_bin
 
 _KNOWN_REQUESTS = 30
 _TELLING = 0.05
@@ -36,12 +37,12 @@ class Found:
         return Found(_inverse(self.common), {at: _inverse(each) for at, each in self.by_class.items()})
 
     def cached(self, prompt_tokens: float, cached_tokens: float, usual: Mapping[int, float]) -> float:
-        """What of a prompt is found, of which so much was; ``usual``: by class, where nothing was."""
+        """What of a prompt is found, of which so much was; ``usual``: :func:`usual_of`."""
         of_class = class_of(int(prompt_tokens))
         factor = self.by_class.get(of_class, self.common)
         most = max(prompt_tokens - 1.0, 0.0)
         if math.isinf(factor):
-            return most * min(usual.get(of_class, 0.0), 1.0)
+            return most * min(usual.get(length_bin(int(prompt_tokens)), 0.0), 1.0)
         return min(cached_tokens * factor, most)
 
 
@@ -81,8 +82,14 @@ def _inverse(factor: float) -> float:
 
 
 def usual_of(tasks: Sequence[TaskSums]) -> dict[int, float]:
-    """Part of the prompts that is cached, by class of length."""
-    return {at: part for at, (_, part) in _by_class(tasks).items()}
+    """Part of the prompts that is cached, by bin of length: finer than the classes, for lengths that share
+    prefixes are often of one kind of request."""
+    sums: dict[int, list[int]] = {}
+    for cell in tasks:
+        of_bin = sums.setdefault(cell.prompt_bin, [0, 0])
+        of_bin[0] += cell.prompt_tokens
+        of_bin[1] += cell.cached_tokens
+    return {at: cached / prompt for at, (prompt, cached) in sums.items() if prompt}
 
 
 def _by_class(tasks: Sequence[TaskSums]) -> dict[int, tuple[int, float]]:

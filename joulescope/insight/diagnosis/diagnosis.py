@@ -15,7 +15,7 @@ from joulescope.insight.diagnosis.split import shapley
 from joulescope.insight.diagnosis.window import Window, window_of
 from joulescope.minute_model import EngineMinute, Kind
 
-_DOUBT = 2.0
+_DOUBT = 3.0
 _LEAST = 0.01
 """Of the J/token before: a smaller part is not worth a name, however sure it is."""
 

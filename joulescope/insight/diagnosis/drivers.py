@@ -21,7 +21,7 @@ class State:
     found: Found
     """How much of a cached prefix is found, against where the classes were seen."""
     usual: Mapping[int, float]
-    """Part of the prompts that is cached, by class of length, where none was cached where they were seen."""
+    """Part of the prompts that is cached, by bin of length, where none was cached where they were seen."""
     arrivals_per_second: float
     duty: float
     """Part of the time in which anything arrives, 0..1."""

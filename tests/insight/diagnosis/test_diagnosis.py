@@ -120,5 +120,5 @@ def test_a_lost_cache_shows_in_all_lengths() -> None:
 def test_a_cache_that_was_empty_is_filled_as_it_is_after() -> None:
     """From nothing no factor leads to something: the other window's parts are taken."""
     found = common_found(_prompts({200: 0.0}), _prompts({200: 0.5}))
-    assert found.cached(200.0, 0.0, {1: 0.5}) == pytest.approx(99.5)
+    assert found.cached(200.0, 0.0, {15: 0.5}) == pytest.approx(99.5)
     assert found.inverse().cached(200.0, 100.0, {}) == 0.0
