@@ -223,3 +223,15 @@ class RequestTable:
         self.started.extend([None] * old)
         self.doubt.grow(2 * old)
         self._free.extend(range(2 * old - 1, old - 1, -1))
+
+
+def by_slot(slots: _Ints, values: _Ints, capacity: int) -> _Ints:
+    """Sums of whole numbers by slot; exact below 2**53."""
+    return np.bincount(slots, values, capacity).astype(np.int64)
+
+
+def unknown_request(engine: str, handle: int, time_ns: int) -> RequestStarted:
+    """A request of whose start nothing is known; what it costs is still its own."""
+    return RequestStarted(
+        engine=engine, request=handle, request_id=f"unknown-{handle}", time_ns=time_ns, resumed=True
+    )
