@@ -246,7 +246,7 @@ _OTHER_CLIENTS: tuple[Case, ...] = (
 )
 
 _OTHER_FORMS: tuple[Case, ...] = (
-    Case("clocks that fall at the cap: kernels slower", (Plant("kernels", 1.2),), world=WORLDS["dvfs"]),
+    Case("clocks that fall at the cap: half the load", (Plant("load", 0.5),), world=WORLDS["dvfs"]),
     Case("mixture of experts: half the load", (Plant("load", 0.5),), world=WORLDS["moe"]),
     Case("leakage that follows heat: GPU hungrier", (Plant("power", 1.2),), world=WORLDS["thermal"]),
     Case("soft roofline: twice the load", (Plant("load", 2.0),), world=WORLDS["blended-roofline"]),

@@ -19,6 +19,9 @@ _LEAST_ROOM, _LEAST_DRAFTS = 0.02, 0.02
 _LEAST_FACTOR = 0.02
 """What is left of a factor beside that of the clocks, and less than this, is theirs too."""
 
+_ANOTHER = (causes.MODEL, causes.LAYOUT)
+"""What makes an engine another, with another KV cache."""
+
 _CROWDED = 0.5
 """A KV cache that is fuller than this evicts prefixes."""
 
@@ -30,7 +33,7 @@ class Between:
     first: Window
     second: Window
     owner: str | None = None
-    """The cause that all differences of the laws belong to, where the engine became another."""
+    """The cause that all differences of the laws belong to, where they cannot be told apart."""
     change: LawChange | None = None
     found: Found = UNCHANGED
     clock_ratio: float | None = None
@@ -79,7 +82,8 @@ class Between:
         limits, drafts = (
             second if cause in chosen else first for cause in (causes.BATCH_LIMIT, causes.SPECULATION)
         )
-        room = second if (self.owner or causes.KV_CAPACITY) in chosen else first
+        keeper = self.owner if self.owner in _ANOTHER else causes.KV_CAPACITY
+        room = second if keeper in chosen else first
         return replace(
             laid,
             laws=self._laws(chosen),
@@ -128,8 +132,12 @@ def between(first: Window, second: Window) -> Between:
     made.clock_ratio = _clock_ratio(first.whole.gpu, second.whole.gpu)
     if made.owner is None:
         made.change = compare_laws(first, second)
-        made.factors = _divided(made.change, _slowed(made), _clocks_changed(made))
-    evicts = _room_changed(first, second) and made.owner is None and _crowded(first, second)
+        if made.change.fits:
+            made.factors = _divided(made)
+        else:
+            made.owner = causes.CLOCKS if _clocks_changed(made) else causes.EFFICIENCY
+            made.change = None
+    evicts = _room_changed(first, second) and made.owner not in _ANOTHER and _crowded(first, second)
     made.found = (found_by_class if evicts else common_found)(first.whole.tasks, second.whole.tasks)
     made.players = _players(made)
     everything = frozenset(made.players)
@@ -171,7 +179,7 @@ def _players(made: Between) -> list[str]:
         new.limits.max_num_batched_tokens,
     ):
         found.append(causes.BATCH_LIMIT)
-    room = _room_changed(first, second) and made.owner is None
+    room = _room_changed(first, second) and made.owner not in _ANOTHER
     if room:
         found.append(causes.KV_CAPACITY)
     if made.found.changed and not (room and _crowded(first, second)):
@@ -182,8 +190,8 @@ def _players(made: Between) -> list[str]:
     if drafts > _LEAST_DRAFTS:
         found.append(causes.SPECULATION)
     if made.owner is not None:
-        found += [causes.LAYOUT] if _laid_otherwise(first, second) else []
-        found += [causes.MODEL] if made.owner == causes.MODEL else []
+        laid = made.owner == causes.MODEL and _laid_otherwise(first, second)
+        found += [*([causes.LAYOUT] if laid else []), made.owner]
     elif made.change is not None:
         host = (made.change.launch, made.change.sequence) != (1.0, 1.0) or waits_changed(first, second)
         found += [causes.HOST] if host else []
@@ -253,17 +261,20 @@ def _slowed(made: Between) -> float | None:
     return made.clock_ratio * limit if (made.clock_ratio <= 1.0) == (limit <= 1.0) else made.clock_ratio
 
 
-def _divided(change: LawChange, clock_ratio: float | None, clocks: bool) -> dict[str, tuple[float, float]]:
+def _divided(made: Between) -> dict[str, tuple[float, float]]:
     """Whose the factors of time and joules are.
 
     Other clocks explain as much of the time as the sensors say of them, and no more. Joules of the same work
-    may fall with clocks, not rise.
+    may fall with clocks, not rise; under another power limit they may do either, for it stretches steps.
     """
+    change = made.change
+    assert change is not None
+    clocks, speed = _clocks_changed(made), _slowed(made)
     slower, dearer = (change.work, change.joules) if clocks else (1.0, 1.0)
-    if clocks and clock_ratio is not None:
-        low, high = sorted((1.0, 1.0 / clock_ratio))
+    if clocks and speed is not None:
+        low, high = sorted((1.0, 1.0 / speed))
         slower = min(max(slower, low), high)
-        if (clock_ratio < 1.0) == (dearer > 1.0):
+        if (speed < 1.0) == (dearer > 1.0) and _limit_ratio(made) == 1.0:
             dearer = 1.0
     found = {
         causes.CLOCKS: (slower, dearer),

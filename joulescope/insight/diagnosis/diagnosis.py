@@ -148,14 +148,22 @@ def _told(window: Window, name: str, misfit: float) -> Told:
     )
 
 
+_OWNERS = {
+    cause: f"The engine became another: what kernels, clocks, host and KV cache did is in '{title}'."
+    for cause, title in ((cause, causes.CAUSES[cause].title) for cause in (causes.MODEL, causes.LAYOUT))
+} | {
+    cause: "The fits of the two windows have too little in common to tell kernels, clocks and host apart: "
+    f"all of it is in '{causes.CAUSES[cause].title}'."
+    for cause in (causes.CLOCKS, causes.EFFICIENCY)
+}
+"""What is said where one cause owns all differences of the laws."""
+
+
 def _notes(made: Between) -> list[str]:
     """What a reader must know of how far to trust it."""
     notes = []
     if made.owner is not None:
-        what = "model or precision" if made.owner == causes.MODEL else "GPUs and layout"
-        notes.append(
-            f"The engine became another: what kernels, clocks, host and KV cache did is in '{what}'."
-        )
+        notes.append(_OWNERS[made.owner])
     room = causes.KV_CAPACITY in made.players
     if room and made.found.changed and causes.PREFIX_CACHE not in made.players:
         notes.append("Prefixes that the KV cache no longer holds, or now does, are in 'KV capacity'.")
