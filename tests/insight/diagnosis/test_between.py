@@ -15,7 +15,7 @@ from tests.insight.diagnosis.windows import minutes
 
 
 def _fitted(slower: float = 1.0, launch: float = 1.0, clock: float | None = None) -> list[EngineMinute]:
-    """The same minutes, had the fit found other times of work and of launches, and sensors another clock."""
+    """The same minutes, had work and launches taken other times, and sensors told another clock."""
     changed = []
     for minute in minutes():
         assert minute.laws is not None
@@ -26,8 +26,28 @@ def _fitted(slower: float = 1.0, launch: float = 1.0, clock: float | None = None
             gpu = replace(gpu, sm_clock_hertz_seconds=0.0, sm_clock_known_seconds=0.0)
         else:
             gpu = replace(gpu, sm_clock_hertz_seconds=clock * gpu.sm_clock_hertz_seconds)
-        changed.append(replace(minute, laws=replace(minute.laws, time_coefficients=times), gpu=gpu))
+        laws = replace(minute.laws, time_coefficients=times)
+        changed.append(_at_pace(replace(minute, laws=laws, gpu=gpu), minute))
     return changed
+
+
+def _at_pace(minute: EngineMinute, before: EngineMinute) -> EngineMinute:
+    """Its decode steps take what its laws say, and static power is drawn for as much longer."""
+    steps = minute.decode_steps
+    assert minute.laws is not None
+    assert before.laws is not None
+    other = steps.flops - steps.tokens * minute.laws.cost.flops_per_token
+    row = (steps.steps, steps.sequences, steps.weight_bytes, steps.kv_bytes, other)
+    foreseen = [
+        sum(each * times for each, times in zip(row, laws.time_coefficients, strict=True))
+        for laws in (before.laws, minute.laws)
+    ]
+    longer = steps.seconds * (foreseen[1] / foreseen[0] - 1.0)
+    drawn = longer * minute.laws.energy_coefficients[-1]
+    joules = replace(
+        minute.joules, measured=minute.joules.measured + drawn, decode=minute.joules.decode + drawn
+    )
+    return replace(minute, decode_steps=replace(steps, seconds=steps.seconds + longer), joules=joules)
 
 
 def _made(after: Sequence[EngineMinute]) -> Between:
