@@ -253,6 +253,22 @@ _OTHER_FORMS: tuple[Case, ...] = (
 )
 """Worlds in which steps do not cost what the fitted model can say."""
 
+_UNSEEN: tuple[Case, ...] = (
+    Case("unseen A: kernels much slower", (Plant("kernels", 1.4),), rate=6.0, seeds=(21, 21)),
+    Case("unseen B: KV cache cut to a sixth", (Plant("kv", 0.16),), world=_ROOMY, rate=16.0, seeds=(22, 22)),
+    Case("unseen A: host slower", (Plant("host", 2.0),), rate=12.0, seeds=(23, 23)),
+    Case("unseen B: clocks down a little", (Plant("clocks", 0.85),), rate=10.0, seeds=(24, 25)),
+    Case("unseen A: batch limit and load", (Plant("batch", 20), Plant("load", 1.5)), seeds=(26, 26)),
+    Case(
+        "unseen B: hungrier, longer prompts",
+        (Plant("power", 1.1), Plant("mix", 0.4)),
+        rate=5.0,
+        seeds=(27, 27),
+    ),
+)
+"""Written down when the diagnosis was finished, and run once: the others were looked at while it was made."""
+
+UNSEEN: Mapping[str, Case] = {case.name: case for case in _UNSEEN}
 OTHERS: Mapping[str, Case] = {case.name: case for case in (*_OTHER_CLIENTS, *_OTHER_FORMS)}
 SINGLE: Mapping[str, Case] = {case.name: case for case in _ONE}
 MIXED_CAUSES: Mapping[str, Case] = {case.name: case for case in _SEVERAL}
