@@ -62,6 +62,12 @@ class LedgerError(JoulescopeError):
     exit_code = 4
 
 
+class PlanError(JoulescopeError):
+    """Minutes do not tell enough to foresee anything, or what is asked for makes no sense."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 

@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "record": "Write a trace file from the live path.",
     "replay": "Run a trace file through the same accounting.",
     "parse": "Print the raw records of a trace or a captured stream.",
+    "diagnose": "Tell why tokens cost more or less in one window than in another.",
+    "plan": "Foresee what an engine could serve, how fast and at what price.",
     "estimate": "Estimate the joules of a query where no meter is.",
     "baseline": "Make, show, compare and pin what work used to cost.",
     "inject": "Put joulescope beside the vLLM of Kubernetes manifests.",
