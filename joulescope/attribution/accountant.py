@@ -16,6 +16,7 @@ from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.attribution.tasks import Undecided
 from joulescope.minute_model import EngineMinute
 from joulescope.model import (
     MIG_GPM,
@@ -277,14 +278,14 @@ class Accountant:
         hand_over(posting, shares, self.policy)
         charged = [(share, charge(share, posting, gpu.info.gpu, self.policy)) for share in shares]
         gpu.account.post(posting)
-        if self.minutes is not None:
-            for at, engine in enumerate(drivers):
-                avoided_uj[at] = engine.tally.avoided_uj.total() - avoided_uj[at]
-            self.minutes.take(gpu, posting, charged, drivers, avoided_uj)
         for engine in drivers:
             engine.learn_times(interval.end_ns)
         gpu.settled_ns = interval.end_ns
         gpu.forget(interval.start_ns)
+        if self.minutes is not None:
+            for at, engine in enumerate(drivers):
+                avoided_uj[at] = engine.tally.avoided_uj.total() - avoided_uj[at]
+            self.minutes.take(gpu, posting, charged, drivers, avoided_uj)
 
     def _otherwise(self, gpu: GpuState, interval: EnergyInterval, drivers: Sequence[Engine]) -> str:
         """Why the time in which no engine is known to hold the GPU is nobody's."""
@@ -325,9 +326,9 @@ class Accountant:
         finished = list(engine.finished(settled_ns))
         if self.efficiencies is not None:
             self.efficiencies.finished(finished)
+        self._finished.extend(finished)
         if self.minutes is not None:
             self.minutes.finished(engine, finished)
-        self._finished.extend(finished)
 
     # --------------------------------------------------------------------------------------- results
 
@@ -372,7 +373,10 @@ class Accountant:
         engines = [engine for engine in self._engines if engine.info.engine == label]
         alive = next((engine for engine in engines if engine.down_ns is None), None)
         gauges = Gauges() if alive is None else alive.gauges(self._now_ns, _IDLE_AFTER_NS)
-        totals = tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)
+        count, undecided = sum(len(engine.requests) for engine in engines), Undecided()
+        for engine in engines:
+            undecided.add(engine.requests)
+        totals = tally.totals(alive is not None, count, gauges, undecided)
         if self.efficiencies is None:
             return totals
         return replace(totals, baseline=self.efficiencies.totals(label))
