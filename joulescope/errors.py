@@ -50,6 +50,12 @@ class BaselineError(JoulescopeError):
     exit_code = 4
 
 
+class MinuteError(JoulescopeError):
+    """A minute of an engine cannot be read or written; the message names the place and the column."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 

@@ -130,6 +130,9 @@ class Load:
     queued_seconds: float = 0.0
     """In which any request waited."""
     kv_usage_seconds: float = 0.0
+    """Σ usage of the KV cache (0..1) · seconds."""
+    kv_known_seconds: float = 0.0
+    """Part of ``seconds`` in which the usage of the KV cache was told: not every engine has one."""
     kv_full_seconds: float = 0.0
     """In which the KV cache was full enough to hold requests back (usage of at least 0.95)."""
     requests_started: int = 0

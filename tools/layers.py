@@ -36,7 +36,9 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
     return Room(frozenset(rooms.split()), frozenset(packages.split()), frozenset(inside_functions.split()))
 
 
-VALUES = "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+VALUES = (
+    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+)
 
 ROOMS: dict[str, Room] = {
     "__init__": _room(),
@@ -51,6 +53,7 @@ ROOMS: dict[str, Room] = {
     "surroundings_model": _room(),
     "serving_model": _room(),
     "minute_model": _room("engine_model"),
+    "minutes": _room("engine_model minute_model errors"),
     "model": _room(
         "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
         packages="numpy",
