@@ -97,16 +97,17 @@ def point_of(parts: Sequence[Part], where: str) -> Point:
     figures.update(quantiles_of(parts))
     length = mean_output(parts)
     per_unit = figures["joules_per_unit"]
+    lasting = [part for part in parts if part.lasted]
     if per_unit is not None and length is not None:
         figures["joules_per_request"] = per_unit.scaled(length)
     return Point(
         where=where,
         figures={name: figures[name] for name in FIGURES if figures.get(name) is not None},  # type: ignore[misc]
         parts=len(parts),
-        requests=sum(part.requests.count for part in parts),
-        gpu_hours=_total(part.gpu_seconds for part in parts, scale=1 / 3600),
-        seconds=_total(_first(part, lambda work: work.seconds) for part in parts),
-        units=_total(_first(part, lambda work: work.units) for part in parts),
+        requests=sum(part.requests.count for part in lasting),
+        gpu_hours=_total((part.gpu_seconds for part in lasting), scale=1 / 3600),
+        seconds=_total(_first(part, _seconds) for part in lasting),
+        units=_total(_first(part, _units) for part in lasting),
     )
 
 
@@ -155,7 +156,9 @@ def _rate(work: Work | None) -> tuple[float, float] | None:
 
 def _request_rate(part: Part) -> tuple[float, float] | None:
     work = part.whole or part.steady
-    return None if work is None else (float(part.requests.count), work.seconds)
+    if work is None or not part.lasted:
+        return None
+    return float(part.requests.count), work.seconds
 
 
 def _first(part: Part, of: Callable[[Work], float]) -> float | None:

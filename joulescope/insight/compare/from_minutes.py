@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from joulescope.insight.compare.precision import gpu_of, parallel_of, precision_of
 from joulescope.insight.compare.values import ENGINE, Mean, Origin, Part, Requests, Setup, Source, Work
 from joulescope.minute_model import EngineMinute, Joules, Kind, TaskSums
+from joulescope.minutes import merge
 
 MEASURED_RATIO = 0.98
 """Part of a minute's GPU time that must have been measured for its joules to be set against its output."""
@@ -25,11 +26,14 @@ def sources_of(
 ) -> list[Source]:
     """Sources by setup, parts in the order of time.
 
-    Replicas of one setup are one source. ``by_task``: one for each task class too, with the joules that the
+    Replicas of one setup are one source. What was drawn while no engine had the GPUs is left out.
+    ``by_task``: one for each task class too, with the joules that the
     division charged to its requests. ``tasks``: only these.
     """
     found: dict[tuple[Setup, str], _Gathered] = {}
-    for minute in sorted(minutes, key=lambda each: (each.start_wall_seconds, each.kind.engine)):
+    for minute in whole_minutes(minutes):
+        if not minute.kind.engine:
+            continue
         setup, method = setup_of(minute.kind), f"{minute.kind.method} {minute.kind.method_version}".strip()
         wanted = _wanted(minute, tasks) if by_task or tasks else [None]
         for task in wanted:
@@ -42,6 +46,14 @@ def sources_of(
         Source(setup, gathered.origin, tuple(gathered.parts), _remarks(gathered))
         for (setup, _), gathered in found.items()
     ]
+
+
+def whole_minutes(minutes: Iterable[EngineMinute]) -> list[EngineMinute]:
+    """One value for each engine and minute, in the order of time: what came late has a row of its own."""
+    rows: dict[tuple[int, str], list[EngineMinute]] = {}
+    for minute in minutes:
+        rows.setdefault((int(minute.start_wall_seconds // 60), minute.kind.engine), []).append(minute)
+    return [minute for _, of_minute in sorted(rows.items()) for minute in merge(of_minute)]
 
 
 def setup_of(kind: Kind) -> Setup:

@@ -45,6 +45,11 @@ def gpu_of(name: str) -> str:
     return found.group(1) if found else name
 
 
+def is_gpu(name: str) -> bool:
+    """Whether a name is, or contains, that of a known kind of GPU."""
+    return _GPU.search(name.upper()) is not None
+
+
 def parallel_of(tensor: int, pipeline: int, data: int) -> str:
     """``TP2 PP2 DP4``, parts that are 1 left out."""
     sizes = (("TP", tensor), ("PP", pipeline), ("DP", data))

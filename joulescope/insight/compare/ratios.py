@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from joulescope.insight.compare.values import Figure
 
@@ -59,16 +60,14 @@ def _stretch(residuals: Sequence[float]) -> float:
     square = math.fsum(each * each for each in residuals)
     if square <= 0:
         return 1.0
-    product = math.fsum(a * b for a, b in zip(residuals, residuals[1:], strict=False))
+    product = math.fsum(a * b for a, b in pairwise(residuals))
     correlation = min(max(product / square, 0.0), _MOST_CORRELATION)
     return (1 + correlation) / (1 - correlation)
 
 
 def mean(values: Sequence[float], weights: Sequence[float]) -> Figure | None:
     """A weighted mean of figures that are known only as such (quantiles), with their scatter."""
-    return ratio(
-        [value * weight for value, weight in zip(values, weights, strict=True)], weights
-    )
+    return ratio([value * weight for value, weight in zip(values, weights, strict=True)], weights)
 
 
 def relative_half(figure: Figure) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from joulescope.engine_model import TOKEN
+from joulescope.model import TOKEN
 
 ENGINE = "engine"
 """Latencies and batch were seen in the engine: no network, no client."""
@@ -69,7 +69,7 @@ class Requests:
 
     count: int = 0
     failed: int = 0
-    """Aborted by the client, or errored; of joulescope's, contained in ``count``."""
+    """Aborted by the client, or errored; joulescope counts them in ``count`` too, benchmarks do not."""
     unmeasured: int = 0
     prompt_tokens: float | None = None
     cached_tokens: float | None = None
@@ -81,8 +81,8 @@ class Requests:
 class Part:
     """The smallest piece that a source tells of: a minute, a run of a benchmark, a batch of images.
 
-    ``steady`` is work with idle left out, ``whole`` with all that was measured. ``batch`` is Σ running requests ·
-    seconds, over these seconds.
+    ``steady`` is work with idle left out, ``whole`` with all that was measured. ``batch`` is Σ running
+    requests · seconds, over these seconds.
     """
 
     where: str
@@ -98,13 +98,15 @@ class Part:
     unattributed_joules: float = 0.0
     group: str = ""
     """Parts of one group are one operating point; empty: parts of about one batch are."""
+    lasted: bool = True
+    """False: the source tells rates only, and ``steady`` is that of one second."""
     key: tuple[str, int] | None = None
     """Engine and start of its minute (seconds since the epoch), to find the part of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value and the interval that should hold it in 90 % of cases; without ends it is not known how sure."""
+    """A value and the interval that should hold it in 90 % of cases; no ends: how sure is not known."""
 
     value: float
     low: float | None = None
