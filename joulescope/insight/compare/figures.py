@@ -80,8 +80,8 @@ def heading(name: str, unit: str) -> str:
     return title if written in title or name in ("batch", "joules_per_request") else f"{title} {written}"
 
 
-def point_of(parts: Sequence[Part], where: str) -> Point:
-    """What parts come to, in the order of time."""
+def point_of(parts: Sequence[Part], where: str, quantiles: Mapping[str, Figure] | None = None) -> Point:
+    """What parts come to, in the order of time; ``quantiles``: of single requests, where they are known."""
     figures: dict[str, Figure | None] = {
         "batch": _of(parts, lambda part: _pair(part.batch)),
         "joules_per_unit": _of(parts, lambda part: _joules_by(part.steady, _units)),
@@ -95,6 +95,7 @@ def point_of(parts: Sequence[Part], where: str) -> Point:
     for name in LATENCIES:
         figures[name] = _of(parts, lambda part, name=name: _pair(part.latencies.get(name)))  # type: ignore[misc]
     figures.update(quantiles_of(parts))
+    figures.update(quantiles or {})
     length = mean_output(parts)
     per_unit = figures["joules_per_unit"]
     lasting = [part for part in parts if part.lasted]

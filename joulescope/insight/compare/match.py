@@ -182,7 +182,7 @@ def _crosses(before: Point, after: Point, figure: str, value: float) -> bool:
 
 
 def _on(point: Point) -> At:
-    return At(point.figures, (point.where,))
+    return At(point.figures, (point,))
 
 
 def between(before: Point, after: Point, figure: str, value: float) -> At:
@@ -195,7 +195,7 @@ def between(before: Point, after: Point, figure: str, value: float) -> At:
         for name in before.figures
         if name in after.figures and name != figure
     }
-    return At({**figures, figure: Figure(value)}, (before.where, after.where))
+    return At({**figures, figure: Figure(value)}, (before, after))
 
 
 def interpolated(before: Figure, after: Figure, share: float, straight: float) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from joulescope.insight.compare.figures import mean_output, point_of
 from joulescope.insight.compare.values import Mix, Part, Point, Quality, Setup, Side, Source
@@ -13,6 +13,8 @@ SPAN = math.sqrt(2.0)
 """Batches that differ by no more than this factor are one operating point."""
 LEAST_BUSY_SECONDS = 5.0
 """A part with less work than this is in the whole, and in no point of its own."""
+EVERYTHING = "everything"
+"""Where all parts of a side are."""
 _UNKNOWN = "?"
 
 
@@ -23,13 +25,13 @@ def sides_of(sources: Sequence[tuple[str, Source]]) -> tuple[Side, ...]:
 
 
 def _side(name: str, source: Source) -> Side:
-    points = [point_of(parts, where) for where, parts in grouped(source.parts)]
+    points = [point_of(parts, where, source.quantiles.get(where)) for where, parts in grouped(source.parts)]
     return Side(
         name=name,
         setup=source.setup,
         origin=source.origin,
         points=tuple(sorted(points, key=_order)),
-        whole=point_of(source.parts, "everything"),
+        whole=point_of(source.parts, EVERYTHING, source.quantiles.get(EVERYTHING)),
         mix=mix_of(source.parts),
         quality=_quality(source),
     )
@@ -107,23 +109,6 @@ def _quality(source: Source) -> Quality:
 
 def _part(some: float, whole: float) -> float:
     return some / whole if whole else 0.0
-
-
-def with_quantiles(source: Source, quantiles: Mapping[str, Mapping[str, float]]) -> Source:
-    """The source with quantiles of requests, by the place of the point (:func:`grouped`) that they ended in.
-
-    They are hung on the first part of each point, so that they count once.
-    """
-    heads = {id(parts[0]): where for where, parts in grouped(source.parts)}
-    return replace(
-        source,
-        parts=tuple(
-            replace(part, quantiles=quantiles[heads[id(part)]])
-            if heads.get(id(part), "") in quantiles
-            else part
-            for part in source.parts
-        ),
-    )
 
 
 def _names(given: Sequence[str], sources: Sequence[Source]) -> list[str]:

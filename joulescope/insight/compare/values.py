@@ -168,6 +168,8 @@ class Source:
     origin: Origin
     parts: tuple[Part, ...]
     remarks: tuple[str, ...] = ()
+    quantiles: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
+    """Of single requests, by the ``where`` of the point in which they ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ class At:
     """A side at the value that all are matched on."""
 
     figures: Mapping[str, Figure]
-    between: tuple[str, ...]
+    between: tuple[Point, ...]
     """The points it was interpolated between; one where it lies on a point."""
     crossings: int = 1
     """How often the value is met along the side's points; the cheapest is taken."""
@@ -237,3 +239,5 @@ class Comparison:
     """Why sides could not be matched."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """What could not be read, by reason."""
+    shown: tuple[str, ...] = ()
+    """Figures that tables show beside the usual ones."""

@@ -2,8 +2,8 @@
 
 It has no joules. Read are reports without a version (up to 0.4) and those of schema 1 and 2
 (``metadata.version``), whose distributions have the same form: ``metrics.<name>.successful`` with ``mean``,
-``total_sum`` and ``percentiles``. Its inter-token latency is a mean of each request, weighted by tokens, so its
-percentiles are those of requests (``tpot``). The batch is the concurrency that its client saw. Format:
+``total_sum`` and ``percentiles``. Its inter-token latency is a mean of each request, weighted by tokens, so
+its percentiles are those of requests (``tpot``). The batch is the concurrency that its client saw. Format:
 https://github.com/vllm-project/guidellm (src/guidellm/benchmark).
 """
 

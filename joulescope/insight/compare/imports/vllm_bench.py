@@ -1,9 +1,9 @@
 """What ``vllm bench serve --save-result`` writes, one JSON object a run, several if it was told to append.
 
 Fields: https://github.com/vllm-project/vllm/blob/main/vllm/benchmarks/serve.py. It has times and lengths,
-and joules (``gpu_energy_j``, of the whole run) only where they were asked for and the release reads them. What
-GPUs served it does not say: ``--metadata gpu=H100 gpu_count=1 precision=fp8 task=chat`` writes it into the
-file, and is read here. The batch is what the client had under way: requests/s times the time of each.
+and joules (``gpu_energy_j``, of the whole run) only where they were asked for and the release reads them.
+What GPUs served it does not say: ``--metadata gpu=H100 gpu_count=1 precision=fp8 task=chat`` writes it into
+the file, and is read here. The batch is what the client had under way: requests/s times the time of each.
 """
 
 from __future__ import annotations
