@@ -78,7 +78,7 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
-    "attribution": _room(VALUES, packages="numpy"),
+    "attribution": _room(f"{VALUES} minutes", packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "insight": _room(f"{VALUES} minutes attribution", packages="numpy", inside_functions="matplotlib yaml"),
     "export": _room(
@@ -100,7 +100,7 @@ ROOMS: dict[str, Room] = {
     ),
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
+        f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
         "export simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
     ),
