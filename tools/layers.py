@@ -101,7 +101,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        "insight export simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
     ),
 }

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "replay": "Run a trace file through the same accounting.",
     "parse": "Print the raw records of a trace or a captured stream.",
     "baseline": "Make, show, compare and pin what work used to cost.",
+    "compare": "Lay runs side by side at the same load, and benchmarks of others.",
     "inject": "Put joulescope beside the vLLM of Kubernetes manifests.",
     "hook": "Put the hook where an image of vLLM finds it.",
     "doctor": "Tell what is wrong here, and what mends it.",

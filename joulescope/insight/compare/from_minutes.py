@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from joulescope.insight.compare.precision import gpu_of, parallel_of, precision_of
+from joulescope.insight.compare.ramps import key_of, ramps
 from joulescope.insight.compare.values import ENGINE, Mean, Origin, Part, Requests, Setup, Source, Work
 from joulescope.minute_model import EngineMinute, Joules, Kind, TaskSums
 from joulescope.minutes import merge
 
+NO_TASK = "(no task)"
+"""What requests without a task class are called."""
 MEASURED_RATIO = 0.98
 """Part of a minute's GPU time that must have been measured for its joules to be set against its output."""
 
@@ -31,9 +34,9 @@ def sources_of(
     division charged to its requests. ``tasks``: only these.
     """
     found: dict[tuple[Setup, str], _Gathered] = {}
-    for minute in whole_minutes(minutes):
-        if not minute.kind.engine:
-            continue
+    told = [minute for minute in whole_minutes(minutes) if minute.kind.engine]
+    on_ramp = ramps(told)
+    for minute in told:
         setup, method = setup_of(minute.kind), f"{minute.kind.method} {minute.kind.method_version}".strip()
         wanted = _wanted(minute, tasks) if by_task or tasks else [None]
         for task in wanted:
@@ -41,7 +44,9 @@ def sources_of(
             of_task = setup if task is None else _with_task(setup, task)
             gathered = found.setdefault((of_task, method), _Gathered(origin))
             gathered.half_measured += not _is_measured(minute)
-            gathered.parts.append(part_of(minute, task))
+            key = key_of(minute)
+            part = replace(part_of(minute, task), key=(path, *key), ramp=key in on_ramp)
+            gathered.parts.append(part)
     return [
         Source(setup, gathered.origin, tuple(gathered.parts), _remarks(gathered))
         for (setup, _), gathered in found.items()
@@ -85,7 +90,6 @@ def part_of(minute: EngineMinute, task: str | None = None) -> Part:
         requests=_requests(cells),
         latencies=_latencies(cells),
         unattributed_joules=0.0 if task is not None else minute.joules.unattributed,
-        key=(minute.kind.engine, int(begun // 60) * 60),
     )
 
 
@@ -120,7 +124,7 @@ def _with_task(setup: Setup, task: str) -> Setup:
         setup.gpu_count,
         setup.parallel,
         setup.software,
-        task or "(no task)",
+        task or NO_TASK,
         setup.unit,
     )
 

@@ -25,7 +25,8 @@ MATCHABLE = tuple(
 CHEAP = "joules_per_unit", "joules_per_unit_all"
 """What "cheapest" goes by: the first that is known."""
 _MOST_AUTOMATIC = 3
-_SAME = 1e-9
+NEAR = 0.02
+"""A point that is nearer than this to the value, relative to it, lies on it."""
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([a-z]*)")
 
@@ -85,7 +86,7 @@ def matched(sides: Sequence[Side], wish: Wish) -> tuple[tuple[Match, ...], tuple
         return (), (f"{wish.figure} is not known of {', '.join(unknown)}: nothing to match them on",)
     known = [each for each in reaches.values() if each is not None]
     low, high = max(low for low, _ in known), min(high for _, high in known)
-    if low > high * (1 + _SAME):
+    if low > high * (1 + NEAR):
         ranges = "; ".join(f"{name} {written(wish.figure, each)}" for name, each in reaches.items() if each)
         return (), (f"no {wish.figure} at which all sides were observed: {ranges}",)
     values = automatic(wish.figure, low, max(low, high))
@@ -108,9 +109,9 @@ def automatic(figure: str, low: float, high: float) -> tuple[float, ...]:
         if figure == "batch"
         else [digit * 10.0**exponent for exponent in base for digit in (1, 2, 5)]
     )
-    inside = [value for value in series if low <= value <= high]
+    inside = [value for value in series if low * (1 - NEAR) <= value <= high * (1 + NEAR)]
     if not inside:
-        return (min(max(float(f"{math.sqrt(low * high):.3g}"), low), high),)
+        return (float(f"{math.sqrt(low * high):.3g}"),)
     if len(inside) <= _MOST_AUTOMATIC:
         return tuple(inside)
     last = len(inside) - 1
@@ -135,7 +136,7 @@ def cheapest_within(sides: Sequence[Side], figure: str, value: float) -> dict[st
         inside = [
             point
             for point in side.points
-            if (seen := point.value(figure)) is not None and seen <= value * (1 + _SAME) and point.value(cost)
+            if (seen := point.value(figure)) is not None and seen <= value * (1 + NEAR) and point.value(cost)
         ]
         if inside:
             found[side.name] = min(inside, key=lambda point, cost=cost: point.value(cost) or 0.0)  # type: ignore[misc]
@@ -158,7 +159,7 @@ def at(side: Side, figure: str, value: float) -> At | Outside:
     if ends is None:
         return Outside(None, None)
     points = [point for point in side.points if (seen := point.value(figure)) is not None and seen > 0]
-    found = [_on(point) for point in points if _near(point.value(figure), value)]
+    found = [At(point.figures, (point,)) for point in points if _near(point.value(figure), value)]
     if not found:
         found = [
             between(before, after, figure, value)
@@ -173,16 +174,12 @@ def at(side: Side, figure: str, value: float) -> At | Outside:
 
 
 def _near(seen: float | None, value: float) -> bool:
-    return seen is not None and abs(seen - value) <= _SAME * value
+    return seen is not None and abs(seen - value) <= NEAR * value
 
 
 def _crosses(before: Point, after: Point, figure: str, value: float) -> bool:
     low, high = sorted((before.figures[figure].value, after.figures[figure].value))
     return low < value < high
-
-
-def _on(point: Point) -> At:
-    return At(point.figures, (point,))
 
 
 def between(before: Point, after: Point, figure: str, value: float) -> At:

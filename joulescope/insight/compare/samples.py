@@ -1,4 +1,4 @@
-"""Quantiles of single requests, for the operating point in which each ended.
+"""Quantiles of single requests.
 
 A minute tells means only. Where single requests are at hand, in a trace or a ledger, they give quantiles,
 with intervals from the order statistics: the rank of the q-quantile of n requests scatters by √(n·q·(1 − q)).
@@ -7,35 +7,21 @@ with intervals from the order statistics: the rank of the q-quantile of n reques
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.insight.compare.figures import QUANTILES
 from joulescope.insight.compare.ratios import NORMAL_90
-from joulescope.insight.compare.sides import EVERYTHING, grouped
-from joulescope.insight.compare.values import Figure, Source
+from joulescope.insight.compare.values import Figure, Sample
 
 LEAST = 20
 """Fewer requests than this give no quantiles."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The times of one finished request, in seconds."""
-
-    engine: str
-    end_wall_seconds: float
-    task: str
-    e2e: float
-    ttft: float | None
-    tpot: float | None
-    """Mean time from one unit of output to the next; ``None`` where fewer than two came out."""
-
-
 def sample(
+    path: str,
     engine: str,
     task: str,
     start_wall_seconds: float,
@@ -46,30 +32,12 @@ def sample(
     """The times of a request, of its instants."""
     first = first_token_wall_seconds
     return Sample(
-        engine=engine,
-        end_wall_seconds=end_wall_seconds,
+        key=(path, engine, int(end_wall_seconds // 60) * 60),
         task=task,
         e2e=end_wall_seconds - start_wall_seconds,
         ttft=None if first is None else first - start_wall_seconds,
         tpot=None if first is None or output_units < 2 else (end_wall_seconds - first) / (output_units - 1),
     )
-
-
-def with_quantiles(source: Source, samples: Iterable[Sample], task: str | None = None) -> Source:
-    """The source with quantiles of the requests that ended in its minutes; ``task``: of these only."""
-    place = {
-        part.key: where for where, parts in grouped(source.parts) for part in parts if part.key is not None
-    }
-    known = {part.key for part in source.parts}
-    by_place: dict[str, list[Sample]] = {EVERYTHING: []}
-    for each in samples:
-        key = (each.engine, int(each.end_wall_seconds // 60) * 60)
-        if key not in known or (task is not None and each.task != task):
-            continue
-        by_place[EVERYTHING].append(each)
-        if key in place:
-            by_place.setdefault(place[key], []).append(each)
-    return replace(source, quantiles={where: quantiles(found) for where, found in by_place.items()})
 
 
 def quantiles(samples: Sequence[Sample]) -> dict[str, Figure]:
@@ -83,7 +51,7 @@ def quantiles(samples: Sequence[Sample]) -> dict[str, Figure]:
 
 
 def _quantile(values: NDArray[np.float64], level: float) -> Figure:
-    """Of sorted values; an end that lies beyond them is not known, and then neither is."""
+    """Of sorted values; where an end would lie beyond them, none is known."""
     value = float(np.quantile(values, level))
     rank, count = level * (len(values) - 1), len(values)
     half = NORMAL_90 * math.sqrt(count * level * (1 - level))

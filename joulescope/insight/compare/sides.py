@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from joulescope.insight.compare.figures import mean_output, point_of
-from joulescope.insight.compare.values import Mix, Part, Point, Quality, Setup, Side, Source
+from joulescope.insight.compare.samples import quantiles
+from joulescope.insight.compare.values import Key, Mix, Part, Point, Quality, Sample, Setup, Side, Source
 
 SPAN = math.sqrt(2.0)
 """Batches that differ by no more than this factor are one operating point."""
 LEAST_BUSY_SECONDS = 5.0
 """A part with less work than this is in the whole, and in no point of its own."""
-EVERYTHING = "everything"
-"""Where all parts of a side are."""
 _UNKNOWN = "?"
 
 
@@ -25,13 +24,21 @@ def sides_of(sources: Sequence[tuple[str, Source]]) -> tuple[Side, ...]:
 
 
 def _side(name: str, source: Source) -> Side:
-    points = [point_of(parts, where, source.quantiles.get(where)) for where, parts in grouped(source.parts)]
+    samples: dict[Key | None, list[Sample]] = {}
+    for each in source.samples:
+        samples.setdefault(each.key, []).append(each)
+
+    def made(where: str, parts: Sequence[Part]) -> Point:
+        ended = [each for part in parts for each in samples.get(part.key, ())]
+        return point_of(parts, where, quantiles(ended))
+
+    points = [made(where, parts) for where, parts in grouped(source.parts)]
     return Side(
         name=name,
         setup=source.setup,
         origin=source.origin,
         points=tuple(sorted(points, key=_order)),
-        whole=point_of(source.parts, EVERYTHING, source.quantiles.get(EVERYTHING)),
+        whole=made("everything", source.parts),
         mix=mix_of(source.parts),
         quality=_quality(source),
     )
@@ -43,7 +50,11 @@ def _order(point: Point) -> tuple[bool, float]:
 
 
 def grouped(parts: Sequence[Part]) -> list[tuple[str, list[Part]]]:
-    """Parts by operating point: those of one group, else those of about one batch."""
+    """Parts by operating point: those of one group, else those of about one batch.
+
+    Ramps are in none, unless there is nothing else.
+    """
+    parts = [part for part in parts if not part.ramp] or list(parts)
     groups: dict[str, list[Part]] = {}
     for part in parts:
         if part.group:
@@ -93,6 +104,12 @@ def _shares(counts: Mapping[str, int]) -> dict[str, float]:
     return {name: number / whole for name, number in counts.items()} if whole else {}
 
 
+def _only_ramps(source: Source) -> tuple[str, ...]:
+    if not source.parts or not all(part.ramp for part in source.parts):
+        return ()
+    return ("its load began or ended in every minute: what its points cost is not that of a steady load",)
+
+
 def _quality(source: Source) -> Quality:
     parts = source.parts
     requests = sum(part.requests.count for part in parts)
@@ -103,7 +120,7 @@ def _quality(source: Source) -> Quality:
         unmeasured_ratio=_part(sum(part.requests.unmeasured for part in parts), requests),
         unattributed_ratio=_part(sum(part.unattributed_joules for part in parts), measured),
         steady_seconds=sum(steady) if steady else None,
-        remarks=source.remarks,
+        remarks=(*source.remarks, *_only_ramps(source)),
     )
 
 

@@ -77,6 +77,22 @@ class Requests:
     tasks: Mapping[str, int] = field(default_factory=dict)
 
 
+Key = tuple[str, str, int]
+"""Source, engine and start of a minute (seconds since the epoch): in which part a request ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The times of one finished request, in seconds."""
+
+    key: Key
+    task: str
+    e2e: float
+    ttft: float | None
+    tpot: float | None
+    """Mean time from one unit of output to the next; ``None`` where fewer than two came out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """The smallest piece that a source tells of: a minute, a run of a benchmark, a batch of images.
@@ -100,8 +116,9 @@ class Part:
     """Parts of one group are one operating point; empty: parts of about one batch are."""
     lasted: bool = True
     """False: the source tells rates only, and ``steady`` is that of one second."""
-    key: tuple[str, int] | None = None
-    """Engine and start of its minute (seconds since the epoch), to find the part of a request."""
+    ramp: bool = False
+    """The load begins or ends in it: it belongs to the whole, and to no point."""
+    key: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +185,8 @@ class Source:
     origin: Origin
     parts: tuple[Part, ...]
     remarks: tuple[str, ...] = ()
-    quantiles: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)
-    """Of single requests, by the ``where`` of the point in which they ended."""
+    samples: tuple[Sample, ...] = ()
+    """Single requests, where they are known and asked for."""
 
 
 @dataclass(frozen=True, slots=True)
