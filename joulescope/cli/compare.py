@@ -17,14 +17,16 @@ from joulescope.insight.compare.figures import FIGURES
 from joulescope.insight.compare.imports.fields import Skipped
 from joulescope.insight.compare.match import Wish, parse_wish
 from joulescope.insight.compare.sides import sides_of
-from joulescope.insight.compare.tables import Table, tables_of
+from joulescope.insight.compare.tables import Table, tables_of, turned, width
 from joulescope.insight.compare.values import Comparison
 from joulescope.insight.compare.written import as_csv, as_json, as_markdown, remarks
 
 MOST_SIDES = 24
 """More than these cannot be read in a table; a leaderboard has hundreds."""
 _QUANTILES = tuple(name for name in FIGURES if name.startswith(("tpot_p", "itl_p", "ttft_p", "e2e_p")))
-_WIDTH = 200
+MOST_TURNED = 6
+"""Rows that become columns where there is not room enough."""
+_WIDTH = 220
 """Of tables that go to a file or a pipe."""
 
 
@@ -98,7 +100,8 @@ def _print_text(comparison: Comparison, points: bool) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH)
     for table in tables_of(comparison, points=points):
-        console.print(_rich(table))
+        narrow = width(table) > console.width and len(table.rows) <= MOST_TURNED
+        console.print(_rich(turned(table) if narrow else table))
         console.print()
     lines = remarks(comparison)
     if lines:

@@ -1,9 +1,6 @@
 """Sides at one value of one figure: interpolated between the points that were observed, never beyond them.
 
-Between two points of a side, other figures go as powers of the one that is matched on: their logarithms are
-interpolated linearly, which is exact for a cost that is shared by a batch (∝ 1/batch) and for one that each
-request brings (constant). How far that is from a straight line between the same points is counted as an
-error of the form, beside the errors of the points.
+How, is said in :mod:`joulescope.insight.compare.between`.
 """
 
 from __future__ import annotations
@@ -15,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from joulescope.errors import ComparisonError
+from joulescope.insight.compare.between import between
 from joulescope.insight.compare.figures import FIGURES
-from joulescope.insight.compare.ratios import relative_half, with_relative_half
-from joulescope.insight.compare.values import At, Figure, Match, Outside, Point, Side
+from joulescope.insight.compare.values import At, Match, Outside, Point, Side
 
 MATCHABLE = tuple(
     name for name in FIGURES if name == "batch" or name.startswith(("itl", "tpot", "ttft", "e2e"))
@@ -180,29 +177,3 @@ def _near(seen: float | None, value: float) -> bool:
 def _crosses(before: Point, after: Point, figure: str, value: float) -> bool:
     low, high = sorted((before.figures[figure].value, after.figures[figure].value))
     return low < value < high
-
-
-def between(before: Point, after: Point, figure: str, value: float) -> At:
-    """Figures where the line between two points has this value."""
-    low, high = before.figures[figure].value, after.figures[figure].value
-    share = math.log(value / low) / math.log(high / low)
-    straight = (value - low) / (high - low)
-    figures = {
-        name: interpolated(before.figures[name], after.figures[name], share, straight)
-        for name in before.figures
-        if name in after.figures and name != figure
-    }
-    return At({**figures, figure: Figure(value)}, (before, after))
-
-
-def interpolated(before: Figure, after: Figure, share: float, straight: float) -> Figure:
-    """Between two figures; ``share`` of the way by logarithms, ``straight`` of it on a straight line."""
-    line = before.value + straight * (after.value - before.value)
-    if before.value <= 0 or after.value <= 0:
-        return Figure(line)
-    value = before.value * (after.value / before.value) ** share
-    halves = relative_half(before), relative_half(after)
-    if halves[0] is None or halves[1] is None:
-        return Figure(value)
-    form = abs(line - value) / value
-    return with_relative_half(value, math.hypot((1 - share) * halves[0], share * halves[1], form))

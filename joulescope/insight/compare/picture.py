@@ -76,12 +76,22 @@ def _scatter(axes: Any, comparison: Comparison) -> None:
         )
         _label_batches(axes, points, xs, ys)
     _frontier(axes, comparison, cost, across)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log")
+        _plain_numbers(axis)
     axes.set_xlabel(heading(across, unit))
     axes.set_ylabel(heading(cost, unit))
     axes.grid(True, which="both", alpha=0.2, linewidth=0.5)
     axes.set_title("Energy against time; numbers are batches", fontsize=10, loc="left")
+
+
+def _plain_numbers(axis: Any) -> None:
+    """``20`` and ``0.2`` along a logarithmic axis, and no powers of ten; few, so that they do not meet."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _has(side: Side, name: str) -> bool:
@@ -140,12 +150,8 @@ def _bars(axes: Any, sides: Sequence[Side], matches: Sequence[Match]) -> None:
             _bar(axes, x, width * 0.92, at, cost, colour)
     axes.set_xticks(range(len(matches)), [written_value(each.figure, each.value, unit) for each in matches])
     axes.set_ylabel(f"J/{unit}")
-    axes.set_title(
-        "Joules at the same load: idle left out"
-        + (", all in (pale)" if cost == "joules_per_unit" else " not: all in"),
-        fontsize=10,
-        loc="left",
-    )
+    what = "idle left out; pale: all in" if cost == "joules_per_unit" else "all in"
+    axes.set_title(f"Joules at the same load, {what}", fontsize=10, loc="left")
     axes.grid(True, axis="y", alpha=0.2, linewidth=0.5)
     axes.set_ylim(bottom=0)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from joulescope.insight.compare.between import form_error
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure, written
 from joulescope.insight.compare.ratios import change, relative_half
 from joulescope.insight.compare.values import At, Comparison, Figure, Match, Outside, Point, Side
 
 UNKNOWN = "–"
+FAR_ERROR = 0.03
+"""An error of the form beyond this is told where no interval is."""
 SHOWN = (
     "joules_per_unit",
     "joules_per_unit_all",
@@ -56,6 +59,7 @@ def sides_table(sides: Sequence[Side]) -> Table:
         "precision",
         "GPUs",
         "layout",
+        "software",
         "task",
         "requests",
         "GPU-hours",
@@ -75,6 +79,7 @@ def sides_table(sides: Sequence[Side]) -> Table:
                 setup.precision,
                 f"{setup.gpu_count or '?'}×{setup.gpu or '?'}",
                 setup.parallel,
+                setup.software,
                 setup.task,
                 *evidence(side.whole),
                 plain(mix.prompt_tokens),
@@ -121,7 +126,7 @@ def match_table(sides: Sequence[Side], match: Match, more: Sequence[str] = ()) -
     extra["requests"], extra["GPU-hours"] = (
         list(each) for each in zip(*(_behind(match, n) for n in names), strict=True)
     )
-    extra["from"] = [_from(match, name) for name in names]
+    extra["from"] = [_from(match, name, cost) for name in names]
     return figures_table(
         f"At {written_value(match.figure, match.value, sides[0].setup.unit)}",
         sides,
@@ -174,11 +179,13 @@ def _behind(match: Match, name: str) -> tuple[str, str]:
     return (f"{requests:,}" if requests else UNKNOWN, number(sum(known), 2) if known else UNKNOWN)
 
 
-def _from(match: Match, name: str) -> str:
+def _from(match: Match, name: str, cost: str) -> str:
     at = match.sides.get(name)
     if isinstance(at, At):
         several = f" (met {at.crossings} times)" if at.crossings > 1 else ""
-        return " | ".join(point.where for point in at.between) + several
+        error = form_error(at, cost)
+        far = f" (far apart: ±{100 * error:.0f} % by the way between)" if error > FAR_ERROR else ""
+        return " | ".join(point.where for point in at.between) + several + far
     if not isinstance(at, Outside) or at.low is None or at.high is None:
         return "not known of it"
     return f"not observed there: {written(match.figure, (at.low, at.high))}"
@@ -216,7 +223,7 @@ def frontier_table(comparison: Comparison) -> Table:
         for name, point in comparison.frontier
     ]
     headings = ("side", "point", heading("itl", unit), heading(cost, unit))
-    return Table("Time–energy frontier: no other point is faster and cheaper", headings, tuple(rows))
+    return Table("Time–energy frontier", headings, tuple(rows))
 
 
 def figures_table(
@@ -255,8 +262,8 @@ def figure_text(name: str, figure: Figure | None) -> str:
 
 
 def _half_text(half: float) -> str:
-    if half >= 9.995:
-        return ">999 %"
+    if half > 1:
+        return ">100 %"
     return f"{100 * half:.0f} %" if half >= 0.0095 else f"{100 * half:.1f} %"
 
 
@@ -278,6 +285,18 @@ def evidence(point: Point) -> tuple[str, str]:
         f"{point.requests:,}" if point.requests else UNKNOWN,
         UNKNOWN if point.gpu_hours is None else number(point.gpu_hours, 2),
     )
+
+
+def width(table: Table) -> int:
+    """Characters that the widest lines of its columns and the gaps between them need."""
+    columns = zip(table.headings, *table.rows, strict=True)
+    return sum(max(map(len, column)) + 3 for column in columns)
+
+
+def turned(table: Table) -> Table:
+    """Rows become columns: for few sides with many figures, where there is little room."""
+    headings, *columns = zip(table.headings, *table.rows, strict=True)
+    return Table(table.title, ("", *headings[1:]), tuple(tuple(column) for column in columns))
 
 
 def _without_empty(table: Table) -> Table:
