@@ -55,19 +55,23 @@ def _style(place: int) -> tuple[str, str]:
 def _scatter(axes: Any, comparison: Comparison) -> None:
     """Inter-token time across, joules up, both logarithmic; sides without times stand by their batch."""
     sides = comparison.sides
-    unit, cost = sides[0].setup.unit, cost_figure(sides)
-    across = "itl" if any(_has(side, "itl") for side in sides) else "batch"
+    unit, up = sides[0].setup.unit, _up(sides)
+    across = "itl" if any(_has(side, "itl") and _has(side, up) for side in sides) else "batch"
+    drawn = False
     for place, side in enumerate(sides):
         colour, marker = _style(place)
-        points = [point for point in side.points if across in point.figures and cost in point.figures]
+        points = [point for point in side.points if across in point.figures and up in point.figures]
+        if not points:
+            continue
+        drawn = True
         points.sort(key=lambda point: point.figures[across].value)
         xs = [point.figures[across].value * FIGURES[across].scale for point in points]
-        ys = [point.figures[cost].value for point in points]
+        ys = [point.figures[up].value for point in points]
         axes.plot(xs, ys, color=colour, linewidth=0.8, alpha=0.5)
         axes.errorbar(
             xs,
             ys,
-            yerr=_ends(points, cost),
+            yerr=_ends(points, up),
             fmt=marker,
             color=colour,
             markersize=6,
@@ -75,14 +79,25 @@ def _scatter(axes: Any, comparison: Comparison) -> None:
             label=side.name,
         )
         _label_batches(axes, points, xs, ys)
-    _frontier(axes, comparison, cost, across)
+    _frontier(axes, comparison, up, across)
+    if not drawn:
+        axes.text(0.5, 0.5, "no joules and no throughput to draw", ha="center", transform=axes.transAxes)
+        return
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("log")
         _plain_numbers(axis)
     axes.set_xlabel(heading(across, unit))
-    axes.set_ylabel(heading(cost, unit))
+    axes.set_ylabel(heading(up, unit))
     axes.grid(True, which="both", alpha=0.2, linewidth=0.5)
-    axes.set_title("Energy against time; numbers are batches", fontsize=10, loc="left")
+    title = "Throughput against time" if up.startswith("units") else "Energy against time"
+    axes.set_title(f"{title}; numbers are batches", fontsize=10, loc="left")
+
+
+def _up(sides: Sequence[Side]) -> str:
+    """What goes up: joules by unit, or throughput where no side tells joules."""
+    cost = cost_figure(sides)
+    choices = (cost, "units_per_second", "units_per_second_all")
+    return next((name for name in choices if any(_has(side, name) for side in sides)), cost)
 
 
 def _plain_numbers(axis: Any) -> None:
@@ -125,11 +140,11 @@ def _label_batches(axes: Any, points: Sequence[Point], xs: Sequence[float], ys: 
             )
 
 
-def _frontier(axes: Any, comparison: Comparison, cost: str, across: str) -> None:
-    if across != "itl" or len(comparison.frontier) < 2:
+def _frontier(axes: Any, comparison: Comparison, up: str, across: str) -> None:
+    if across != "itl" or up != cost_figure(comparison.sides) or len(comparison.frontier) < 2:
         return
     xs = [point.figures["itl"].value * FIGURES["itl"].scale for _, point in comparison.frontier]
-    ys = [point.figures[cost].value for _, point in comparison.frontier]
+    ys = [point.figures[up].value for _, point in comparison.frontier]
     axes.step(xs, ys, where="post", color="black", linewidth=1.2, linestyle=":", label="frontier", zorder=0)
 
 

@@ -44,13 +44,15 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Figure | None:
     if below <= 0:
         return None
     value = math.fsum(tops) / below
+    if not math.isfinite(value):
+        return None
     count = len(tops)
     if count < 2:
         return Figure(value)
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
-    variance = count / (count - 1) * math.fsum(each * each for each in residuals) / below**2
+    variance = count / (count - 1) * math.fsum((each / below) ** 2 for each in residuals)
     half = student_90(count - 1) * math.sqrt(variance * _stretch(residuals))
-    return Figure(value, value - half, value + half)
+    return Figure(value, value - half, value + half) if math.isfinite(half) else Figure(value)
 
 
 def _stretch(residuals: Sequence[float]) -> float:
