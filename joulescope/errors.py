@@ -59,6 +59,10 @@ class MinuteError(JoulescopeError):
 class ComparisonError(JoulescopeError):
     """What was given cannot be read or compared; the message names the file, the field and what mends it."""
 
+
+class LedgerError(JoulescopeError):
+    """A ledger cannot be opened; the message names the place, and how to mend it."""
+
     exit_code = 4
 
 

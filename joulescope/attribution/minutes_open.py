@@ -89,8 +89,8 @@ class OpenMinute:
 
     def of(self, engine: Engine, gpu_count: int) -> OpenMinute:
         """Notes whose it is."""
-        if not any(engine is each for each in self.engines):
-            self.engines.append(engine)
+        if not self.engines or self.engines[-1] is not engine:
+            self.engines = [*(each for each in self.engines if each is not engine), engine]
         self.gpu_count = gpu_count
         return self
 
@@ -149,7 +149,9 @@ class OpenMinute:
         told_ns = kv_ns = 0
         for engine in self.engines:
             up_ns, down_ns = engine.alive_span()
-            lived_ns = min(down_ns, engine.known_until_ns, end_ns) - max(up_ns, begin_ns)
+            if engine.sends_progress:  # of others silence says that they are idle
+                down_ns = min(down_ns, engine.known_until_ns)
+            lived_ns = min(down_ns, end_ns) - max(up_ns, begin_ns)
             step = engine.last_step
             if lived_ns > 0 and (step is None or step.running is not None):
                 told_ns += lived_ns
