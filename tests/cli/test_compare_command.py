@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 from PIL import Image
 
 from joulescope.cli.main import main
+from joulescope.clock import ManualClock
+from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from tests.insight.compare.benchmarks import guidellm_unversioned, leaderboard_3, mlenergy_run, vllm_serve
-from tests.insight.compare.made import A100, H100, cell, kind_of, minute, stretch
+from tests.insight.compare.made import A100, BEGIN, H100, cell, kind_of, minute, stretch
+from tests.ledger.rows import NOON, minute_row, request
 
 
 @pytest.fixture
@@ -251,3 +255,27 @@ def test_a_picture_of_nothing_says_so(run: Any, tmp_path: Path) -> None:
     code, _, _ = run(tmp_path / "v.json", "--image", tmp_path / "c.svg")
     assert code == 0
     assert "no joules and no throughput to draw" in (tmp_path / "c.svg").read_text()
+
+
+def test_a_ledger_gives_minutes_and_quantiles_of_its_requests(run: Any, tmp_path: Path) -> None:
+    """Both tables, what is not yet Parquet included; requests of other times are of no point."""
+    writer = LedgerWriter(tmp_path, ManualClock(), NOON, Rotation())
+    moved = NOON - BEGIN
+    told = [
+        replace(
+            each,
+            start_wall_seconds=each.start_wall_seconds + moved,
+            end_wall_seconds=each.end_wall_seconds + moved,
+        )
+        for each in stretch([16.0], kind=kind_of(engine="e0"))
+    ]
+    writer.add("minutes", [minute_row(each) for each in told])
+    writer.add("requests", [request(number, 60.0 + number / 10) for number in range(200)])
+    writer.add("requests", [request(number, 9_000.0) for number in range(200, 230)])
+    writer.close()
+    code, out, _ = run("--json", "--show", "e2e_p50", f"mine={tmp_path}")
+    (side,) = json.loads(out)["sides"]
+    assert code == 0
+    assert side["whole"]["parts"] == 4
+    assert side["points"][0]["figures"]["e2e_p50"]["value"] == pytest.approx(1.5)
+    assert side["origin"]["path"] == str(tmp_path)

@@ -6,14 +6,17 @@ load of that mean would cost. ML.ENERGY leaves such time out of its steady windo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from joulescope.minute_model import EngineMinute
 
 LEAST_RUNNING = 4.0
 """Below so many requests at a time, minutes differ by chance."""
 MOST_CHANGE = 2.0
-"""A neighbour with more or fewer requests by this factor makes a minute part of a ramp."""
+"""By this factor a neighbour is busier, or less busy, than it would be under one load."""
+MOST_NET_RATIO = 0.5
+"""Part of a minute's mean batch that may have come, and not gone, beside a neighbour that is less busy."""
 _MINUTE = 60
 
 Key = tuple[str, int]
@@ -24,21 +27,42 @@ def key_of(minute: EngineMinute) -> Key:
     return minute.kind.engine, int(minute.start_wall_seconds // _MINUTE) * _MINUTE
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """Requests at a time in one minute, and how many more came than went."""
+
+    running: float = 0.0
+    net: int = 0
+
+
 def ramps(minutes: Iterable[EngineMinute]) -> frozenset[Key]:
-    """The minutes of which a neighbour has a very different load, or none; each engine for itself."""
-    running: dict[Key, float] = {}
+    """The minutes in which an engine filled up or drained; each engine for itself.
+
+    Such a minute is less busy than a neighbour by far; or a neighbour is less busy by far, and more requests
+    came than went, or the other way round; or it stands alone.
+    """
+    loads: dict[Key, _Load] = {}
     for minute in minutes:
-        span = minute.end_wall_seconds - minute.start_wall_seconds
-        if span > 0:
-            key = key_of(minute)
-            running[key] = running.get(key, 0.0) + minute.load.running_seconds / max(span, 1.0)
+        key, before = key_of(minute), loads.get(key_of(minute), _Load())
+        span = max(minute.end_wall_seconds - minute.start_wall_seconds, 1.0)
+        ended = sum(cell.requests for cell in minute.tasks)
+        loads[key] = _Load(
+            before.running + minute.load.running_seconds / span,
+            before.net + minute.load.requests_started - ended,
+        )
     return frozenset(
         (engine, start)
-        for (engine, start), load in running.items()
-        if any(_differs(load, running.get((engine, start + step), 0.0)) for step in (-_MINUTE, _MINUTE))
+        for (engine, start), load in loads.items()
+        if _on_ramp(
+            load, [loads.get((engine, start + step), _Load()).running for step in (-_MINUTE, _MINUTE)]
+        )
     )
 
 
-def _differs(load: float, neighbour: float) -> bool:
-    high, low = max(load, neighbour), min(load, neighbour)
-    return high >= LEAST_RUNNING and high > MOST_CHANGE * low
+def _on_ramp(load: _Load, neighbours: Sequence[float]) -> bool:
+    if max(load.running, *neighbours) < LEAST_RUNNING:
+        return False
+    if max(neighbours) > MOST_CHANGE * load.running:
+        return True
+    less_busy = sum(load.running > MOST_CHANGE * each for each in neighbours)
+    return less_busy == 2 or (less_busy == 1 and abs(load.net) > MOST_NET_RATIO * load.running)

@@ -97,7 +97,7 @@ def cell(task: str, requests: int, itl: float, joules: float, answer: int = ANSW
 
 
 def stretch(batches: list[float], law: Law = H100, *, kind: Kind = KIND, each: int = 4) -> list[EngineMinute]:
-    """``each`` minutes at every batch, rising slowly enough that none is a ramp but the ends.
+    """``each`` minutes at every batch, rising slowly enough that none is a ramp.
 
     Joules scatter by a percent, the same way each time.
     """

@@ -60,8 +60,8 @@ def test_idle_is_in_one_definition_and_not_in_the_other() -> None:
 def test_evidence_is_what_stands_behind_a_point() -> None:
     side = one(stretch([16.0], each=6))
     (point,) = side.points
-    assert point.parts == 4  # the first and the last minute are ramps
-    assert point.gpu_hours == pytest.approx(4 / 60)
+    assert point.parts == 6
+    assert point.gpu_hours == pytest.approx(6 / 60)
     assert side.whole.gpu_hours == pytest.approx(6 / 60)
     assert side.whole.requests == 6 * (round(60.0 / H100.itl(16.0) * 16.0) // 400)
 
@@ -71,7 +71,7 @@ def test_minutes_in_which_the_load_begins_or_ends_are_of_no_point() -> None:
     told = [minute(64.0, number) for number in range(4)] + [minute(20.0, 4)]
     side = one(told)
     assert [point.where for point in side.points] == ["batch 64"]
-    assert side.points[0].parts == 2
+    assert side.points[0].parts == 4
     assert side.whole.parts == 5
 
 

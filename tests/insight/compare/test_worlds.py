@@ -1,0 +1,180 @@
+"""Simulated worlds through the real command: what it says of GPUs, precisions and GPU counts is the truth.
+
+Each world has a little more clients than its batch limit takes, so that the batch is the limit; its trace is
+replayed by the command into minutes. The truth is what the simulated GPUs drew in the same minute, by the
+tokens that came out; for batches that are interpolated it is that of a run which the command never sees.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulescope.cli.main import main
+from joulescope.hook.wire import AnyRecord, Step
+from joulescope.ingest.trace import TraceWriter
+from joulescope.simulation.calibration import CHAT_TASK
+from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.traces import SimulatedRun
+from joulescope.simulation.worlds import H100, H100_FP8, LLAMA_3_1_70B_FP8, WORLDS
+
+FP8 = replace(WORLDS["tensor-parallel-2"], parallel=Parallel())
+"""Llama 3.1 70B in 8 bits on one H100."""
+A100_LIKE = replace(
+    H100_FP8,
+    name="NVIDIA A100-SXM4-80GB (simulated)",
+    bytes_per_second=1.6e12,
+    flops_per_second=240e12,
+    joules_per_byte=0.16e-9,
+    joules_per_flop=1.1e-12,
+    active_watts=110.0,
+    idle_watts=60.0,
+    power_limit_watts=400.0,
+)
+"""Slower memory and arithmetic at a lower power; its figures are plausible and calibrated by nothing."""
+BF16 = replace(
+    LLAMA_3_1_70B_FP8,
+    name="meta-llama/Llama-3.1-70B-Instruct",
+    stored_bytes=2 * LLAMA_3_1_70B_FP8.stored_bytes,
+    weight_bytes=2 * LLAMA_3_1_70B_FP8.weight_bytes,
+)
+ON_TWO = Parallel(tensor=2)
+TASK = replace(CHAT_TASK, max_tokens=400)
+RUNS: dict[str, tuple[World, dict[int, float]]] = {
+    "h100": (FP8, {16: 0.1, 32: 0.1, 48: 0.095}),
+    "a100": (replace(FP8, hardware=A100_LIKE), {16: 0.055, 32: 0.055, 48: 0.042}),
+    "two": (replace(FP8, parallel=ON_TWO), {16: 0.185}),
+    "bf16": (replace(FP8, hardware=H100, model=BF16, parallel=ON_TWO), {16: 0.095}),
+}
+"""Worlds, and by batch limit the requests a second for each place in it: a little more than can be served."""
+KEPT_BACK = (("h100", 32), ("a100", 32))
+STEADY = (60.0, 120.0)
+
+
+@dataclass
+class Truth:
+    """What the GPUs drew and what came out in the steady minute, and how long a step took."""
+
+    joules: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    seconds: float = 60.0
+
+    @property
+    def per_token(self) -> float:
+        return self.joules / self.tokens
+
+    @property
+    def itl(self) -> float:
+        return self.seconds / self.steps
+
+
+def simulate(name: str, batch: int) -> tuple[list[AnyRecord], Truth]:
+    world, rates = RUNS[name]
+    run = SimulatedRun(
+        125.0,
+        seed=batch,
+        rate_per_second=rates[batch] * batch,
+        world=world,
+        classes=(TASK,),
+        limits=replace(world.limits, max_num_seqs=batch),
+        sample_hz=5.0,
+        truth=False,
+    )
+    truth, records, drawn, begun = Truth(), [], [], 0
+    for record in run.records():
+        records.append(record)
+        if len(drawn) < 2 and run.time_ns / 1e9 >= STEADY[len(drawn)]:
+            drawn.append(sum(each.drawn_joules for each in run.balances()))
+            truth.seconds = run.time_ns / 1e9 - begun
+            begun = run.time_ns / 1e9
+        if isinstance(record, Step) and len(drawn) == 1:
+            truth.tokens += sum(record.sampled) if record.sampled else len(record.request)
+            truth.steps += 1
+    truth.joules = drawn[1] - drawn[0]
+    return records, truth
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], Truth]]:
+    """A folder with minutes of all runs but those that are kept back, and the truth of all."""
+    folder, truths = tmp_path_factory.mktemp("runs"), {}
+    for name, (_, rates) in RUNS.items():
+        for batch in rates:
+            records, truths[name, batch] = simulate(name, batch)
+            if (name, batch) in KEPT_BACK:
+                continue
+            trace = folder / f"{name}-{batch}.jstrace"
+            writer = TraceWriter(trace)
+            writer.write(records)
+            writer.close()
+            assert main(["replay", str(trace), "--minutes", str(trace.with_suffix(".jsonl"))]) == 0
+    return folder, truths
+
+
+def compared(capsys: pytest.CaptureFixture[str], folder: Path, *names: str, match: str) -> dict[str, Any]:
+    sources = [f"{name}={path}" for name in names for path in sorted(folder.glob(f"{name}-*.jsonl"))]
+    capsys.readouterr()
+    assert main(["compare", "--json", "--match", match, *sources]) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def figure(told: dict[str, Any], name: str, of: str, *, change: bool = False) -> float:
+    side = told["matches"][0]["sides"][name]
+    assert side["observed"]
+    value: float = side["change" if change else "figures"][of]["value"]
+    return value
+
+
+def test_gpu_generations_are_compared_at_a_batch_that_neither_was_run_at(
+    capsys: pytest.CaptureFixture[str], seen: tuple[Path, dict[tuple[str, int], Truth]]
+) -> None:
+    """Between 16 and 48, at 32: joules, times and their ratio are those of runs that were kept back."""
+    folder, all_truths = seen
+    told = compared(capsys, folder, "h100", "a100", match="batch=32")
+    truths = {name: all_truths[name, batch] for name, batch in KEPT_BACK}
+    for name, truth in truths.items():
+        assert figure(told, name, "joules_per_unit") == pytest.approx(truth.per_token, rel=0.03)
+        assert figure(told, name, "itl") == pytest.approx(truth.itl, rel=0.03)
+        assert figure(told, name, "watts") == pytest.approx(truth.joules / truth.seconds, rel=0.03)
+    ratio = truths["a100"].per_token / truths["h100"].per_token - 1
+    assert ratio > 0.3
+    assert figure(told, "a100", "joules_per_unit", change=True) == pytest.approx(ratio, abs=0.03)
+    assert {side["name"]: side["setup"]["gpu"] for side in told["sides"]} == {"h100": "H100", "a100": "A100"}
+
+
+def test_precisions_and_gpu_counts_are_compared_at_the_same_batch(
+    capsys: pytest.CaptureFixture[str], seen: tuple[Path, dict[tuple[str, int], Truth]]
+) -> None:
+    """At 16: one GPU against two, and 8 bits against 16 on two. Two GPUs are faster and dearer."""
+    folder, truths = seen
+    told = compared(capsys, folder, "two", "h100", "bf16", match="batch=16")
+    two = truths["two", 16]
+    for name in ("h100", "bf16"):
+        expected = truths[name, 16].per_token / two.per_token - 1
+        assert figure(told, name, "joules_per_unit", change=True) == pytest.approx(expected, abs=0.02)
+        expected = truths[name, 16].itl / two.itl - 1
+        assert figure(told, name, "itl", change=True) == pytest.approx(expected, abs=0.02)
+    facts = {side["name"]: (side["setup"]["precision"], side["setup"]["gpu_count"]) for side in told["sides"]}
+    assert facts == {"two": ("FP8", 2), "h100": ("FP8", 1), "bf16": ("BF16", 2)}
+    assert [side["whole"]["gpu_hours"] > 0 for side in told["sides"]] == [True] * 3
+
+
+def test_at_the_same_latency_the_faster_gpu_is_nowhere_and_it_is_said(
+    capsys: pytest.CaptureFixture[str], seen: tuple[Path, dict[tuple[str, int], Truth]]
+) -> None:
+    """The A100 is slower at its smallest batch than the H100 at its largest: nothing is made up."""
+    folder, truths = seen
+    slow = truths["a100", 48].itl
+    told = compared(capsys, folder, "h100", "a100", match=f"itl={0.999 * slow:.6f}s")
+    match = told["matches"][0]
+    assert not match["sides"]["h100"]["observed"]
+    assert match["sides"]["h100"]["high"] == pytest.approx(truths["h100", 48].itl, rel=0.03)
+    assert match["sides"]["a100"]["observed"]
+    cheapest = match["cheapest_within"]["h100"]["figures"]["joules_per_unit"]["value"]
+    assert cheapest == pytest.approx(truths["h100", 48].per_token, rel=0.02)
