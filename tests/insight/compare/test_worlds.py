@@ -1,6 +1,6 @@
 """Simulated worlds through the real command: what it says of GPUs, precisions and GPU counts is the truth.
 
-Each world has a little more clients than its batch limit takes, so that the batch is the limit; its trace is
+Each world has more clients than its batch limit takes, so that the batch is the limit; its trace is
 replayed by the command into minutes. The truth is what the simulated GPUs drew in the same minute, by the
 tokens that came out; for batches that are interpolated it is that of a run which the command never sees.
 """
@@ -50,13 +50,15 @@ BF16 = replace(
 )
 ON_TWO = Parallel(tensor=2)
 TASK = replace(CHAT_TASK, max_tokens=400)
-RUNS: dict[str, tuple[World, dict[int, float]]] = {
-    "h100": (FP8, {12: 0.13, 20: 0.1, 32: 0.1}),
-    "a100": (replace(FP8, hardware=A100_LIKE), {12: 0.07, 20: 0.055, 32: 0.055}),
-    "two": (replace(FP8, hardware=A100_LIKE, parallel=ON_TWO), {12: 0.135}),
-    "bf16": (replace(FP8, hardware=A100_LIKE, model=BF16, parallel=ON_TWO), {12: 0.07}),
+RUNS: dict[str, tuple[World, tuple[int, ...]]] = {
+    "h100": (FP8, (12, 20, 32)),
+    "a100": (replace(FP8, hardware=A100_LIKE), (12, 20, 32)),
+    "two": (replace(FP8, hardware=A100_LIKE, parallel=ON_TWO), (12,)),
+    "bf16": (replace(FP8, hardware=A100_LIKE, model=BF16, parallel=ON_TWO), (12,)),
 }
-"""Worlds, and by batch limit the requests a second for each place in it: a little more than can be served."""
+"""Worlds, and the batch limits at which each is run."""
+REQUESTS_PER_SECOND = 0.16
+"""For each place in the batch: more than can be served."""
 KEPT_BACK = (("h100", 20), ("a100", 20))
 STEADY = (61.0, 121.0)
 """The second minute of a run: it begins after one second of the simulation's clock."""
@@ -81,11 +83,11 @@ class Truth:
 
 
 def simulate(name: str, batch: int) -> tuple[list[AnyRecord], Truth]:
-    world, rates = RUNS[name]
+    world, _ = RUNS[name]
     run = SimulatedRun(
         125.0,
         seed=batch,
-        rate_per_second=rates[batch] * batch,
+        rate_per_second=REQUESTS_PER_SECOND * batch,
         world=world,
         classes=(TASK,),
         limits=replace(world.limits, max_num_seqs=batch),
@@ -95,6 +97,8 @@ def simulate(name: str, batch: int) -> tuple[list[AnyRecord], Truth]:
     truth, records, drawn, begun = Truth(), [], [], 0
     for record in run.records():
         records.append(record)
+        if run.time_ns / 1e9 > STEADY[1] + 1.0:
+            break
         if len(drawn) < 2 and run.time_ns / 1e9 >= STEADY[len(drawn)]:
             drawn.append(sum(each.drawn_joules for each in run.balances()))
             truth.seconds = run.time_ns / 1e9 - begun
@@ -110,8 +114,8 @@ def simulate(name: str, batch: int) -> tuple[list[AnyRecord], Truth]:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], Truth]]:
     """A folder with minutes of all runs but those that are kept back, and the truth of all."""
     folder, truths = tmp_path_factory.mktemp("runs"), {}
-    for name, (_, rates) in RUNS.items():
-        for batch in rates:
+    for name, (_, batches) in RUNS.items():
+        for batch in batches:
             records, truths[name, batch] = simulate(name, batch)
             if (name, batch) in KEPT_BACK:
                 continue
