@@ -1,8 +1,8 @@
 """How near a comparison comes to the truth at loads that it never saw.
 
-Simulated worlds serve more clients than their batch limit takes. Each is run at some limits, whose minutes the
-comparison gets, and at others, which are kept back: at those, by batch and by inter-token time, its figures are
-held against what the simulated GPUs drew. Nothing here was measured on hardware.
+Simulated worlds serve more clients than their batch limit takes. Each is run at some limits, whose minutes
+the comparison gets, and at others, which are kept back: at those, by batch and by inter-token time, its
+figures are held against what the simulated GPUs drew. Nothing here was measured on hardware.
 
     python benchmarks/compare.py [--picture docs/pictures/compare.png]
 """
@@ -152,26 +152,29 @@ def errors(comparison: Comparison, truths: Mapping[str, Mapping[int, Truth]]) ->
                             each: told[each].value / expected[each] - 1 if each in told else None
                             for each in FIGURES
                         },
+                        "form_error": at.form.get("joules_per_unit", 0.0) if isinstance(at, At) else None,
                     }
                 )
     return rows
 
 
 def text_of(report: dict[str, Any]) -> str:
-    heads = ("J/token", "W", "token/s", "ITL")
+    heads = ("J/token", "W", "token/s", "ITL", "told for J/token")
     lines = [
         "# Comparison against simulated truth",
         "",
-        f"{report['machine']['date']}, Python {report['machine']['python']}. Each world was run at batch limits "
-        f"{', '.join(map(str, SEEN))}; the comparison interpolates at {' and '.join(map(str, KEPT_BACK))}, "
-        "which it never saw. Relative errors against what the simulated GPUs drew. **Simulated: nothing here was "
-        "measured on hardware.**",
+        f"{report['machine']['date']}, Python {report['machine']['python']}. Each world was run at batch "
+        f"limits {', '.join(map(str, SEEN))}; the comparison interpolates at "
+        f"{' and '.join(map(str, KEPT_BACK))}, which it never saw: points are a factor of four apart. Relative "
+        "errors against what the simulated GPUs drew, and the error of the form that the comparison tells "
+        "beside its J/token. **Simulated: nothing here was measured on hardware.**",
         "",
         "| world | batch | matched on | " + " | ".join(heads) + " |",
         "|---|---:|---|" + "---:|" * len(heads),
     ]
     for row in report["errors"]:
         cells = ("–" if row[each] is None else f"{100 * row[each]:+.1f} %" for each in FIGURES)
+        cells = (*cells, "–" if row["form_error"] is None else f"±{100 * row['form_error']:.1f} %")
         lines.append(f"| {row['world']} | {row['batch']} | {row['matched_on']} | " + " | ".join(cells) + " |")
     found = sorted(
         abs(row["joules_per_unit"]) for row in report["errors"] if row["joules_per_unit"] is not None

@@ -7,8 +7,9 @@ T = c + b·t seconds (of the dense models of ML.ENERGY's data R² is 0.98 and mo
     1 / throughput  is linear in 1/b         power  is joules by unit times throughput
 
 and what follows no such law (time to the first token, where a queue may stand before it) goes as a power of
-b. How far the law is from such a power is counted as an error of the form: it is small between neighbours
-and grows with the gap.
+b. Mixtures of experts follow it less: their fixed part grows with the batch, until all experts are read. So
+how far one would come with powers alone is counted as an error of the form: it is small between neighbours
+and grows with the gap, most where little can be told from a time, because it hardly changes with the batch.
 """
 
 from __future__ import annotations
@@ -80,16 +81,27 @@ def between(before: Point, after: Point, figure: str, value: float) -> At:
     By their batches where both are known and differ; else everything goes as a power of that figure.
     """
     axis = "batch" if _batches_tell(before, after) else figure
-    ends = (before.figures[axis].value, after.figures[axis].value)
-    at = value
+    ends = _values(before, after, axis)
+    places = _Places(value, value)
     if axis != figure:
-        at = _law(figure).at(ends, _values(before, after, figure), value)
-    names = [name for name in before.figures if name in after.figures and name not in (axis, figure)]
-    figures = {name: _figure(before, after, name, ends, at, axis) for name in names}
+        own = _values(before, after, figure)
+        places = _Places(_law(figure).at(ends, own, value), _POWER.at(ends, own, value))
+    figures, form = {axis: Figure(places.law)}, {}
+    for name in before.figures:
+        if name in after.figures and name not in (axis, figure):
+            figures[name], form[name] = _figure(before, after, name, ends, places, axis)
     for name, factors in _PRODUCTS.items():
         if name in figures and axis == "batch":
             figures[name] = _product(figures, name, factors)
-    return At({axis: Figure(at), **figures, figure: Figure(value)}, (before, after))
+    return At({**figures, figure: Figure(value)}, (before, after), form)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where on the axis the value is, by the law of the figure and as if it went as a power."""
+
+    law: float
+    power: float
 
 
 def _batches_tell(before: Point, after: Point) -> bool:
@@ -102,21 +114,23 @@ def _values(before: Point, after: Point, name: str) -> tuple[float, float]:
 
 
 def _figure(
-    before: Point, after: Point, name: str, ends: tuple[float, float], at: float, axis: str
-) -> Figure:
-    """One figure, its error made of those of the points and of the form."""
+    before: Point, after: Point, name: str, ends: tuple[float, float], places: _Places, axis: str
+) -> tuple[Figure, float]:
+    """One figure, its error made of those of the points and of the form; and the error of the form alone."""
     values = _values(before, after, name)
     if min(values) <= 0:
-        return Figure(_STEP.value(ends, values, at))
-    power = _POWER.value(ends, values, at)
-    value = _law(name).value(ends, values, at) if axis == "batch" else power
-    other = power if value != power else _STEP.value(ends, values, at)
+        return Figure(_STEP.value(ends, values, places.law)), 0.0
+    other = _POWER.value(ends, values, places.power)
+    value = _law(name).value(ends, values, places.law) if axis == "batch" else other
+    if axis != "batch":
+        other = _STEP.value(ends, values, places.law)
+    form = abs(other - value) / value
     halves = relative_half(before.figures[name]), relative_half(after.figures[name])
     if halves[0] is None or halves[1] is None:
-        return Figure(value)
+        return Figure(value), form
     share = (value - values[0]) / (values[1] - values[0]) if values[0] != values[1] else 0.5
-    errors = (1 - share) * halves[0] * values[0], share * halves[1] * values[1], other - value
-    return with_relative_half(value, math.hypot(*errors) / value)
+    errors = (1 - share) * halves[0] * values[0] / value, share * halves[1] * values[1] / value, form
+    return with_relative_half(value, math.hypot(*errors)), form
 
 
 def _product(figures: Mapping[str, Figure], name: str, factors: tuple[str, str]) -> Figure:
@@ -125,17 +139,3 @@ def _product(figures: Mapping[str, Figure], name: str, factors: tuple[str, str])
     if one is None or other is None:
         return figures[name]
     return with_relative_half(one.value * other.value, relative_half(figures[name]))
-
-
-def form_error(at: At, figure: str) -> float:
-    """How far the law of a figure is from a power of the batch, relative; 0 on a point."""
-    if len(at.between) != 2 or figure not in at.figures or not _batches_tell(*at.between):
-        return 0.0
-    before, after = at.between
-    if figure not in before.figures or figure not in after.figures:
-        return 0.0
-    ends, values = _values(before, after, "batch"), _values(before, after, figure)
-    value = at.figures[figure].value
-    if min(values) <= 0 or value <= 0:
-        return 0.0
-    return abs(_POWER.value(ends, values, at.figures["batch"].value) - value) / value

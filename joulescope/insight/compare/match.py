@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from joulescope.errors import ComparisonError
@@ -167,7 +167,7 @@ def at(side: Side, figure: str, value: float) -> At | Outside:
         return Outside(*ends)
     cost = cost_figure([side])
     best = min(found, key=lambda each: each.figures[cost].value if cost in each.figures else math.inf)
-    return At(best.figures, best.between, len(found))
+    return replace(best, crossings=len(found))
 
 
 def _near(seen: float | None, value: float) -> bool:

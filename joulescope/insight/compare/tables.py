@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulescope.insight.compare.between import form_error
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure, written
 from joulescope.insight.compare.ratios import change, relative_half
@@ -183,7 +182,7 @@ def _from(match: Match, name: str, cost: str) -> str:
     at = match.sides.get(name)
     if isinstance(at, At):
         several = f" (met {at.crossings} times)" if at.crossings > 1 else ""
-        error = form_error(at, cost)
+        error = at.form.get(cost, 0.0)
         far = f" (far apart: ±{100 * error:.0f} % by the way between)" if error > FAR_ERROR else ""
         return " | ".join(point.where for point in at.between) + several + far
     if not isinstance(at, Outside) or at.low is None or at.high is None:

@@ -210,6 +210,8 @@ class At:
     figures: Mapping[str, Figure]
     between: tuple[Point, ...]
     """The points it was interpolated between; one where it lies on a point."""
+    form: Mapping[str, float] = field(default_factory=dict)
+    """By figure, how far another way between the two points would lead, relative: an error of the form."""
     crossings: int = 1
     """How often the value is met along the side's points; the cheapest is taken."""
 

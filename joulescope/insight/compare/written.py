@@ -99,6 +99,7 @@ def _at(at: At | Outside, first: At | Outside | None) -> dict[str, Any]:
             {"where": point.where, **{n: getattr(point, n) for n in _EVIDENCE}} for point in at.between
         ],
         "crossings": at.crossings,
+        "form_error": at.form,
         "figures": _figures(at.figures),
         "change": {
             name: _figure(change(at.figures[name], first.figures[name]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulescope.insight.compare.between import between, form_error
+from joulescope.insight.compare.between import between
 from joulescope.insight.compare.values import Figure, Point
 from tests.insight.compare.made import H100, Law
 
@@ -80,13 +80,13 @@ def test_the_error_grows_with_the_gap_and_is_told_without_intervals_too() -> Non
     near = between(point(28), point(36), "batch", 32.0)
     far = between(point(8), point(256), "batch", 32.0)
     bare = between(point(8, half=None), point(256, half=None), "batch", 32.0)
-    assert form_error(near, "joules_per_unit") < 0.005
-    assert form_error(far, "joules_per_unit") > 0.1
-    assert form_error(bare, "joules_per_unit") == form_error(far, "joules_per_unit")
+    assert near.form["joules_per_unit"] < 0.005
+    assert far.form["joules_per_unit"] > 0.1
+    assert bare.form == far.form
     assert bare.figures["joules_per_unit"].low is None
     figure = far.figures["joules_per_unit"]
     assert figure.low is not None
-    assert 1 - figure.low / figure.value >= form_error(far, "joules_per_unit")
+    assert 1 - figure.low / figure.value >= far.form["joules_per_unit"]
 
 
 def test_without_batches_figures_go_as_powers_of_what_is_matched_on() -> None:
