@@ -166,7 +166,7 @@ def text_of(report: dict[str, Any]) -> str:
         f"{report['machine']['date']}, Python {report['machine']['python']}. Each world was run at batch "
         f"limits {', '.join(map(str, SEEN))}; the comparison interpolates at "
         f"{' and '.join(map(str, KEPT_BACK))}, which it never saw; points are a factor of four apart. "
-        "Relative errors against what the simulated GPUs drew, and the error of the form that the comparison tells "
+        "Relative errors against what the simulated GPUs drew, and the error of the form that is told "
         "beside its J/token. **Simulated: nothing here was measured on hardware.**",
         "",
         "| world | batch | matched on | " + " | ".join(heads) + " |",

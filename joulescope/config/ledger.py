@@ -75,7 +75,9 @@ class LedgerSettings:
         "After how long what was written becomes a Parquet file, and goes to the object store, seconds.",
     )
     ledger_rotate_mebibytes: int = setting(
-        16, Whole(1, 256, "MiB"), "How much of it becomes one sooner, MiB before it is compressed."
+        8,
+        Whole(1, 256, "MiB"),
+        "How much of it becomes one sooner, MiB before it is compressed: it passes through memory whole.",
     )
     ledger_max_mebibytes: int = setting(
         4096,
