@@ -22,6 +22,8 @@ class _Gathered:
     origin: Origin
     parts: list[Part] = field(default_factory=list)
     half_measured: int = 0
+    experts: bool = False
+    """Whether the model reads more weights the more tokens there are."""
 
 
 def sources_of(
@@ -44,6 +46,7 @@ def sources_of(
             of_task = setup if task is None else _with_task(setup, task)
             gathered = found.setdefault((of_task, method), _Gathered(origin))
             gathered.half_measured += not _is_measured(minute)
+            gathered.experts |= minute.laws is not None and minute.laws.cost.expert_weight_bytes > 0
             key = key_of(minute)
             part = replace(part_of(minute, task), key=(path, *key), ramp=key in on_ramp)
             gathered.parts.append(part)
@@ -195,9 +198,15 @@ def _latencies(cells: Sequence[TaskSums]) -> dict[str, Mean]:
 
 
 def _remarks(gathered: _Gathered) -> tuple[str, ...]:
-    if not gathered.half_measured:
-        return ()
-    return (
-        f"{gathered.half_measured} of {len(gathered.parts)} minutes were not measured to "
-        f"{MEASURED_RATIO:.0%}: their joules are left out, with the output that goes with them",
-    )
+    found = []
+    if gathered.half_measured:
+        found.append(
+            f"{gathered.half_measured} of {len(gathered.parts)} minutes were not measured to "
+            f"{MEASURED_RATIO:.0%}: their joules are left out, with the output that goes with them"
+        )
+    if gathered.experts:
+        found.append(
+            "its model is a mixture of experts: between points that are far apart, figures may be off by "
+            "more than is told"
+        )
+    return tuple(found)

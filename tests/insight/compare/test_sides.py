@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from joulescope.engine_model import CostFacts
 from joulescope.insight.compare.from_minutes import NO_TASK, sources_of
 from joulescope.insight.compare.samples import sample
 from joulescope.insight.compare.sides import sides_of
 from joulescope.insight.compare.values import Side
-from joulescope.minute_model import EngineMinute, GpuSums, Joules, Load
+from joulescope.minute_model import EngineMinute, GpuSums, Joules, Laws, Load
 from tests.insight.compare.made import (
     BEGIN,
     H100,
@@ -202,3 +203,13 @@ def test_any_minutes_give_sides_with_finite_figures(told: list[EngineMinute]) ->
     for side in sides:
         for point in (side.whole, *side.points):
             assert all(math.isfinite(figure.value) for figure in point.figures.values())
+
+
+def test_a_mixture_of_experts_says_that_it_follows_the_law_less() -> None:
+    """Its weights grow with the batch; told by the laws of any minute."""
+    told = stretch([16.0])
+    experts = CostFacts(weight_bytes=60e9, expert_weight_bytes=50e9, expert_choice_ratio=0.06)
+    told[1] = replace(told[1], laws=Laws(experts, (1.0,), (1.0,)))
+    assert "mixture of experts" in one(told).quality.remarks[0]
+    dense = [replace(each, laws=Laws(CostFacts(weight_bytes=16e9), (1.0,), (1.0,))) for each in told]
+    assert one(dense).quality.remarks == ()
