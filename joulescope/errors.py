@@ -56,6 +56,12 @@ class MinuteError(JoulescopeError):
     exit_code = 4
 
 
+class ComparisonError(JoulescopeError):
+    """What was given cannot be read or compared; the message names the file, the field and what mends it."""
+
+    exit_code = 4
+
+
 class LedgerError(JoulescopeError):
     """A ledger cannot be opened; the message names the place, and how to mend it."""
 

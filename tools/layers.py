@@ -108,9 +108,9 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject insight",
+        "insight export ledger.read simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
-        inside_functions="matplotlib",
+        inside_functions="fsspec matplotlib pyarrow",
     ),
 }
 """Every room, lowest first: a room may only open rooms that stand above it in this table."""

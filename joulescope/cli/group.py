@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "plan": "Foresee what an engine could serve, how fast and at what price.",
     "estimate": "Estimate the joules of a query where no meter is.",
     "baseline": "Make, show, compare and pin what work used to cost.",
+    "compare": "Lay runs side by side at the same load, and benchmarks of others.",
     "inject": "Put joulescope beside the vLLM of Kubernetes manifests.",
     "hook": "Put the hook where an image of vLLM finds it.",
     "doctor": "Tell what is wrong here, and what mends it.",
