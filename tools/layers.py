@@ -80,6 +80,7 @@ ROOMS: dict[str, Room] = {
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(f"{VALUES} attribution", packages="numpy", inside_functions="matplotlib"),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
     ),
