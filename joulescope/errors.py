@@ -56,6 +56,12 @@ class MinuteError(JoulescopeError):
     exit_code = 4
 
 
+class QueryError(JoulescopeError):
+    """A question that a ledger cannot answer: it holds nothing of it, or a file cannot be read."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 
