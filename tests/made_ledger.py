@@ -34,9 +34,7 @@ TASKS = np.array(["", "chat", "code"])
 def request_schema() -> pa.Schema:
     """The request log's fields and ``task``; instants as timestamps beside their nanoseconds."""
     kinds = {name: str(kind).replace(" | None", "") for name, kind in RequestLine.__annotations__.items()}
-    columns = {
-        name: UTC_TIME if name.endswith("_time") else _TYPES[kind] for name, kind in kinds.items()
-    }
+    columns = {name: UTC_TIME if name.endswith("_time") else _TYPES[kind] for name, kind in kinds.items()}
     return pa.schema([*columns.items(), *([] if "task" in columns else [("task", pa.string())])])
 
 
@@ -113,7 +111,9 @@ def request_table(made: Mapping[str, np.ndarray]) -> pa.Table:
         names = [f"{prefix}{number}" for number in range(int(made[column].max()) + 1)]
         if empty:
             names[0] = ""
-        return pa.DictionaryArray.from_arrays(pa.array(made[column].astype(np.int32)), names).cast(pa.string())
+        return pa.DictionaryArray.from_arrays(pa.array(made[column].astype(np.int32)), names).cast(
+            pa.string()
+        )
 
     start, end = made["start_unix_ns"], made["end_unix_ns"]
     ids = pa.array(np.char.add("chatcmpl-", made["number"].astype("U10")))
@@ -231,7 +231,9 @@ def write(root: Path, recipe: Recipe) -> Iterator[tuple[dict[str, np.ndarray], d
         parts = np.array_split(np.arange(len(made["engine"])), recipe.files_a_day)
         for number, part in enumerate(parts):
             some = {name: column[part[0] : part[-1] + 1] for name, column in made.items()}
-            _save(root / "requests" / f"date={date}" / f"made-{number:06d}.parquet", request_table(some), recipe)
+            _save(
+                root / "requests" / f"date={date}" / f"made-{number:06d}.parquet", request_table(some), recipe
+            )
         _save(root / "minutes" / f"date={date}" / "made-000000.parquet", minute_table(rows), recipe)
         yield made, rows
 

@@ -80,7 +80,11 @@ ROOMS: dict[str, Room] = {
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(VALUES, packages="numpy"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
-    "insight": _room(f"{VALUES} attribution", packages="numpy", inside_functions="matplotlib"),
+    "insight": _room(
+        f"{VALUES} minutes attribution",
+        packages="numpy",
+        inside_functions="duckdb ibis matplotlib pyarrow",
+    ),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
     ),
@@ -101,7 +105,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        "export simulation pipeline replay daemon hook_install inject insight",
         packages="click msgspec rich zstandard",
     ),
 }

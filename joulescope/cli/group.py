@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "record": "Write a trace file from the live path.",
     "replay": "Run a trace file through the same accounting.",
     "parse": "Print the raw records of a trace or a captured stream.",
+    "ledger": "Ask a ledger: joules, money and carbon by tenant, model, LoRA, task.",
     "baseline": "Make, show, compare and pin what work used to cost.",
     "inject": "Put joulescope beside the vLLM of Kubernetes manifests.",
     "hook": "Put the hook where an image of vLLM finds it.",

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.tables import JOULE_COLUMNS, PERIOD, Tables, period_of_minutes
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 OVERHEADS = tuple(name for name in JOULE_COLUMNS if name.startswith("overhead_"))
 WASTES = tuple(name for name in JOULE_COLUMNS if name.startswith("wasted_"))
 
 
-def balance(tables: Tables, by: Sequence[str] = ("engine", "model"), period: str | None = None) -> ir.Table:
+def balance(tables: Tables, by: Sequence[str] = ("engine", "model"), period: str | None = None) -> Table:
     """One row an engine: the sum of each of :data:`JOULE_COLUMNS` in microjoules, tokens and seconds.
 
     ``by`` may leave out ``model`` or both. Joules while no engine had a GPU are those of the engine ``""``.

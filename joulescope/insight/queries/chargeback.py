@@ -8,14 +8,12 @@ microjoule.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from joulescope.insight.queries.balance import balance
+from joulescope.insight.queries.kinds import Column, Table
 from joulescope.insight.queries.tables import DIMENSIONS, PERIOD, Tables, keys_of
 from joulescope.insight.queries.usage import usage
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 SPREADS = ("apart", "attributed")
 """``apart``: idle and overhead have lines of their own; ``attributed``: they are spread over the requests'
@@ -43,7 +41,7 @@ OWNED = "owned"
 
 def chargeback(
     tables: Tables, by: Sequence[str] = ("tenant",), spread: str = "apart", engine: bool = False
-) -> ir.Table:
+) -> Table:
     """One line for each combination of ``by`` and part: its microjoules, and what ``requests`` brought.
 
     Columns: ``period_ns`` if ``by`` names a period, its dimensions, ``owned`` (whether the line is on
@@ -70,7 +68,7 @@ def chargeback(
     return summed.order_by([*first, summed[OWNED].desc(), *asked, "unit", "part"])
 
 
-def _books(tables: Tables, used: ir.Table, period: str | None) -> ir.Table:
+def _books(tables: Tables, used: Table, period: str | None) -> Table:
     """For each engine and period what was measured, what of it is in which pool, and what requests used."""
     import ibis
 
@@ -88,11 +86,11 @@ def _books(tables: Tables, used: ir.Table, period: str | None) -> ir.Table:
     return books.mutate(open_uj=books.attributed_uj - books.used_uj)
 
 
-def _of_requests(used: ir.Table, keys: list[str], period: str | None) -> ir.Table:
+def _of_requests(used: Table, keys: list[str], period: str | None) -> Table:
     return _line(used, keys, period, REQUESTS, used.joules_uj, owned=True, counted=True)
 
 
-def _apart(books: ir.Table, keys: list[str], period: str | None, part: str, spread: str) -> ir.Table:
+def _apart(books: Table, keys: list[str], period: str | None, part: str, spread: str) -> Table:
     """Lines on nobody's bill. What could not be spread, because nobody used the engine, is among them."""
     import ibis
 
@@ -103,7 +101,7 @@ def _apart(books: ir.Table, keys: list[str], period: str | None, part: str, spre
     return _line(books, keys, period, part, books[f"{part}_uj"], owned=False, counted=False)
 
 
-def _spread(used: ir.Table, books: ir.Table, keys: list[str], period: str | None, pool: str) -> ir.Table:
+def _spread(used: Table, books: Table, keys: list[str], period: str | None, pool: str) -> Table:
     """A pool over those who used the engine. Edges of the running total are rounded, and a share is the
     difference of two edges: the shares add up to the pool, whatever the numbers."""
     import ibis
@@ -121,22 +119,22 @@ def _spread(used: ir.Table, books: ir.Table, keys: list[str], period: str | None
     return _line(weighed, keys, period, pool, share, owned=True, counted=False)
 
 
-def _edge(weighed: ir.Table, until_uj: ir.IntegerValue) -> ir.IntegerValue:
+def _edge(weighed: Table, until_uj: Column) -> Column:
     part = until_uj.cast("float64") / weighed.all_uj.cast("float64")
     rounded = (weighed.pool_uj.cast("float64") * part).round().cast("int64")
     return (until_uj == weighed.all_uj).ifelse(weighed.pool_uj, rounded)
 
 
 def _line(
-    table: ir.Table,
+    table: Table,
     keys: list[str],
     period: str | None,
     part: str,
-    joules_uj: ir.IntegerValue,
+    joules_uj: Column,
     *,
     owned: bool,
     counted: bool,
-) -> ir.Table:
+) -> Table:
     import ibis
 
     counts = {name: table[name] if counted else ibis.literal(0, "int64") for name in COUNTS}

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.tables import PERIOD, Tables, keys_of, period_of_requests
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FIGURES = ("joules", "joules_per_output_token")
@@ -22,7 +19,7 @@ def column_of(figure: str, quantile: float) -> str:
     return f"{figure}_p{quantile * 100:.0f}"
 
 
-def distribution(tables: Tables, by: Sequence[str] = ()) -> ir.Table:
+def distribution(tables: Tables, by: Sequence[str] = ()) -> Table:
     """Quantiles and maximum of joules a request and joules an output token, one row for each combination.
 
     Requests whose joules are not known are left out, and for the second figure those without output. A
@@ -45,7 +42,7 @@ def distribution(tables: Tables, by: Sequence[str] = ()) -> ir.Table:
     return requests.group_by(keys).agg(requests=requests.count(), **quantiles, **most).order_by(keys)
 
 
-def dearest(tables: Tables, top: int, sort: str = "joules") -> ir.Table:
+def dearest(tables: Tables, top: int, sort: str = "joules") -> Table:
     """The ``top`` requests by one of :data:`SORTS`, the dearest first; equal ones by engine and id."""
     requests = _with_ratio(tables.requests)
     requests = requests.filter(requests.measured)
@@ -75,6 +72,6 @@ def dearest(tables: Tables, top: int, sort: str = "joules") -> ir.Table:
     return asked.order_by([asked[column].desc(), asked.engine, asked.request_id]).limit(top)
 
 
-def _with_ratio(requests: ir.Table) -> ir.Table:
+def _with_ratio(requests: Table) -> Table:
     tokens = requests.output_tokens.nullif(0)
     return requests.mutate(joules_per_output_token=requests.attributed_joules / tokens)

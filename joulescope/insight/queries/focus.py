@@ -1,7 +1,8 @@
 """A ledger as a Cost and Usage dataset of FOCUS, the FinOps Open Cost and Usage Specification.
 
-The version and the columns are those of FOCUS 1.4 (4 June 2026): its requirements model names for each column
-whether it must be there and whether it may be null. docs/chargeback.md says which columns are left out, and why.
+The version and the columns are those of FOCUS 1.4 (4 June 2026): its requirements model names for each
+column whether it must be there and whether it may be null. docs/chargeback.md says which columns are left
+out, and why.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from joulescope.errors import ConfigError, QueryError
-from joulescope.insight.queries.chargeback import IDLE, OPEN, OVERHEAD, OWNED, REQUESTS, UNATTRIBUTED, chargeback
+from joulescope.insight.queries.chargeback import (
+    IDLE,
+    OPEN,
+    OVERHEAD,
+    OWNED,
+    REQUESTS,
+    UNATTRIBUTED,
+    chargeback,
+)
 from joulescope.insight.queries.money import KWH_DIGITS, PRICE_DIGITS, Prices, decimal_of, exact_kwh
 from joulescope.insight.queries.span import moment
 from joulescope.insight.queries.tables import PERIOD, Tables
@@ -110,7 +119,11 @@ class Issuer:
 
 
 def focus_rows(
-    tables: Tables, prices: Prices, period: str = "day", spread: str = "attributed", issuer: Issuer | None = None
+    tables: Tables,
+    prices: Prices,
+    period: str = "day",
+    spread: str = "attributed",
+    issuer: Issuer | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of the dataset: costs are :class:`decimal.Decimal`, instants :class:`datetime.datetime` in UTC.
 
@@ -155,7 +168,9 @@ def _constant(prices: Prices, issuer: Issuer) -> dict[str, Any]:
     }
 
 
-def _row(line: Mapping[str, Any], prices: Prices, length: timedelta, constant: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    line: Mapping[str, Any], prices: Prices, length: timedelta, constant: Mapping[str, Any]
+) -> dict[str, Any]:
     begin = moment(line[PERIOD])
     quantity = exact_kwh(line["joules_uj"], prices.pue or 1.0)
     cost = quantity * constant["ListUnitPrice"]
@@ -199,9 +214,9 @@ def _next_month(instant: datetime) -> datetime:
     return (first + timedelta(days=31)).replace(day=1)
 
 
-def _tags(line: Mapping[str, Any]) -> str:
+def _tags(line: Mapping[str, Any]) -> str | None:
     named = {f"{TAG_PREFIX}{name}": line[name] for name in ("model", "lora", "task") if line[name]}
-    return json.dumps(named, ensure_ascii=False, sort_keys=True)
+    return json.dumps(named, ensure_ascii=False, sort_keys=True) if named else None
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -255,9 +270,3 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, batch: int = 50
     except OSError as error:
         raise QueryError(f"cannot write {path}: {error}; choose another file with --output") from error
     return count
-
-
-def peeked(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]] | None:
-    """The same rows, or ``None`` if there is not one."""
-    first = next(rows, None)
-    return None if first is None else chain([first], rows)

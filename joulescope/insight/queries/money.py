@@ -21,7 +21,7 @@ class Prices:
     """Per kWh, in ``currency``."""
     currency: str | None = None
     pue: float | None = None
-    """Energy of the facility per energy of its IT equipment. Without it cost and carbon are of the GPUs alone."""
+    """Energy of the facility per energy of its IT equipment. Without it all is of the GPUs alone."""
     carbon_intensity: float | None = None
     """gCO2e/kWh."""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from joulescope.errors import MissingExtra, QueryError
+from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.span import ALWAYS, Span
 from joulescope.insight.queries.tables import MINUTE_COLUMNS, REQUEST_COLUMNS, Tables, tables
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 INSTALL_LINE = "pip install 'joulescope-inference[analysis]'"
 _KINDS: Mapping[str, Mapping[str, str]] = {"requests": REQUEST_COLUMNS, "minutes": MINUTE_COLUMNS}
@@ -39,7 +37,7 @@ def _files(requests: Sequence[str], minutes: Sequence[str]) -> list[tuple[str, l
     return [("requests", list(requests)), ("minutes", list(minutes))]
 
 
-def _duckdb_table(backend: Any, kind: str, files: list[str]) -> ir.Table:
+def _duckdb_table(backend: Any, kind: str, files: list[str]) -> Table:
     import duckdb
 
     if not files:
@@ -50,9 +48,7 @@ def _duckdb_table(backend: Any, kind: str, files: list[str]) -> ir.Table:
         raise QueryError(f"the {kind} of this ledger cannot be read: {_first_line(problem)}") from problem
 
 
-def open_spark(
-    session: Any, requests: Sequence[str], minutes: Sequence[str], span: Span = ALWAYS
-) -> Tables:
+def open_spark(session: Any, requests: Sequence[str], minutes: Sequence[str], span: Span = ALWAYS) -> Tables:
     """The same by Spark. ``session`` is a SparkSession whose time zone is UTC; paths are as Spark reads them.
 
     Raises:
@@ -71,7 +67,7 @@ def open_spark(
     return tables(read["requests"], read["minutes"], backend, span)
 
 
-def _spark_table(backend: Any, session: Any, kind: str, files: list[str]) -> ir.Table:
+def _spark_table(backend: Any, session: Any, kind: str, files: list[str]) -> Table:
     if not files:
         return _empty(kind)
     view = f"joulescope_{kind}"
@@ -79,7 +75,7 @@ def _spark_table(backend: Any, session: Any, kind: str, files: list[str]) -> ir.
     return backend.table(view)
 
 
-def _empty(kind: str) -> ir.Table:
+def _empty(kind: str) -> Table:
     import ibis
 
     schema = ibis.schema(dict(_KINDS[kind]))

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from joulescope.errors import ConfigError
+from joulescope.insight.queries.kinds import Column, Table
 from joulescope.insight.queries.span import ALWAYS, Span
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 REQUEST_COLUMNS: Mapping[str, str] = {
     "request_id": "string",
@@ -87,18 +85,18 @@ PERIOD = "period_ns"
 class Tables:
     """``requests`` and ``minutes`` of one span, with microjoules (``_uj``) in place of joules."""
 
-    requests: ir.Table
-    minutes: ir.Table
+    requests: Table
+    minutes: Table
     backend: Any
     """The Ibis connection that both belong to."""
 
-    def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+    def rows(self, expression: Table) -> list[dict[str, Any]]:
         """The answer, a dictionary a row, in the order that the expression asks for."""
         answer: list[dict[str, Any]] = self.backend.to_pyarrow(expression).to_pylist()
         return answer
 
 
-def tables(requests: ir.Table, minutes: ir.Table, backend: Any, span: Span = ALWAYS) -> Tables:
+def tables(requests: Table, minutes: Table, backend: Any, span: Span = ALWAYS) -> Tables:
     """Both tables as they were read, brought into one shape and cut to a span."""
     asked = _shaped(requests, REQUEST_COLUMNS)
     asked = _within(asked, asked.end_unix_ns, span)
@@ -126,7 +124,7 @@ def tables(requests: ir.Table, minutes: ir.Table, backend: Any, span: Span = ALW
     return Tables(asked, kept, backend)
 
 
-def _shaped(table: ir.Table, columns: Mapping[str, str]) -> ir.Table:
+def _shaped(table: Table, columns: Mapping[str, str]) -> Table:
     """The columns asked for, each of its type; one that no file has is null in every row."""
     import ibis
 
@@ -139,7 +137,7 @@ def _shaped(table: ir.Table, columns: Mapping[str, str]) -> ir.Table:
     )
 
 
-def _within(table: ir.Table, instant_ns: ir.IntegerValue, span: Span) -> ir.Table:
+def _within(table: Table, instant_ns: Column, span: Span) -> Table:
     if span.begin_ns is not None:
         table = table.filter(instant_ns >= span.begin_ns)
     if span.end_ns is not None:
@@ -147,7 +145,7 @@ def _within(table: ir.Table, instant_ns: ir.IntegerValue, span: Span) -> ir.Tabl
     return table
 
 
-def _microjoules(joules: ir.FloatingValue) -> ir.IntegerValue:
+def _microjoules(joules: Column) -> Column:
     """Whole microjoules; not known counts as none in sums, and is counted apart."""
     return (joules * 1e6).round().cast("int64").fill_null(0)
 
@@ -174,17 +172,17 @@ def keys_of(by: Sequence[str]) -> tuple[list[str], str | None]:
     return [name for name in by if name in DIMENSIONS], periods[0] if periods else None
 
 
-def period_of_requests(requests: ir.Table, period: str) -> ir.IntegerValue:
+def period_of_requests(requests: Table, period: str) -> Column:
     """Begin of the hour, day or month in which each request ended, nanoseconds since the epoch, UTC."""
     return _begin(requests.end_unix_ns, requests.end_time, period)
 
 
-def period_of_minutes(minutes: ir.Table, period: str) -> ir.IntegerValue:
+def period_of_minutes(minutes: Table, period: str) -> Column:
     """Begin of the hour, day or month of each minute, nanoseconds since the epoch, UTC."""
     return _begin(minutes.start_ns, minutes.start, period)
 
 
-def _begin(instant_ns: ir.IntegerValue, instant: ir.TimestampValue, period: str) -> ir.IntegerValue:
+def _begin(instant_ns: Column, instant: Column, period: str) -> Column:
     """By whole numbers, not by ``truncate``: what that does depends on the time zone of a session."""
     if period == "month":
         day_ns = instant_ns - instant_ns % _NANOSECONDS["day"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from joulescope.insight.queries.kinds import Column, Table
 from joulescope.insight.queries.tables import PERIOD, Tables, keys_of, period_of_requests
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 SUMS = (
     "requests",
@@ -27,7 +24,7 @@ SUMS = (
 """Columns of :func:`usage` beside its keys; all add up."""
 
 
-def usage(tables: Tables, by: Sequence[str] = ()) -> ir.Table:
+def usage(tables: Tables, by: Sequence[str] = ()) -> Table:
     """One row for each combination of ``by`` and unit of output: how many requests, tokens and microjoules.
 
     ``by`` names :data:`DIMENSIONS` and at most one of :data:`PERIODS`, whose begin stands in ``period_ns``.
@@ -55,6 +52,6 @@ def usage(tables: Tables, by: Sequence[str] = ()) -> ir.Table:
     return asked.order_by([*first, asked.joules_uj.desc(), *keys[len(first) :]])
 
 
-def _whole(column: ir.IntegerColumn) -> ir.IntegerScalar:
+def _whole(column: Column) -> Column:
     """A sum of whole numbers as 64 bits: 10¹⁸ µJ are 278 GWh. Nothing to add up is none."""
     return column.sum().cast("int64").fill_null(0)
