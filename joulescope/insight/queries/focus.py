@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -171,74 +172,92 @@ def _constant(prices: Prices, issuer: Issuer) -> dict[str, Any]:
 def _row(
     line: Mapping[str, Any], prices: Prices, length: timedelta, constant: Mapping[str, Any]
 ) -> dict[str, Any]:
-    begin = moment(line[PERIOD])
     quantity = exact_kwh(line["joules_uj"], prices.pue or 1.0)
     cost = quantity * constant["ListUnitPrice"]
-    owned = line[OWNED]
     tenant, engine = line["tenant"] or None, line["engine"] or None
     grams = prices.carbon_grams(line["joules_uj"])
-    description = _DESCRIPTIONS.get(line["part"], "GPU energy of rows that do not add up")
-    row = dict.fromkeys(COLUMNS) | dict(constant)
-    row |= dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), cost)
-    return row | {
-        "BillingPeriodStart": begin.replace(day=1, hour=0),
-        "BillingPeriodEnd": _next_month(begin),
-        "ChargeDescription": description + (_SHARED if owned and line["part"] != REQUESTS else ""),
+    row = _EMPTY | constant | _instants(line[PERIOD], length)
+    row.update(
+        BilledCost=cost,
+        ContractedCost=cost,
+        EffectiveCost=cost,
+        ListCost=cost,
+        ChargeDescription=_description(line["part"], line[OWNED]),
+        ConsumedQuantity=exact_kwh(line["joules_uj"]),
+        PricingQuantity=quantity,
+        ResourceId=engine,
+        ResourceName=engine,
+        ResourceType=engine and "LLM engine",
+        SubAccountId=tenant,
+        SubAccountName=tenant,
+        SubAccountType=tenant and "Tenant",
+        Tags=_tags(line["model"], line["lora"], line["task"]),
+        x_CarbonGrams=None if grams is None else decimal_of(grams),
+        x_EnergyMicrojoules=line["joules_uj"],
+        x_Part=line["part"],
+        x_Model=line["model"] or None,
+        x_Lora=line["lora"] or None,
+        x_Task=line["task"] or None,
+        x_OutputUnit=line["unit"] or None,
+        x_OutputUnits=line["output_tokens"],
+        x_Requests=line["requests"],
+        x_PromptTokens=line["prompt_tokens"],
+        x_CachedTokens=line["cached_tokens"],
+    )
+    return row
+
+
+_EMPTY: dict[str, Any] = dict.fromkeys(COLUMNS)
+
+
+def _description(part: str, owned: bool) -> str:
+    text = _DESCRIPTIONS.get(part, "GPU energy of rows that do not add up")
+    return text + _SHARED if owned and part != REQUESTS else text
+
+
+@lru_cache(maxsize=1024)
+def _instants(begin_ns: int, length: timedelta) -> dict[str, datetime]:
+    """The hour or day, and the calendar month around it."""
+    begin = moment(begin_ns)
+    month = begin.replace(day=1, hour=0)
+    return {
+        "BillingPeriodStart": month,
+        "BillingPeriodEnd": (month + timedelta(days=31)).replace(day=1),
         "ChargePeriodStart": begin,
         "ChargePeriodEnd": begin + length,
-        "ConsumedQuantity": exact_kwh(line["joules_uj"]),
-        "PricingQuantity": quantity,
-        "ResourceId": engine,
-        "ResourceName": engine,
-        "ResourceType": engine and "LLM engine",
-        "SubAccountId": tenant,
-        "SubAccountName": tenant,
-        "SubAccountType": tenant and "Tenant",
-        "Tags": _tags(line),
-        "x_CarbonGrams": None if grams is None else decimal_of(grams),
-        "x_EnergyMicrojoules": line["joules_uj"],
-        "x_Part": line["part"],
-        "x_Model": line["model"] or None,
-        "x_Lora": line["lora"] or None,
-        "x_Task": line["task"] or None,
-        "x_OutputUnit": line["unit"] or None,
-        "x_OutputUnits": line["output_tokens"],
-        "x_Requests": line["requests"],
-        "x_PromptTokens": line["prompt_tokens"],
-        "x_CachedTokens": line["cached_tokens"],
     }
 
 
-def _next_month(instant: datetime) -> datetime:
-    first = instant.replace(day=1, hour=0)
-    return (first + timedelta(days=31)).replace(day=1)
-
-
-def _tags(line: Mapping[str, Any]) -> str | None:
-    named = {f"{TAG_PREFIX}{name}": line[name] for name in ("model", "lora", "task") if line[name]}
-    return json.dumps(named, ensure_ascii=False, sort_keys=True) if named else None
+@lru_cache(maxsize=4096)
+def _tags(model: str, lora: str, task: str) -> str | None:
+    named = {
+        f"{TAG_PREFIX}{name}": value
+        for name, value in (("lora", lora), ("model", model), ("task", task))
+        if value
+    }
+    return json.dumps(named, ensure_ascii=False) if named else None
 
 
 # ------------------------------------------------------------------------------------------------ writing
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], file: IO[str]) -> int:
+def write_csv(rows: Iterable[dict[str, Any]], file: IO[str]) -> int:
     """Writes rows as CSV, nulls as nothing, and returns how many there were."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
+    special = [name for name, kind in COLUMNS.items() if kind not in (TEXT, WHOLE)]
     count = 0
     for row in rows:
-        writer.writerow([_text(row[name]) for name in COLUMNS])
+        texts = {name: _text(row[name]) for name in special if row[name] is not None}
+        writer.writerow((row | texts).values())
         count += 1
     return count
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+@lru_cache(maxsize=1024)
+def _text(value: datetime | Decimal) -> str:
+    """No exponent, no offset but Z."""
+    return f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else f"{value:f}"
 
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], path: Path, batch: int = 50_000) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,27 @@ def open_root(root: str, span: Span = ALWAYS) -> Opened:
     folder = Path(root)
     if not folder.is_dir():
         raise QueryError(f"{root}: no such folder; a ledger is where the setting ledger says")
-    files = {
-        kind: sorted(map(str, folder.glob(f"{kind}/date=*/*.parquet"))) for kind in ("requests", "minutes")
-    }
-    opened = Opened(root, span, open_duckdb(files["requests"], files["minutes"], span))
+    opened = Opened(root, span, open_duckdb(*_files(folder, span), span))
     if not _has_rows(opened.tables):
-        raise QueryError(_nothing(root, span, open_duckdb(files["requests"], files["minutes"])))
+        raise QueryError(_nothing(root, span, open_duckdb(*_files(folder, ALWAYS))))
     return opened
+
+
+def _files(folder: Path, span: Span) -> tuple[list[str], list[str]]:
+    """Requests and minutes of the days that a span touches. A day more at each end: a minute that starts in
+    the span may end in the next day."""
+    begin, end = span.begin, span.end
+    first = "" if begin is None else f"date={begin - timedelta(days=1):%Y-%m-%d}"
+    last = "date=~" if end is None else f"date={end + timedelta(days=1):%Y-%m-%d}"
+    requests, minutes = (
+        [
+            str(path)
+            for path in sorted(folder.glob(f"{kind}/date=*/*.parquet"))
+            if first <= path.parent.name <= last
+        ]
+        for kind in ("requests", "minutes")
+    )
+    return requests, minutes
 
 
 def _has_rows(tables: Tables) -> bool:

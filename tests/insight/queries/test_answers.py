@@ -123,7 +123,7 @@ def test_the_dearest_requests(made: Made, sort: str) -> None:
     }[sort]
     column = {"joules": "joules_uj", "wasted": "wasted_uj", "per-token": "joules_per_output_token"}[sort]
     assert [row[column] for row in rows] == pytest.approx(sorted(figures, reverse=True)[:5])
-    assert rows[0]["request_id"] == f"chatcmpl-{int(np.argmax(figures))}"
+    assert rows[0]["request_id"] == made.requests["request_id"][np.argmax(figures)]
 
 
 def test_coverage_counts_what_is_missing(made: Made) -> None:
