@@ -107,10 +107,10 @@ def ask(root: str, name: str) -> None:
 
     ibis.duckdb.connect()
     read, begin = bytes_read(), time.perf_counter()
-    opened = open_root(root, span)
-    at_open = time.perf_counter()
-    rows = question(opened.tables)
-    end = time.perf_counter()
+    with open_root(root, span) as opened:
+        at_open = time.perf_counter()
+        rows = question(opened.tables)
+        end = time.perf_counter()
     print(
         json.dumps(
             {
@@ -144,7 +144,7 @@ def made(root: Path, requests: int) -> dict[str, Any]:
     recipe = Recipe(requests, DAYS, ENGINES, TENANTS, files_a_day=FILES_A_DAY)
     for _ in write(root, recipe):
         pass
-    files = [path for path in root.rglob("*.parquet")]
+    files = list(root.rglob("*.parquet"))
     sizes = {
         table: sum(path.stat().st_size for path in files if table in path.parts) / 2**20
         for table in ("requests", "minutes")

@@ -62,6 +62,12 @@ class QueryError(JoulescopeError):
     exit_code = 4
 
 
+class LedgerError(JoulescopeError):
+    """A ledger cannot be opened; the message names the place, and how to mend it."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 

@@ -12,6 +12,7 @@ from joulescope.clock import WallAnchor
 from joulescope.gpu_records import gpu_info, gpu_reading, gpu_status
 from joulescope.hook import wire
 from joulescope.host_records import host_domain, host_reading
+from joulescope.minute_model import EngineMinute
 from joulescope.model import FinishedRequest, GpuInfo, GpuStatus, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.sampling.meter import WINDOW_NS
@@ -37,6 +38,8 @@ class Replay:
     calibration: Callable[[str], float] | None = None
     """Factor by GPU, in place of those that the trace gives."""
     efficiencies: Efficiencies | None = None
+    on_minute: Callable[[EngineMinute], None] | None = None
+    """Called with each minute of an engine when it is closed; without, none are made."""
     on_progress: Callable[[int], None] | None = None
     """Called now and then with the number of records read."""
     request_steps: int = 0
@@ -59,6 +62,7 @@ class Replay:
             calibration=self.calibration,
             make_model=self.make_model,
             efficiencies=self.efficiencies,
+            minutes=self.on_minute is not None,
         )
         now_ns = settled_ns = 0
         if first is not None:
@@ -69,13 +73,20 @@ class Replay:
             if now_ns - settled_ns >= _SETTLE_EVERY_NS:
                 settled_ns = now_ns
                 pipeline.settle(now_ns)
+                self._hand_out_minutes(pipeline)
                 yield from pipeline.drain_finished()
                 if self.on_progress is not None:
                     self.on_progress(self.record_count)
         pipeline.finish(now_ns)
+        self._hand_out_minutes(pipeline)
         yield from pipeline.drain_finished()
         self.snapshot = pipeline.snapshot(now_ns)
         self.open_requests = sum(engine.requests_open for engine in self.snapshot.engines)
+
+    def _hand_out_minutes(self, pipeline: Pipeline) -> None:
+        if self.on_minute is not None:
+            for minute in pipeline.drain_minutes():
+                self.on_minute(minute)
 
     def feed(self, pipeline: Pipeline, record: wire.AnyRecord) -> int:
         """Gives one record to the pipeline and returns the instant that it speaks of, or 0."""

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from joulescope.export.records import RequestLine
-from joulescope.minutes import CELL_COLUMNS, COLUMNS
+from joulescope.ledger.tables import arrow_schema
 
 NS = 10**9
 MINUTE_NS = 60 * NS
@@ -26,26 +25,8 @@ UTC_TIME = pa.timestamp("us", tz="UTC")
 BEGIN_NS = 1_769_817_600 * NS
 """2026-01-31T00:00Z: the second day of a ledger is in another month."""
 
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 REASONS = np.array(["stop", "length", "abort"])
 TASKS = np.array(["", "chat", "code"])
-
-
-def request_schema() -> pa.Schema:
-    """The request log's fields and ``task``; instants as timestamps beside their nanoseconds."""
-    kinds = {name: str(kind).replace(" | None", "") for name, kind in RequestLine.__annotations__.items()}
-    columns = {name: UTC_TIME if name.endswith("_time") else _TYPES[kind] for name, kind in kinds.items()}
-    return pa.schema([*columns.items(), *([] if "task" in columns else [("task", pa.string())])])
-
-
-def minute_schema() -> pa.Schema:
-    """The columns of a minute laid flat."""
-    cell = pa.struct([(name, _TYPES[kind.replace(" | None", "")]) for name, kind in CELL_COLUMNS.items()])
-    special = {"time": UTC_TIME, "cells": pa.list_(cell), "counts": pa.map_(pa.string(), pa.int64())}
-    special["laws"] = pa.string()
-    return pa.schema(
-        [(name, special.get(kind) or _TYPES[kind.replace(" | None", "")]) for name, kind in COLUMNS.items()]
-    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class Recipe:
     """Measured while no engine was there."""
     seed: int = 7
     files_a_day: int = 1
-    row_group: int = 131_072
+    row_group: int = 65_536
 
 
 def requests_of(recipe: Recipe, day: int) -> dict[str, np.ndarray]:
@@ -146,7 +127,9 @@ def request_table(made: Mapping[str, np.ndarray]) -> pa.Table:
         **{name: pa.array(made[name]) for name in made if name.endswith(("_tokens", "_unix_ns"))},
     }
     texts = {"kind": "generate", "unit": "token", "work_unit": "token", "software": "vllm"}
-    return pa.table([_column(field, given, texts, count) for field in request_schema()], request_schema())
+    return pa.table(
+        [_column(field, given, texts, count) for field in arrow_schema("requests")], arrow_schema("requests")
+    )
 
 
 def _column(field: pa.Field, given: Mapping[str, Any], texts: Mapping[str, str], count: int) -> pa.Array:
@@ -218,8 +201,8 @@ def minute_table(rows: Mapping[str, np.ndarray]) -> pa.Table:
         "load_busy_seconds": pa.array(np.where(rows["generated"] > 0, 30.0, 0.0)),
         "gpu_count": pa.array(np.ones(count, np.int64)),
     }
-    columns = [_minute_column(field, given, count) for field in minute_schema()]
-    return pa.table(columns, minute_schema())
+    columns = [_minute_column(field, given, count) for field in arrow_schema("minutes")]
+    return pa.table(columns, arrow_schema("minutes"))
 
 
 def _minute_column(field: pa.Field, given: Mapping[str, Any], count: int) -> pa.Array:
@@ -246,8 +229,7 @@ def write(root: Path, recipe: Recipe) -> Iterator[tuple[dict[str, np.ndarray], d
 
 def _save(path: Path, table: pa.Table, recipe: Recipe) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    described = table.replace_schema_metadata({"joulescope.schema": "1"})
-    pq.write_table(described, path, compression="zstd", row_group_size=recipe.row_group)
+    pq.write_table(table, path, compression="zstd", row_group_size=recipe.row_group)
 
 
 def files_of(root: Path, table: str) -> list[str]:

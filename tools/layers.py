@@ -78,12 +78,13 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
-    "attribution": _room(VALUES, packages="numpy"),
+    "attribution": _room(f"{VALUES} minutes", packages="numpy"),
+    "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "insight": _room(
-        f"{VALUES} minutes attribution",
+        f"{VALUES} minutes ledger attribution",
         packages="numpy",
-        inside_functions="duckdb ibis matplotlib pyarrow",
+        inside_functions="duckdb fsspec ibis matplotlib pyarrow",
     ),
     "export": _room(
         VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
@@ -104,7 +105,7 @@ ROOMS: dict[str, Room] = {
     ),
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
-        f"{VALUES} terminal doctor config hook.wire sensors sampling ingest attribution baselines "
+        f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
         "export simulation pipeline replay daemon hook_install inject insight",
         packages="click msgspec rich zstandard",
     ),

@@ -11,10 +11,12 @@ from joulescope.attribution.division import divide
 from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.engine import FOREVER_NS, Engine
 from joulescope.attribution.gpu import GpuState
+from joulescope.attribution.minutes_book import MinuteBook
 from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.minute_model import EngineMinute
 from joulescope.model import (
     MIG_GPM,
     MIG_REST,
@@ -23,6 +25,7 @@ from joulescope.model import (
     EngineTotals,
     FinishedRequest,
     GpuInfo,
+    GpuStatus,
     RequestEnded,
     RequestStarted,
     StepDone,
@@ -41,7 +44,7 @@ class Accountant:
 
     Feed order: records of one engine in their order; intervals of one GPU in time order. Nothing is
     decided before :meth:`settle` says what time it is. Another ``make_model`` serves to find out what a
-    part of the cost model is worth (``benchmarks/ablations.py``).
+    part of the cost model is worth (``benchmarks/ablations.py``). ``minutes``: whether they are kept.
     """
 
     def __init__(
@@ -49,7 +52,10 @@ class Accountant:
         policy: Policy | None = None,
         make_model: ModelMaker = CostModel,
         efficiencies: Efficiencies | None = None,
+        *,
+        minutes: bool = False,
     ) -> None:
+        self.minutes = MinuteBook(self._gpus_of) if minutes else None
         self.policy = policy or Policy()
         self.efficiencies = efficiencies
         self._make_model = make_model
@@ -61,6 +67,12 @@ class Accountant:
         self._tallies: dict[str, EngineTally] = {}
         self._finished: list[FinishedRequest] = []
         self._now_ns = 0
+
+    def set_wall_offset(self, wall_offset_ns: int) -> None:
+        """Wall time less monotonic time; to be told before anything comes in."""
+        self.wall_offset_ns = wall_offset_ns
+        if self.minutes is not None:
+            self.minutes.set_wall_offset(wall_offset_ns)
 
     # --------------------------------------------------------------------------- what the GPUs drew
 
@@ -81,6 +93,11 @@ class Accountant:
             self.late_intervals += 1
             return
         gpu.pending.append(interval)
+
+    def status(self, status: GpuStatus) -> None:
+        """What was read of a GPU beside its joules; it divides nothing."""
+        if self.minutes is not None:
+            self.minutes.status(status)
 
     def worker_up(self, gpu: str, time_ns: int) -> None:
         self.gpu_state(gpu).worker_up(time_ns)
@@ -107,7 +124,7 @@ class Accountant:
             self._tallies[info.engine] = tally
         tally.info = info
         model = self._models[info.engine] = self._model_of(info)
-        self._engines.append(Engine(info, time_ns, tally, model, self.policy.max_open_requests))
+        self._engines.append(Engine(info, time_ns, tally, model, self.policy.max_open_requests, self.minutes))
         self._expect()
 
     def _model_of(self, info: EngineInfo) -> CostModel:
@@ -120,6 +137,8 @@ class Accountant:
 
     def _expect(self) -> None:
         """Tells the models that have learned nothing yet what GPUs they are about, and who else has them."""
+        if self.minutes is not None:
+            self.minutes.renew()
         first_of: dict[tuple[str, ...], CostModel] = {}
         for engine in self._engines:
             gpus = self._gpus_of(engine)
@@ -190,6 +209,8 @@ class Accountant:
         while (ripe := self._next_ripe()) is not None:
             self._settle_interval(ripe, ripe.pending.popleft())
         self._finish_requests()
+        if self.minutes is not None:
+            self.minutes.close(self._all_settled_ns(), self._engines)
 
     def close(self, now_ns: int, reason: str = "closed") -> None:
         """Settles all that is pending, without waiting for anybody. Open requests stay unfinished."""
@@ -204,6 +225,8 @@ class Accountant:
             self._settle_interval(pending[0], pending[0].pending.popleft())
         for engine in self._engines:
             self._finish_engine(engine, FOREVER_NS)
+        if self.minutes is not None:
+            self.minutes.close_all(self._now_ns, self._engines)
 
     def _by_end(self) -> list[GpuState]:
         """GPUs with intervals to divide, the one whose ends first at the head.
@@ -245,15 +268,19 @@ class Accountant:
     def _settle_interval(self, gpu: GpuState, interval: EnergyInterval) -> None:
         drivers = self._drivers(gpu, interval)
         silent = [e for e in drivers if e.sends_progress and e.known_until_ns < interval.end_ns]
+        avoided_uj = [engine.tally.avoided_uj.total() for engine in drivers]
         posting, shares = divide(interval, gpu, drivers, silent, self._otherwise(gpu, interval, drivers))
         if self.efficiencies is not None:
             alone = len(shares) == 1 and interval.source != MIG_GPM
             for share in shares:
                 self.efficiencies.take(share, gpu, interval.end_ns, alone=alone)
         hand_over(posting, shares, self.policy)
-        for share in shares:
-            charge(share, posting, gpu.info.gpu, self.policy)
+        charged = [(share, charge(share, posting, gpu.info.gpu, self.policy)) for share in shares]
         gpu.account.post(posting)
+        if self.minutes is not None:
+            for at, engine in enumerate(drivers):
+                avoided_uj[at] = engine.tally.avoided_uj.total() - avoided_uj[at]
+            self.minutes.take(gpu, posting, charged, drivers, avoided_uj)
         for engine in drivers:
             engine.learn_times(interval.end_ns)
         gpu.settled_ns = interval.end_ns
@@ -277,6 +304,12 @@ class Accountant:
             return FOREVER_NS
         return max(min(settled), self._now_ns - 2 * self.policy.max_lag_ns)
 
+    def _all_settled_ns(self) -> int:
+        """Up to here everything is accounted, of all GPUs and engines, or never will be."""
+        known = [gpu.settled_ns for gpu in self._gpus.values()]
+        known += [engine.known_until_ns for engine in self._engines]
+        return min(max(min(known, default=0), self._now_ns - 2 * self.policy.max_lag_ns), self._now_ns)
+
     def _finish_requests(self) -> None:
         for engine in list(self._engines):
             settled_ns = self._settled_ns(engine)
@@ -292,9 +325,15 @@ class Accountant:
         finished = list(engine.finished(settled_ns))
         if self.efficiencies is not None:
             self.efficiencies.finished(finished)
+        if self.minutes is not None:
+            self.minutes.finished(engine, finished)
         self._finished.extend(finished)
 
     # --------------------------------------------------------------------------------------- results
+
+    def drain_minutes(self) -> list[EngineMinute]:
+        """The minutes that were closed since the last call."""
+        return [] if self.minutes is None else self.minutes.drain()
 
     def drain_finished(self) -> list[FinishedRequest]:
         """The requests whose accounts became final since the last call."""

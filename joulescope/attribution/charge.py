@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,21 @@ from joulescope.attribution.uncertainty import Measured, clock_std_seconds
 from joulescope.attribution.usage import SpecialUsage
 
 _Uj = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Charged:
+    """What the requests of one engine were charged of an interval, microjoules."""
+
+    prefill_uj: int = 0
+    decode_uj: int = 0
+    marginal_uj: float = 0.0
+    recomputed_uj: int = 0
+    """Drawn to compute again what a preemption lost, whoever pays; the next likewise."""
+    rejected_uj: int = 0
+    preemption_overhead_uj: int = 0
+    """Of that, what no request pays; the next likewise."""
+    rejected_overhead_uj: int = 0
 
 
 def hand_over(posting: Posting, shares: Sequence[EngineShare], policy: Policy) -> None:
@@ -44,7 +60,7 @@ def hand_over(posting: Posting, shares: Sequence[EngineShare], policy: Policy) -
         book.pop(reason, None)
 
 
-def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> None:
+def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> Charged:
     """Charges the requests of one engine for its steps in an interval.
 
     Args:
@@ -56,19 +72,21 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
     """
     table, tally = share.engine.requests, share.engine.tally
     usage, slots = share.usage, share.usage.slots
-    prefill_uj = None
+    prefill_uj, charged = None, Charged()
     if usage.special is not None:
-        prefill_uj = _charge_special(share, usage.special, posting, policy)
+        prefill_uj = _charge_special(share, usage.special, posting, policy, charged)
     paid_uj = share.request_uj + share.extra_uj
     marginal_uj = usage.sums[SAVED] * (1e6 * share.scale)
     table.attributed_uj[slots] += paid_uj
     table.marginal_uj[slots] += marginal_uj
     table.measured[slots] = True
     table.sources[slots] |= SOURCE_BITS.get(posting.interval.source, 0)
-    tally.marginal_uj += float(marginal_uj.sum())
-    prefill_sum_uj = 0 if prefill_uj is None else int(prefill_uj.sum())
-    tally.attributed_uj[gpu, "prefill"] += prefill_sum_uj
-    tally.attributed_uj[gpu, "decode"] += int(paid_uj.sum()) - prefill_sum_uj
+    charged.marginal_uj = float(marginal_uj.sum())
+    charged.prefill_uj = 0 if prefill_uj is None else int(prefill_uj.sum())
+    charged.decode_uj = int(paid_uj.sum()) - charged.prefill_uj
+    tally.marginal_uj += charged.marginal_uj
+    tally.attributed_uj[gpu, "prefill"] += charged.prefill_uj
+    tally.attributed_uj[gpu, "decode"] += charged.decode_uj
     for breakdown in tally.breakdowns_in_use:
         breakdown.charge(getattr(table, breakdown.column)[slots], paid_uj, prefill_uj)
     interval = posting.interval
@@ -79,9 +97,12 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> No
         share.fall_watts,
     )
     table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
+    return charged
 
 
-def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy) -> _Uj:
+def _charge_special(
+    share: EngineShare, special: SpecialUsage, posting: Posting, policy: Policy, charged: Charged
+) -> _Uj:
     """Takes out, in place, what requests do not pay of what they got; returns what each pays for prefill."""
     table, tally = share.engine.requests, share.engine.tally
     slots, owed_uj, weight = share.usage.slots, share.request_uj, share.usage.sums[WEIGHT]
@@ -108,6 +129,11 @@ def _charge_special(share: EngineShare, special: SpecialUsage, posting: Posting,
             owed_uj -= wasted_uj
             posting.attributed_uj -= total_uj
             posting.overhead_uj[reason] += total_uj
+    charged.recomputed_uj, charged.rejected_uj = int(recomputed_uj.sum()), int(rejected_uj.sum())
+    if policy.recompute_to != "request":
+        charged.preemption_overhead_uj = charged.recomputed_uj
+    if policy.rejected_to != "request":
+        charged.rejected_overhead_uj = charged.rejected_uj
     prefill_uj = np.minimum(prefill_uj, owed_uj)
     table.prefill_uj[slots] += prefill_uj
     return prefill_uj

@@ -223,7 +223,7 @@ class CostModel(StepFit):
 
     def _divide_durations(self, features: Floats, steps: Floats, counts: Ints) -> Floats:
         """Each request's part of the duration, and what of it would be saved without it (2 × requests)."""
-        offsets, sums, law = np.cumsum(counts) - counts, steps[:, : TOKENS + 1], self._duration()
+        offsets, sums, law = np.cumsum(counts) - counts, steps[:, : TOKENS + 1], self.duration()
         chunks = np.flatnonzero(features[TOKENS] >= _CHUNK_TOKENS)
         large = _large_requests(features[TOKENS], steps, offsets, chunks)
         has_large = np.flatnonzero(large >= 0)

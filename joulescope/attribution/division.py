@@ -57,6 +57,8 @@ class EngineShare:
     """What each pays for what else happened in the interval, by the operator's policy."""
     is_clean: bool = False
     """Whether the GPU was busy and nothing else happened: what was measured is of the steps."""
+    at_limit: bool = False
+    """Whether the power limit held the GPU back all the time."""
     fall_watts: float = 0.0
     """Power at the interval's begin less that at its end, as modelled; 0 where its clock is sure."""
 
@@ -96,6 +98,8 @@ def divide(
     for engine, segments in found:
         engine.price(segments, at_limit)
     shares = _divide_rest(rest_uj, gpu, found, stretches, posting)
+    for share in shares:
+        share.at_limit = at_limit
     if interval.clock_error_seconds:
         fall_watts = _watts_at(interval.start_ns, shares, gpu) - _watts_at(interval.end_ns, shares, gpu)
         for share in shares:

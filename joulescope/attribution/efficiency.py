@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 
-import numpy as np
-
 from joulescope.attribution.baseline import (
     Baseline,
     Identity,
@@ -24,6 +22,7 @@ from joulescope.attribution.cache_use import CacheBook, CacheWatch
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.fit import StepFit
 from joulescope.attribution.foresight import Foresight, Work
+from joulescope.attribution.wait_fit import WaitFit
 from joulescope.model import EngineInfo, FinishedRequest
 
 LEARNING_PART = 2.0 / 3.0
@@ -51,7 +50,7 @@ class _Learning:
         self._teacher: CostModel | None = None
         self.busy_seconds = 0.0
         self.idle_joules = 0.0
-        self._gram, self._moment = np.zeros((2, 2)), np.zeros(2)
+        self._waits = WaitFit()
 
     def sit_beside(self, model: CostModel | None) -> None:
         """What this model is taught the fit is taught too, and what another is no longer."""
@@ -67,9 +66,7 @@ class _Learning:
     def take(self, work: Work) -> None:
         self.busy_seconds += work.busy_seconds
         self.idle_joules += work.idle_watts * work.busy_seconds
-        counts = work.counts
-        self._gram += np.outer(counts, counts)
-        self._moment += counts * work.waited_seconds
+        self._waits.take(work.counts, work.waited_seconds)
 
     @property
     def idle_watts(self) -> float:
@@ -77,14 +74,7 @@ class _Learning:
 
     @property
     def wait_seconds(self) -> tuple[float, float]:
-        """By step and by sequence, neither below zero; steps alone where the two cannot be told apart."""
-        by_step = float(self._moment[0] / max(self._gram[0, 0], 1e-300))
-        if np.linalg.cond(self._gram) > 1e12:
-            return by_step, 0.0
-        step, sequence = np.linalg.solve(self._gram, self._moment).tolist()
-        if step < 0.0:
-            return 0.0, float(self._moment[1] / self._gram[1, 1])
-        return (step, sequence) if sequence >= 0.0 else (by_step, 0.0)
+        return self._waits.seconds
 
 
 class _Checking:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from joulescope.attribution.cost import CostModel
 from joulescope.attribution.endings import Endings
+from joulescope.attribution.minutes_time import MinuteClock
+from joulescope.attribution.minutes_watch import StepWatch
 from joulescope.attribution.next_token import next_token_joules
 from joulescope.attribution.requests import RequestTable
 from joulescope.attribution.spans import Span
@@ -40,7 +42,13 @@ class Engine:
     """
 
     def __init__(
-        self, info: EngineInfo, up_ns: int, tally: EngineTally, model: CostModel, max_open_requests: int
+        self,
+        info: EngineInfo,
+        up_ns: int,
+        tally: EngineTally,
+        model: CostModel,
+        max_open_requests: int,
+        watch: StepWatch | None = None,
     ) -> None:
         self.info = info
         self.up_ns = up_ns
@@ -61,6 +69,8 @@ class Engine:
         self._complete_until_ns = up_ns
         self._pending_since_ns: int | None = None
         self._endings = Endings()
+        self._watch = watch
+        self._minutes, self._edge_ns = MinuteClock(tally.wall_offset_ns), 0
 
     # ----------------------------------------------------------------------------------- what is known
 
@@ -130,6 +140,8 @@ class Engine:
         self.tally.gaps += 1
         self.gaps.append((start_ns, end_ns))
         self._clock.lost_until(end_ns)
+        if self._watch is not None:
+            self._watch.lost(self, start_ns, end_ns)
         self._complete_until_ns = max(self._complete_until_ns, end_ns)
         self.requests.complete[list(self.requests.slot_of.values())] = False
 
@@ -141,6 +153,8 @@ class Engine:
                 self.tally.ignored["duplicate_start"] += 1
             return
         self.tally.requests_started += 1
+        if self._watch is not None:
+            self._watch.started(self, request.time_ns)
         if len(self.requests) >= self._max_open_requests:
             self._evict_oldest(request.time_ns)
         self.tally.open(self.requests, request)
@@ -210,6 +224,9 @@ class Engine:
         )  # fmt: skip
         spans, busy_ns = self._clock.place(step.schedule_end_ns, step.output_start_ns, continued)
         end_ns = spans[-1][1]
+        if end_ns > self._edge_ns:  # all steps of a block are counted for one minute
+            self._edge_ns = self._minutes.edge_ns(end_ns)
+            self.steps.flush()
         self._note_exceptions(step)
         self.steps.add(PlacedStep(step, slots, spans, busy_ns))
         table.last_step_ns[slots] = end_ns
@@ -307,11 +324,13 @@ class Engine:
         table.scheduled_tokens += _by_slot(slots, block.scheduled, capacity)
         table.steps += np.bincount(slots, minlength=capacity)
         table.computed_until[slots] = block.context + block.scheduled  # the latest is written last
+        if self._watch is not None:
+            self._watch.counted(self, block)
 
     def _special(self, block: StepBlock) -> Special | None:
         """Counts the computed tokens by kind, and finds the requests that did not just decode."""
         is_special = block.context < self.requests.prefill_until[block.slots]
-        drafted = _drafted(block)
+        drafted = block.drafted()
         if drafted is not None:
             is_special |= drafted > 0
         rows = np.flatnonzero(is_special)
@@ -354,6 +373,8 @@ class Engine:
         accepted = np.minimum(np.maximum(block.sampled[rows] - 1, 0), drafted)
         np.add.at(table.drafted_tokens, slots, drafted)
         np.add.at(table.accepted_tokens, slots, accepted)
+        self.tally.drafted += int(drafted.sum())
+        self.tally.accepted += int(accepted.sum())
         return drafted - accepted
 
     def forget(self, settled_ns: int, gpu_count: int) -> None:
@@ -363,14 +384,6 @@ class Engine:
         stages = max(self.info.pipeline_parallel, 1)
         for slots in self.steps.leave_behind(settled_ns, max(gpu_count // stages, 1)):
             self.requests.complete[slots] = False
-
-
-def _drafted(block: StepBlock) -> NDArray[np.int64] | None:
-    """Speculative tokens of each request and step; ``None`` where there are none at all."""
-    if not any(step.drafted for step in block.told):
-        return None
-    tokens = (step.drafted.get(handle, 0) for step in block.told for handle in step.request)
-    return np.fromiter(tokens, np.int64, len(block.slots))
 
 
 def _by_slot(slots: NDArray[np.int64], values: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:

@@ -164,7 +164,8 @@ class StepFit:
         limit = self.expectation.limit_watts
         return max(limit - self.step_joules().active_watts, 0.1 * limit)
 
-    def _duration(self) -> Duration:
+    def duration(self) -> Duration:
+        """How long steps take, as far as is known now."""
         return Duration(
             self._times(), self.step_joules(), self._headroom_watts(), self._linear, self._weights
         )
@@ -187,7 +188,7 @@ class StepFit:
         Unlike the price of a step, which charges static power for the duration that was observed, this asks
         the model for the duration too.
         """
-        seconds = self._duration().value(sums)
+        seconds = self.duration().value(sums)
         flops = sums[:, TOKENS] * self._linear + sums[:, OTHER_FLOPS]
         drawn = self._drawn_joules(sums, self._weights.value(sums), flops)
         return drawn + self.step_joules().active_watts * seconds, seconds

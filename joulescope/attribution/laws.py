@@ -145,12 +145,12 @@ class Duration:
 
     def value(self, sums: Floats) -> Floats:
         read = self.weights.value(sums)
-        memory, arithmetic, capped = self._bounds(sums, read)
+        memory, arithmetic, capped = self.bounds(sums, read)
         return np.asarray(np.maximum(np.maximum(memory, arithmetic), capped))
 
     def value_and_slopes(self, sums: Floats) -> tuple[Floats, Floats]:
         read, reading = self.weights.value_and_slopes(sums)
-        memory, arithmetic, capped = self._bounds(sums, read)
+        memory, arithmetic, capped = self.bounds(sums, read)
         uncapped = np.maximum(memory, arithmetic)
         per_token = self.flops_per_token * self.time.per_flop
         slopes = np.empty_like(sums)
@@ -182,8 +182,11 @@ class Duration:
         per_token = self.flops_per_token * joules.per_flop
         return np.array([joules.sequence, joules.per_kv_byte, joules.per_flop, per_token])
 
-    def _bounds(self, sums: Floats, read: Floats) -> tuple[Floats, Floats, Floats]:
-        """Seconds by memory, by arithmetic, and by the power cap."""
+    def bounds(self, sums: Floats, read: Floats) -> tuple[Floats, Floats, Floats]:
+        """Seconds by memory, by arithmetic, and by the power cap: the longest is the step's.
+
+        ``read``: bytes of weights that steps of these sums read.
+        """
         time, dense_bytes = self.time, self.weights.dense_bytes
         common = time.launch + sums @ np.array([time.sequence, time.per_kv_byte, time.per_flop, 0.0])
         drawn = sums @ self._joules_each() + read * self.joules.per_byte

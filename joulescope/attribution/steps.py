@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,10 +137,35 @@ class StepBlock:
     def __len__(self) -> int:
         return len(self.told)
 
+    @cached_property
+    def computes_prompt(self) -> NDArray[np.bool_]:
+        """Of each step: whether any prompt was computed, or what a preemption lost computed again."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        if self.special is not None:
+            ratio = self.special.prefill_ratio + self.special.recomputed_ratio
+            found[self.steps_of(self.special.rows[ratio > 0.0])] = True
+        return found
+
+    @cached_property
+    def samples(self) -> Ints:
+        """Of each step: tokens that came out."""
+        return np.asarray(np.add.reduceat(np.minimum(self.sampled, self.scheduled), self.offsets[:-1]))
+
+    def drafted(self) -> Ints | None:
+        """Speculative tokens of each request and step; ``None`` where there are none at all."""
+        if not any(step.drafted for step in self.told):
+            return None
+        tokens = (step.drafted.get(handle, 0) for step in self.told for handle in step.request)
+        return np.fromiter(tokens, np.int64, len(self.slots))
+
+    def steps_of(self, rows: Ints) -> Ints:
+        """The step of each of these rows."""
+        return np.asarray(np.searchsorted(self.offsets, rows, side="right") - 1)
+
     def began_ns(self, rows: Ints) -> Ints:
         """When the scheduler began the step of each of these rows."""
         told_ns = np.array([step.schedule_start_ns for step in self.told])
-        return np.asarray(told_ns[np.searchsorted(self.offsets, rows, side="right") - 1])
+        return np.asarray(told_ns[self.steps_of(rows)])
 
     def columns(self, first: int, last: int) -> StepColumns:
         """The steps of a range."""

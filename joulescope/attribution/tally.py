@@ -68,6 +68,8 @@ class EngineTally:
     finished_uj: int = 0
     """Handed out with finished requests; with the open ones it makes up what is attributed."""
     tokens: Counter[str] = field(default_factory=Counter)
+    drafted: int = 0
+    accepted: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     requests_started: int = 0
     requests_finished: Counter[str] = field(default_factory=Counter)

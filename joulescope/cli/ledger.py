@@ -58,10 +58,11 @@ def _asking(default_by: str | None) -> Callable[[Callable[..., Any]], Callable[.
             root: str, since: str | None, until: str | None, settings: Settings, **rest: Any
         ) -> None:
             rest.pop("origins")
-            opened = open_root(root, parse_span(since, until, time.time_ns()))
-            for path, reason in opened.rejected:
-                print_note(f"left out: {path}: {reason}")
-            function(opened, _prices(settings), **rest)
+            span = parse_span(since, until, time.time_ns())
+            with open_root(root, span, spool=rest.pop("spool"), verify=rest.pop("verify")) as opened:
+                for path, reason in opened.rejected:
+                    print_note(f"left out: {path}: {reason}")
+                function(opened, _prices(settings), **rest)
 
         others = [name for name in TABLE if name not in PRICES]
         asked: Callable[..., Any] = settings_options(exclude=others)(question)
@@ -74,6 +75,8 @@ def _asking(default_by: str | None) -> Callable[[Callable[..., Any]], Callable[.
                 metavar="NAME,...",
                 help=f"What to tell apart: {', '.join((*DIMENSIONS, *PERIODS))}.",
             )(asked)
+        asked = click.option("--verify", is_flag=True, help=_VERIFY)(asked)
+        asked = click.option("--spool", type=click.Path(file_okay=False), help=_SPOOL)(asked)
         for name, text in (("--until", "End, not in it; likewise."), ("--since", _SINCE)):
             asked = click.option(name, metavar="INSTANT", help=text)(asked)
         return click.argument("root")(asked)
@@ -81,6 +84,8 @@ def _asking(default_by: str | None) -> Callable[[Callable[..., Any]], Callable[.
     return decorate
 
 
+_VERIFY = "Hold every byte of local files against its checksum first."
+_SPOOL = "Where ROOT is a URL: the local folder of what is not yet there."
 _SINCE = "Begin: 2026-01-31, 2026-01-31T12:00Z, an age such as 7d, or now.  [default everything]"
 
 

@@ -19,6 +19,8 @@ from joulescope.config import TABLE, Settings
 from joulescope.errors import TraceError
 from joulescope.export.records import finished_line
 from joulescope.ingest.trace import TraceReader
+from joulescope.minute_model import EngineMinute
+from joulescope.minutes import json_line
 from joulescope.replay import Replay
 from joulescope.units import ns_from_seconds
 
@@ -59,6 +61,11 @@ def _payers(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="Write one JSON line for each finished request here; - for standard output.",
 )
+@click.option(
+    "--minutes",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write one JSON line for each engine and minute here; - for standard output.",
+)
 @click.option("--window-seconds", type=click.FloatRange(0.001, 60.0), default=0.5, show_default=True)
 @_payers
 @click.option(
@@ -71,6 +78,7 @@ def _payers(command: Callable[..., None]) -> Callable[..., None]:
 def command(
     trace: Path,
     requests: Path | None,
+    minutes: Path | None,
     window_seconds: float,
     calibration: Callable[[str], float] | None,
     as_json: bool,
@@ -81,7 +89,10 @@ def command(
     Lines that cannot be read are skipped, counted and named at the end.
     """
     with ExitStack() as stack:
-        out = None if requests is None else _open_out(requests, stack)
+        if str(requests) == str(minutes) == "-":
+            raise click.UsageError("--requests and --minutes cannot both go to standard output")
+        out = None if requests is None else _open_out(requests, "--requests", stack)
+        minutes_out = None if minutes is None else _open_out(minutes, "--minutes", stack)
         reader = stack.enter_context(TraceReader(trace))
         progress = _progress(stack)
         size = trace.stat().st_size
@@ -97,6 +108,7 @@ def command(
             ),
             window_ns=ns_from_seconds(window_seconds),
             calibration=calibration,
+            on_minute=None if minutes_out is None else lambda each: _write_minute(each, minutes_out),
             on_progress=lambda _: progress.update(task, completed=reader.bytes_read),
         )
         wall = WallAnchor(0, 0)
@@ -105,7 +117,7 @@ def command(
             if out is not None:
                 out.write(finished_line(request, wall))
         progress.update(task, completed=size)
-    to_stderr = requests is not None and str(requests) == "-"
+    to_stderr = "-" in (str(requests), str(minutes))
     for line in summary_lines(replay, reader, as_json):
         click.echo(line, err=to_stderr)
 
@@ -114,7 +126,11 @@ def _is_plain(trace: Path) -> bool:
     return trace.suffix not in (".gz", ".zst")
 
 
-def _open_out(path: Path, stack: ExitStack) -> BinaryIO:
+def _write_minute(minute: EngineMinute, out: BinaryIO) -> None:
+    out.write(json_line(minute).encode())
+
+
+def _open_out(path: Path, option: str, stack: ExitStack) -> BinaryIO:
     if str(path) == "-":
         stack.callback(sys.stdout.buffer.flush)
         return sys.stdout.buffer
@@ -122,7 +138,7 @@ def _open_out(path: Path, stack: ExitStack) -> BinaryIO:
         return stack.enter_context(open(path, "wb"))
     except OSError as error:
         raise TraceError(
-            f"cannot write {path}: {error.strerror}; choose another file with --requests"
+            f"cannot write {path}: {error.strerror}; choose another file with {option}"
         ) from error
 
 

@@ -23,6 +23,7 @@ from joulescope.gpu_records import gpu_record, sample_record, status_record
 from joulescope.hook import wire
 from joulescope.ingest.sessions import Sessions
 from joulescope.ingest.trace import TraceWriter
+from joulescope.minute_model import EngineMinute
 from joulescope.model import (
     EnergyInterval,
     EngineTotals,
@@ -62,6 +63,7 @@ class Pipeline:
             nothing else.
         make_model: see :class:`joulescope.attribution.accountant.Accountant`.
         efficiencies: compares what work costs with what it used to cost; without, nothing is compared.
+        minutes: what engines did is summed up minute by minute, and must be drained.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Pipeline:
         recorder: TraceWriter | None = None,
         make_model: ModelMaker = CostModel,
         efficiencies: Efficiencies | None = None,
+        minutes: bool = False,
     ) -> None:
         self.scope = scope or Scope()
         self.wall = wall or WallAnchor.now()
@@ -82,8 +85,8 @@ class Pipeline:
         self.record_error: TraceError | None = None
         policy = replace(policy or Policy(), assume_all_gpus=self.scope.is_fixed)
         self.efficiencies = efficiencies
-        self.accountant = Accountant(policy, make_model, efficiencies)
-        self.accountant.wall_offset_ns = self.wall.wall_ns - self.wall.monotonic_ns
+        self.accountant = Accountant(policy, make_model, efficiencies, minutes=minutes)
+        self.accountant.set_wall_offset(self.wall.wall_ns - self.wall.monotonic_ns)
         self.sessions = Sessions(self.accountant)
         self.host = HostPipeline(self._record)
         self._instances = Instances()
@@ -177,6 +180,7 @@ class Pipeline:
         if status is None or status is watched.status:
             return
         watched.status = status
+        self.accountant.status(status)
         self._account(self._instances.status(status))
         if self.recorder is not None:
             self._record([status_record(status)])
@@ -283,6 +287,10 @@ class Pipeline:
 
     def drain_finished(self) -> list[FinishedRequest]:
         return self.accountant.drain_finished()
+
+    def drain_minutes(self) -> list[EngineMinute]:
+        """Minutes of engines to whose ends everything is accounted, since the last call."""
+        return self.accountant.drain_minutes()
 
     def open_requests(self) -> OpenRequests:
         """Requests whose accounts are open; the view does not change afterwards."""

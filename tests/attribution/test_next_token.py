@@ -29,7 +29,7 @@ EVERY_NS = SECOND // 4
 def model_seconds(model: CostModel, contexts: list[int]) -> float:
     """What the model itself takes a decode step to last."""
     figures = model.price(columns_of((contexts, [1] * len(contexts), 1.0))).steps[:, :4]
-    return float(model._duration().value(figures)[0])
+    return float(model.duration().value(figures)[0])
 
 
 @pytest.mark.parametrize("facts", [FACTS, MIXTURE])

@@ -176,7 +176,7 @@ def _row(
     cost = quantity * constant["ListUnitPrice"]
     tenant, engine = line["tenant"] or None, line["engine"] or None
     grams = prices.carbon_grams(line["joules_uj"])
-    row = _EMPTY | constant | _instants(line[PERIOD], length)
+    row: dict[str, Any] = {**_EMPTY, **constant, **_instants(line[PERIOD], length)}
     row.update(
         BilledCost=cost,
         ContractedCost=cost,

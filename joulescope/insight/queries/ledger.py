@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from joulescope.errors import QueryError
 from joulescope.insight.queries.balance import coverage
-from joulescope.insight.queries.source import open_duckdb
+from joulescope.insight.queries.source import INSTALL_LINE, need_packages, open_duckdb
 from joulescope.insight.queries.span import ALWAYS, Span, moment, text_of
 from joulescope.insight.queries.tables import Tables
+from joulescope.ledger.read import Ledger, open_ledger
+from joulescope.units import NANOSECONDS_PER_SECOND
+
+__all__ = ["INSTALL_LINE", "Opened", "extent_text", "open_root"]
+
+LONGEST_MINUTE_SECONDS = 61.0
+"""A minute that starts in a span is filed by its end, which may lie in the day after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,7 @@ class Opened:
     root: str
     span: Span
     tables: Tables
-    rejected: Sequence[tuple[str, str]] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
     """Path and reason of each file that was left out."""
 
     @property
@@ -30,50 +36,52 @@ class Opened:
         return f"{self.root}" if self.span == ALWAYS else f"{self.root} {self.span}"
 
 
-def open_root(root: str, span: Span = ALWAYS) -> Opened:
-    """Opens a ledger.
+@contextmanager
+def open_root(
+    root: str, span: Span = ALWAYS, *, spool: str | None = None, verify: bool = False
+) -> Iterator[Opened]:
+    """Opens a ledger until the end of the block: what is not yet a Parquet file is in temporary ones.
+
+    Args:
+        root: folder or URL. span: rows of other times are not read.
+        spool: where ``root`` is a URL, the local folder of what is not yet there.
+        verify: hold every byte of local files against the checksum of its name first.
 
     Raises:
-        QueryError: if there is no ledger, or nothing in it of that span.
+        MissingExtra: without the packages of the extra ``analysis``.
+        LedgerError: if there is no ledger.
+        QueryError: if nothing in it is of that span, or DuckDB cannot read it.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise QueryError(f"{root}: no such folder; a ledger is where the setting ledger says")
-    opened = Opened(root, span, open_duckdb(*_files(folder, span), span))
-    if not _has_rows(opened.tables):
-        raise QueryError(_nothing(root, span, open_duckdb(*_files(folder, ALWAYS))))
-    return opened
+    need_packages()
+    with open_ledger(root, spool=spool, verify=verify) as ledger:
+        tables = _tables(ledger, span)
+        if not any(
+            tables.rows(table.limit(1).select("engine")) for table in (tables.requests, tables.minutes)
+        ):
+            whole = tables if span == ALWAYS else _tables(ledger, ALWAYS)
+            raise QueryError(_nothing(root, span, coverage(whole), ledger.rejected))
+        yield Opened(root, span, tables, tuple(ledger.rejected))
 
 
-def _files(folder: Path, span: Span) -> tuple[list[str], list[str]]:
-    """Requests and minutes of the days that a span touches. A day more at each end: a minute that starts in
-    the span may end in the next day."""
-    begin, end = span.begin, span.end
-    first = "" if begin is None else f"date={begin - timedelta(days=1):%Y-%m-%d}"
-    last = "date=~" if end is None else f"date={end + timedelta(days=1):%Y-%m-%d}"
-    requests, minutes = (
-        [
-            str(path)
-            for path in sorted(folder.glob(f"{kind}/date=*/*.parquet"))
-            if first <= path.parent.name <= last
-        ]
-        for kind in ("requests", "minutes")
-    )
-    return requests, minutes
+def _tables(ledger: Ledger, span: Span) -> Tables:
+    begin, end = _seconds(span.begin_ns), _seconds(span.end_ns)
+    later = None if end is None else end + LONGEST_MINUTE_SECONDS
+    requests = ledger.files("requests", begin, end)
+    return open_duckdb(requests, ledger.files("minutes", begin, later), span)
 
 
-def _has_rows(tables: Tables) -> bool:
-    return any(tables.rows(table.limit(1).select("engine")) for table in (tables.requests, tables.minutes))
+def _seconds(unix_ns: int | None) -> float | None:
+    return None if unix_ns is None else unix_ns / NANOSECONDS_PER_SECOND
 
 
-def _nothing(root: str, span: Span, whole: Tables) -> str:
+def _nothing(root: str, span: Span, known: Mapping[str, Any], rejected: list[tuple[str, str]]) -> str:
     """What to say of a span without a row: where there are some."""
-    known = coverage(whole)
-    if not known["requests"] and not known["minutes"]:
-        return (
-            f"{root} holds no requests and no minutes yet; is this the folder that the setting ledger names?"
-        )
-    return f"{root} holds nothing {span}; {extent_text(known)}"
+    if known["requests"] or known["minutes"]:
+        return f"{root} holds nothing {span}; {extent_text(known)}"
+    if rejected:
+        path, reason = rejected[0]
+        return f"nothing in {root} can be read; {len(rejected)} files were left out, {path}: {reason}"
+    return f"{root} holds no requests and no minutes yet; is it the place that the setting ledger names?"
 
 
 def extent_text(known: Mapping[str, Any]) -> str:

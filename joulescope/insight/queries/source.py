@@ -15,6 +15,12 @@ INSTALL_LINE = "pip install 'joulescope-inference[analysis]'"
 _KINDS: Mapping[str, Mapping[str, str]] = {"requests": REQUEST_COLUMNS, "minutes": MINUTE_COLUMNS}
 
 
+def need_packages() -> None:
+    """Raises MissingExtra, with the line that installs them, without the packages that a question needs."""
+    if any(importlib.util.find_spec(name) is None for name in ("duckdb", "fsspec", "ibis", "pyarrow")):
+        raise MissingExtra(INSTALL_LINE)
+
+
 def open_duckdb(requests: Sequence[str], minutes: Sequence[str], span: Span = ALWAYS) -> Tables:
     """The tables of these Parquet files, read by DuckDB in this process; ``span`` cuts them.
 
@@ -22,9 +28,7 @@ def open_duckdb(requests: Sequence[str], minutes: Sequence[str], span: Span = AL
         MissingExtra: without DuckDB or Ibis.
         QueryError: if a file cannot be read.
     """
-    for name in ("duckdb", "ibis", "pyarrow"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingExtra(INSTALL_LINE)
+    need_packages()
     import ibis
 
     backend = ibis.duckdb.connect()
@@ -42,10 +46,20 @@ def _duckdb_table(backend: Any, kind: str, files: list[str]) -> Table:
 
     if not files:
         return _empty(kind)
+    _register_stores(backend, files)
     try:
         return backend.read_parquet(files, table_name=kind, union_by_name=True, hive_partitioning=False)
     except duckdb.Error as problem:
         raise QueryError(f"the {kind} of this ledger cannot be read: {_first_line(problem)}") from problem
+
+
+def _register_stores(backend: Any, files: Sequence[str]) -> None:
+    """DuckDB reads an object store through fsspec, as the ledger does: with the same credentials."""
+    protocols = {path.partition("://")[0] for path in files if "://" in path}
+    for protocol in protocols:
+        import fsspec
+
+        backend.con.register_filesystem(fsspec.filesystem(protocol))
 
 
 def open_spark(session: Any, requests: Sequence[str], minutes: Sequence[str], span: Span = ALWAYS) -> Tables:

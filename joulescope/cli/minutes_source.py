@@ -1,0 +1,215 @@
+"""Minutes of engines from wherever they are: a running sidecar, a ledger, a trace, a file of minutes."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from joulescope.attribution.policy import Policy
+from joulescope.errors import MinuteError
+from joulescope.ingest.trace import TraceReader
+from joulescope.minute_model import EngineMinute
+from joulescope.minutes import read_lines
+from joulescope.replay import Replay
+from joulescope.terminal.source import HttpSource
+from joulescope.terminal.target import Target, target_of
+
+MINUTES_PATH = "/api/v1/minutes"
+
+SOURCES = "http(s)://HOST:PORT, a ledger (folder or URL), a trace or a file of minutes (- for standard input)"
+"""What can be named, for the help of commands."""
+
+_MOST_PAGES = 1000
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])")
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def read_minutes(
+    text: str,
+    *,
+    find_target: Callable[[str], Target] = target_of,
+    policy: Policy | None = None,
+) -> Sequence[EngineMinute]:
+    """The minutes that a text names, in the order of their begin.
+
+    The text is ``SOURCE`` or ``SOURCE@BEGIN..END``. A source is the URL of a sidecar, a ledger, a trace that
+    is then replayed, or JSON lines as ``joulescope replay --minutes`` writes them. Files may end in ``.gz``
+    or ``.zst``; what they are is seen from their first line. The span takes minutes that begin in it: BEGIN
+    is in it, END is not, and either may be left out. Each is an ISO 8601 instant (UTC where none is said) or
+    time before the last minute's end, such as ``-30m``.
+
+    Args:
+        find_target: tells how a sidecar is reached, from its URL.
+        policy: who pays, for traces.
+
+    Raises:
+        MinuteError: if there are none; the message says why.
+        JoulescopeError: of the source itself.
+    """
+    source, span = split_span(text)
+    found = sorted(_read(source, find_target, policy), key=lambda each: each.start_wall_seconds)
+    if not found:
+        raise MinuteError(f"{source}: there is no minute of an engine in it")
+    kept = span.cut(found) if span is not None else found
+    if not kept:
+        first, last = found[0].start_wall_seconds, max(each.end_wall_seconds for each in found)
+        raise MinuteError(f"{text}: no minute begins in that span; there is {_iso(first)}..{_iso(last)}")
+    return kept
+
+
+def _read(source: str, find_target: Callable[[str], Target], policy: Policy | None) -> Iterable[EngineMinute]:
+    if source.startswith(("http://", "https://")):
+        return _of_sidecar(find_target(source))
+    if _SCHEME.match(source) or Path(source).is_dir():
+        return _of_ledger(source)
+    if source == "-":
+        return list(read_lines(sys.stdin.buffer, "standard input"))
+    path = Path(source)
+    with _opened(path) as file:
+        lines = _from_first_line(path, file)
+        if lines is not None:
+            return list(read_lines(lines, source))
+    return _of_trace(path, policy)
+
+
+# ------------------------------------------------------------------------------------------------ spans
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time as it was written."""
+
+    begin: str
+    end: str
+
+    def cut(self, minutes: Sequence[EngineMinute]) -> list[EngineMinute]:
+        """The minutes that begin in it."""
+        last = max(minute.end_wall_seconds for minute in minutes)
+        begin = _instant(self.begin, last) if self.begin else float("-inf")
+        end = _instant(self.end, last) if self.end else float("inf")
+        if end <= begin:
+            raise MinuteError(f"the span {self.begin}..{self.end} ends before it begins")
+        return [minute for minute in minutes if begin <= minute.start_wall_seconds < end]
+
+
+def split_span(text: str) -> tuple[str, Span | None]:
+    """The source and the span of a text; a name may hold an ``@`` of its own.
+
+    Raises:
+        MinuteError: if the span is none.
+    """
+    source, at, rest = text.rpartition("@")
+    if not at or ".." not in rest or "/" in rest:
+        return text, None
+    begin, _, end = rest.partition("..")
+    for each in filter(None, (begin, end)):
+        _instant(each, 0.0)
+    if not source:
+        raise MinuteError(f"{text}: a source is missing before the @; give {SOURCES}")
+    return source, Span(begin.strip(), end.strip())
+
+
+def _instant(text: str, last: float) -> float:
+    """Seconds since the epoch."""
+    ago = _AGO.fullmatch(text.strip())
+    if ago is not None:
+        return last - float(ago[1]) * _UNIT_SECONDS[ago[2]]
+    try:
+        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        raise MinuteError(
+            f"{text!r} is no instant: give one such as 2026-11-27T16:00:00Z, or -30m for half an hour before "
+            "the last minute's end"
+        ) from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=timezone.utc)
+    return found.timestamp()
+
+
+def _iso(wall_seconds: float) -> str:
+    when = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=wall_seconds)
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+# ---------------------------------------------------------------------------------------------- sources
+
+
+def _of_sidecar(target: Target) -> list[EngineMinute]:
+    """All that it remembers, page by page."""
+    source = HttpSource(target)
+    found: list[EngineMinute] = []
+    since = 0.0
+    try:
+        for _ in range(_MOST_PAGES):
+            body = source.fetch(f"{MINUTES_PATH}?since={since:.6f}")
+            page = list(read_lines(body.splitlines(), f"{source.place}{MINUTES_PATH}"))
+            found += page
+            ends = [minute.end_wall_seconds for minute in page]
+            if not ends or max(ends) <= since:
+                return found
+            since = max(ends)
+    finally:
+        source.close()
+    raise MinuteError(f"{source.place}{MINUTES_PATH}: more pages than a day can fill; is it a sidecar?")
+
+
+def _of_ledger(root: str) -> list[EngineMinute]:
+    ledger: Any = importlib.import_module("joulescope.ledger.read").open_ledger(root)
+    return list(ledger.minutes())
+
+
+def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
+    found: list[EngineMinute] = []
+    with TraceReader(path) as reader:
+        for _ in Replay(reader, policy or Policy(), on_minute=found.append):
+            pass
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file's bytes, decompressed."""
+    try:
+        with path.open("rb") as raw:
+            if path.suffix == ".gz":
+                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))
+            elif path.suffix == ".zst":
+                with zstandard.ZstdDecompressor().stream_reader(raw) as reader:
+                    yield io.BufferedReader(reader)
+            else:
+                yield raw
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise MinuteError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _from_first_line(path: Path, file: IO[bytes]) -> Iterator[bytes] | None:
+    """The lines of a file of minutes; ``None`` if its first line is none, so that it may be a trace."""
+    first = file.readline(1 << 24)
+    if not first.strip():
+        raise MinuteError(f"{path} is empty or begins with an empty line: neither minutes nor a trace")
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not {"engine", "start", "end"} <= row.keys():
+        return None
+
+    def lines() -> Iterator[bytes]:
+        yield first
+        yield from file
+
+    return lines()
