@@ -1,9 +1,9 @@
 """How long a ledger of 10⁷ requests takes to answer, and how much of it is read for an answer.
 
 Writes a ledger of made numbers in the sidecar's layout (30 days, four files a day), then puts each question
-that ``joulescope ledger`` can ask, in a process of its own: from nothing to all rows in Python. Bytes are those
-that the process asked the kernel for (``rchar`` of /proc/self/io), so that reading fewer columns, row groups
-and days shows, whatever is in the page cache. The page cache is warm, as the ledger has just been written.
+that ``joulescope ledger`` can ask, in a process of its own: from nothing to all rows in Python. Bytes are
+those that the process asked the kernel for (``rchar`` of /proc/self/io), so that reading fewer columns, row
+groups and days shows, whatever is in the page cache. The page cache is warm: the ledger was just written.
 
     python benchmarks/ledger.py [--requests 10000000] [--keep FOLDER] [--runs 3]
 """
@@ -162,8 +162,8 @@ def text_of(report: dict[str, Any]) -> str:
         f"`python benchmarks/ledger.py`, {report['machine']}",
         "",
         f"{ledger['requests']:,} requests of {ENGINES} engines and {TENANTS} tenants in {DAYS} days: "
-        f"{ledger['mib']['requests']:.0f} MiB of requests and {ledger['mib']['minutes']:.0f} MiB of minutes in "
-        f"{ledger['files']} files, zstd, row groups of {Recipe.row_group:,}; made and written in "
+        f"{ledger['mib']['requests']:.0f} MiB of requests and {ledger['mib']['minutes']:.0f} MiB of minutes "
+        f"in {ledger['files']} files, zstd, row groups of {Recipe.row_group:,}; made and written in "
         f"{ledger['seconds']:.0f} s.",
         "Each question in a fresh process, the page cache warm, the median of the runs: opening the ledger, "
         "asking, and all rows as Python dictionaries. The time to import the libraries is not in it.",

@@ -127,9 +127,8 @@ def request_table(made: Mapping[str, np.ndarray]) -> pa.Table:
         **{name: pa.array(made[name]) for name in made if name.endswith(("_tokens", "_unix_ns"))},
     }
     texts = {"kind": "generate", "unit": "token", "work_unit": "token", "software": "vllm"}
-    return pa.table(
-        [_column(field, given, texts, count) for field in arrow_schema("requests")], arrow_schema("requests")
-    )
+    schema = arrow_schema("requests")
+    return pa.table([_column(field, given, texts, count) for field in schema], schema)
 
 
 def _column(field: pa.Field, given: Mapping[str, Any], texts: Mapping[str, str], count: int) -> pa.Array:
@@ -201,8 +200,8 @@ def minute_table(rows: Mapping[str, np.ndarray]) -> pa.Table:
         "load_busy_seconds": pa.array(np.where(rows["generated"] > 0, 30.0, 0.0)),
         "gpu_count": pa.array(np.ones(count, np.int64)),
     }
-    columns = [_minute_column(field, given, count) for field in arrow_schema("minutes")]
-    return pa.table(columns, arrow_schema("minutes"))
+    schema = arrow_schema("minutes")
+    return pa.table([_minute_column(field, given, count) for field in schema], schema)
 
 
 def _minute_column(field: pa.Field, given: Mapping[str, Any], count: int) -> pa.Array:
@@ -216,14 +215,12 @@ def write(root: Path, recipe: Recipe) -> Iterator[tuple[dict[str, np.ndarray], d
     for day in range(recipe.days):
         made = requests_of(recipe, day)
         rows = minute_rows(recipe, made, day)
-        date = datetime.fromtimestamp((BEGIN_NS + day * DAY_NS) // NS, timezone.utc).date()
-        parts = np.array_split(np.arange(len(made["engine"])), recipe.files_a_day)
-        for number, part in enumerate(parts):
+        folder = f"date={datetime.fromtimestamp((BEGIN_NS + day * DAY_NS) // NS, timezone.utc):%Y-%m-%d}"
+        for number, part in enumerate(np.array_split(np.arange(len(made["engine"])), recipe.files_a_day)):
             some = {name: column[part[0] : part[-1] + 1] for name, column in made.items()}
-            _save(
-                root / "requests" / f"date={date}" / f"made-{number:06d}.parquet", request_table(some), recipe
-            )
-        _save(root / "minutes" / f"date={date}" / "made-000000.parquet", minute_table(rows), recipe)
+            name = f"made-{day * recipe.files_a_day + number:06d}.parquet"
+            _save(root / "requests" / folder / name, request_table(some), recipe)
+        _save(root / "minutes" / folder / f"made-{day:06d}.parquet", minute_table(rows), recipe)
         yield made, rows
 
 

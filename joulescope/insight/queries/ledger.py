@@ -55,9 +55,7 @@ def open_root(
     need_packages()
     with open_ledger(root, spool=spool, verify=verify) as ledger:
         tables = _tables(ledger, span)
-        if not any(
-            tables.rows(table.limit(1).select("engine")) for table in (tables.requests, tables.minutes)
-        ):
+        if not any(tables.rows(table.select("engine").limit(1)) for table in tables.both):
             whole = tables if span == ALWAYS else _tables(ledger, ALWAYS)
             raise QueryError(_nothing(root, span, coverage(whole), ledger.rejected))
         yield Opened(root, span, tables, tuple(ledger.rejected))

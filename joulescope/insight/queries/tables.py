@@ -90,6 +90,10 @@ class Tables:
     backend: Any
     """The Ibis connection that both belong to."""
 
+    @property
+    def both(self) -> tuple[Table, Table]:
+        return self.requests, self.minutes
+
     def rows(self, expression: Table) -> list[dict[str, Any]]:
         """The answer, a dictionary a row, in the order that the expression asks for."""
         answer: list[dict[str, Any]] = self.backend.to_pyarrow(expression).to_pylist()
