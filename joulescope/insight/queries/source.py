@@ -29,12 +29,14 @@ def open_duckdb(requests: Sequence[str], minutes: Sequence[str], span: Span = AL
         QueryError: if a file cannot be read.
     """
     need_packages()
+    import duckdb
     import ibis
 
     backend = ibis.duckdb.connect()
     backend.raw_sql("SET TimeZone = 'UTC'")
+    _register_stores(backend, [*requests, *minutes])
     read = {kind: _duckdb_table(backend, kind, files) for kind, files in _files(requests, minutes)}
-    return tables(read["requests"], read["minutes"], backend, span)
+    return tables(read["requests"], read["minutes"], backend, span, (duckdb.Error,))
 
 
 def _files(requests: Sequence[str], minutes: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -46,7 +48,6 @@ def _duckdb_table(backend: Any, kind: str, files: list[str]) -> Table:
 
     if not files:
         return _empty(kind)
-    _register_stores(backend, files)
     try:
         return backend.read_parquet(files, table_name=kind, union_by_name=True, hive_partitioning=False)
     except duckdb.Error as problem:
@@ -56,7 +57,7 @@ def _duckdb_table(backend: Any, kind: str, files: list[str]) -> Table:
 def _register_stores(backend: Any, files: Sequence[str]) -> None:
     """DuckDB reads an object store through fsspec, as the ledger does: with the same credentials."""
     protocols = {path.partition("://")[0] for path in files if "://" in path}
-    for protocol in protocols:
+    for protocol in sorted(protocols):
         import fsspec
 
         backend.con.register_filesystem(fsspec.filesystem(protocol))

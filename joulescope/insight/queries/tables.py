@@ -7,11 +7,11 @@ makes them, and the parts of a chargeback add up to the last microjoule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joulescope.errors import ConfigError
+from joulescope.errors import ConfigError, QueryError
 from joulescope.insight.queries.kinds import Column, Table
 from joulescope.insight.queries.span import ALWAYS, Span
 
@@ -89,20 +89,37 @@ class Tables:
     minutes: Table
     backend: Any
     """The Ibis connection that both belong to."""
+    errors: tuple[type[Exception], ...] = ()
+    """What it raises where a file turns out not to be as it should."""
 
     @property
     def both(self) -> tuple[Table, Table]:
         return self.requests, self.minutes
 
     def rows(self, expression: Table) -> list[dict[str, Any]]:
-        """The answer, a dictionary a row, in the order that the expression asks for."""
-        answer: list[dict[str, Any]] = self.backend.to_pyarrow(expression).to_pylist()
+        """The answer, a dictionary a row, in the order that the expression asks for.
+
+        Raises:
+            QueryError: if a file cannot be read after all.
+        """
+        try:
+            answer: list[dict[str, Any]] = self.backend.to_pyarrow(expression).to_pylist()
+        except self.errors as problem:
+            text = str(problem).partition("\n")[0]
+            hint = "--verify names damaged files"
+            raise QueryError(f"the ledger cannot be read to its end: {text}; {hint}") from problem
         return answer
 
 
-def tables(requests: Table, minutes: Table, backend: Any, span: Span = ALWAYS) -> Tables:
+def tables(
+    requests: Table,
+    minutes: Table,
+    backend: Any,
+    span: Span = ALWAYS,
+    errors: tuple[type[Exception], ...] = (),
+) -> Tables:
     """Both tables as they were read, brought into one shape and cut to a span."""
-    asked = _shaped(requests, REQUEST_COLUMNS)
+    asked = _shaped("requests", requests, REQUEST_COLUMNS)
     asked = _within(asked, asked.end_unix_ns, span)
     texts = {name: asked[name].fill_null("") for name in (*DIMENSIONS, "unit", "request_id")}
     asked = asked.mutate(
@@ -115,7 +132,7 @@ def tables(requests: Table, minutes: Table, backend: Any, span: Span = ALWAYS) -
             for name in ("prefill", "decode", "wasted", "avoided")
         },
     )
-    kept = _shaped(minutes, MINUTE_COLUMNS)
+    kept = _shaped("minutes", minutes, MINUTE_COLUMNS)
     start_ns = kept.start.epoch_seconds().cast("int64") * 10**9
     kept = _within(kept.mutate(start_ns=start_ns), start_ns, span)
     kept = kept.mutate(
@@ -125,20 +142,37 @@ def tables(requests: Table, minutes: Table, backend: Any, span: Span = ALWAYS) -
         **{name: kept[name].fill_null(0.0) for name in ("gpu_seconds", "load_seconds", "load_busy_seconds")},
         **{f"{name}_uj": _microjoules(kept[f"{name}_joules"]) for name in JOULE_COLUMNS},
     )
-    return Tables(asked, kept, backend)
+    return Tables(asked, kept, backend, errors)
 
 
-def _shaped(table: Table, columns: Mapping[str, str]) -> Table:
+def _shaped(name: str, table: Table, columns: Mapping[str, str]) -> Table:
     """The columns asked for, each of its type; one that no file has is null in every row."""
     import ibis
 
     there = table.schema()
+    for column, kind in columns.items():
+        if column in there and not _FITS[kind](there[column]):
+            raise QueryError(
+                f"{column} of the {name} is {there[column]} in some file, where a ledger has {kind}: "
+                "move that file away, or ask for other days"
+            )
     return table.select(
         **{
-            name: table[name].cast(kind) if name in there else ibis.null().cast(kind)
-            for name, kind in columns.items()
+            column: table[column].cast(kind) if column in there else ibis.null().cast(kind)
+            for column, kind in columns.items()
         }
     )
+
+
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "string": lambda kind: bool(kind.is_string() or kind.is_null()),
+    "int64": lambda kind: bool(kind.is_integer() or kind.is_null()),
+    "float64": lambda kind: bool(kind.is_numeric() or kind.is_null()),
+    "boolean": lambda kind: bool(kind.is_boolean() or kind.is_null()),
+    "timestamp": lambda kind: bool(kind.is_timestamp() or kind.is_null()),
+}
+"""Which of Ibis' types may stand where a type is expected. Files that differ read as what holds all of them,
+which is text in the end."""
 
 
 def _within(table: Table, instant_ns: Column, span: Span) -> Table:
