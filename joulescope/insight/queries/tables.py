@@ -33,8 +33,6 @@ REQUEST_COLUMNS: Mapping[str, str] = {
     "cached_tokens": "int64",
     "output_tokens": "int64",
     "attributed_joules": "float64",
-    "prefill_joules": "float64",
-    "decode_joules": "float64",
     "wasted_joules": "float64",
     "avoided_joules": "float64",
     "complete": "boolean",
@@ -127,10 +125,8 @@ def tables(
         measured=asked.attributed_joules.notnull(),
         incomplete=(~asked.complete).fill_null(True),
         joules_uj=_microjoules(asked.attributed_joules),
-        **{
-            f"{name}_uj": _microjoules(asked[f"{name}_joules"])
-            for name in ("prefill", "decode", "wasted", "avoided")
-        },
+        wasted_uj=_microjoules(asked.wasted_joules),
+        avoided_uj=_microjoules(asked.avoided_joules),
     )
     kept = _shaped("minutes", minutes, MINUTE_COLUMNS)
     start_ns = kept.start.epoch_seconds().cast("int64") * 10**9

@@ -16,8 +16,6 @@ SUMS = (
     "output_tokens",
     "measured_output_tokens",
     "joules_uj",
-    "prefill_uj",
-    "decode_uj",
     "wasted_uj",
     "avoided_uj",
 )
@@ -46,7 +44,7 @@ def usage(tables: Tables, by: Sequence[str] = ()) -> Table:
         cached_tokens=_whole(requests.cached_tokens),
         output_tokens=_whole(requests.output_tokens),
         measured_output_tokens=_whole(requests.measured.ifelse(requests.output_tokens, 0)),
-        **{name: _whole(requests[name]) for name in SUMS[-5:]},
+        **{name: _whole(requests[name]) for name in SUMS[-3:]},
     )
     first = [] if period is None else [PERIOD]
     return asked.order_by([*first, asked.joules_uj.desc(), *keys[len(first) :]])
