@@ -37,7 +37,8 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
 
 
 VALUES = (
-    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+    "model host_model label_model ledger_model link_model minute_model surroundings_model serving_model "
+    "units errors clock"
 )
 
 ROOMS: dict[str, Room] = {
@@ -49,13 +50,15 @@ ROOMS: dict[str, Room] = {
     "gpu_model": _room(),
     "host_model": _room(),
     "label_model": _room(),
+    "ledger_model": _room(),
     "link_model": _room(),
     "surroundings_model": _room(),
     "serving_model": _room(),
     "minute_model": _room("engine_model"),
     "minutes": _room("engine_model minute_model errors"),
     "model": _room(
-        "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
+        "engine_model gpu_model host_model label_model ledger_model link_model surroundings_model "
+        "serving_model",
         packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
@@ -87,7 +90,8 @@ ROOMS: dict[str, Room] = {
         inside_functions="duckdb fsspec ibis matplotlib pyarrow",
     ),
     "export": _room(
-        VALUES, packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml"
+        f"{VALUES} minutes",
+        packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
     ),
     "simulation": _room(f"{VALUES} sensors gpu_records hook.wire hook.emitter", packages="msgspec numpy"),
     "pipeline": _room(
@@ -96,7 +100,7 @@ ROOMS: dict[str, Room] = {
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
         f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link "
-        "attribution baselines export pipeline",
+        "attribution baselines export ledger minutes pipeline",
         packages="msgspec",
     ),
     "doctor": _room(

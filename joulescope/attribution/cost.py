@@ -80,6 +80,8 @@ class Prices:
     """:data:`ROWS` × requests."""
     steps: Floats
     """Steps × :data:`STEP_FIGURES`."""
+    memory_bound: NDArray[np.bool_]
+    """Of each step: whether memory surely set the pace; of others :meth:`Duration.bounds` tells what did."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +122,8 @@ class CostModel(StepFit):
         experts = (
             self._divide_experts(features[TOKENS], steps, counts) if self._weights.expert_bytes else None
         )
-        crooked = ~self._memory_bound(steps)
+        memory_bound = self._memory_bound(steps)
+        crooked = ~memory_bound
         if not crooked.all():
             self._time_linear(rows, features, steps, counts, experts)
         if crooked.any():
@@ -135,7 +138,7 @@ class CostModel(StepFit):
         if len(alone):  # without its only request there would have been no step
             at = columns.offsets[alone]
             rows[SAVED, at], rows[OWN_TIME, at] = rows[WEIGHT, at], rows[TIME, at]
-        return Prices(rows, steps)
+        return Prices(rows, steps, memory_bound)
 
     def _features(self, columns: StepColumns) -> Floats:
         """Features × requests; valid until the next call."""

@@ -66,7 +66,8 @@ class _Learning:
     def take(self, work: Work) -> None:
         self.busy_seconds += work.busy_seconds
         self.idle_joules += work.idle_watts * work.busy_seconds
-        self._waits.take(work.counts, work.waited_seconds)
+        steps, sequences = work.counts.tolist()
+        self._waits.take(steps, sequences, work.waited_seconds)
 
     @property
     def idle_watts(self) -> float:

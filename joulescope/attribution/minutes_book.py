@@ -74,7 +74,7 @@ class MinuteBook:
         self._closed: list[EngineMinute] = []
         self._done: int | None = None
         """The last minute that is closed."""
-        self._tokens: dict[str, dict[str, int]] = {}
+        self._counted: dict[str, dict[str, int]] = {}
         """What each engine label had counted when it was asked last."""
 
     def set_wall_offset(self, wall_offset_ns: int) -> None:
@@ -107,13 +107,12 @@ class MinuteBook:
         minute = self.clock.of(int(block.end_ns[-1, -1]))
         found = self._of(engine, minute)
         tally = engine.tally
-        now = {**tally.tokens, "drafted": tally.drafted, "accepted": tally.accepted}
-        before = self._tokens.get(engine.info.engine, {})
-        for kind, tokens in now.items():
-            if tokens != before.get(kind, 0):
-                found.tokens[kind] += tokens - before.get(kind, 0)
-        self._tokens[engine.info.engine] = now
-        found.load["preemptions"] += sum(len(step.preempted) for step in block.told)
+        before = self._counted.setdefault(engine.info.engine, {})
+        for kind, count in (*tally.tokens.items(), *tally.counts()):
+            had = before.get(kind, 0)
+            if count != had:
+                (found.load if kind == "preemptions" else found.tokens)[kind] += count - had
+                before[kind] = count
         note_load(block, self.clock, lambda at: found if at == minute else self._of(engine, at))
 
     def finished(self, engine: Engine, requests: Iterable[FinishedRequest]) -> None:
@@ -172,9 +171,8 @@ class MinuteBook:
             return
         sums = step_sums(segments, share.engine.model, share.at_limit)
         minute.steps += sums
-        both = sums.sum(axis=0)
-        if both[STEPS] > 0.0:
-            minute.place.waits.take(both[[STEPS, SEQUENCES]], float(both[WAITED]))
+        both = sums.sum(axis=0).tolist()
+        minute.place.waits.take(both[STEPS], both[SEQUENCES], both[WAITED])
 
     def _put_pieces(
         self,
@@ -265,6 +263,10 @@ class MinuteBook:
 
     def _laws(self, found: OpenMinute) -> Laws | None:
         return self._places.laws(found.place, found.engines[-1]) if found.engines else None
+
+    def peek(self, now_ns: int) -> list[EngineMinute]:
+        """The minutes that are open, as they would be if they were closed now; they stay open."""
+        return [self._value(self._open[key], now_ns) for key in sorted(self._open)]
 
     def drain(self) -> list[EngineMinute]:
         """The minutes that were closed since the last call."""

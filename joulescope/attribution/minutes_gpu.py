@@ -72,25 +72,26 @@ class GpuWatch:
         minute_of: Callable[[Engine | None, int], OpenMinute],
     ) -> None:
         """An interval of a GPU was divided: its time, and the statuses up to its end, are these engines'."""
-        sums = np.zeros(len(_AT))
         limit_watts = gpu.info.power_limit_watts
-        sums[_SECONDS] = 1.0
-        if limit_watts is not None:
-            sums[_LIMIT], sums[_LIMIT_KNOWN] = limit_watts * gpu.info.calibration_factor, 1.0
-        spans = [(interval.start_ns, interval.end_ns, sums)]
+        for minute, start_ns, end_ns in clock.pieces(interval.start_ns, interval.end_ns):
+            for engine, part in owners:
+                sums, seconds = minute_of(engine, minute).gpu, part * (end_ns - start_ns) / 1e9
+                sums[_SECONDS] += seconds
+                if limit_watts is not None:
+                    sums[_LIMIT] += limit_watts * gpu.info.calibration_factor * seconds
+                    sums[_LIMIT_KNOWN] += seconds
         waiting = self._waiting.get(gpu.info.gpu)
         while waiting and waiting[0].time_ns <= interval.end_ns:
             status = waiting.popleft()
             before_ns = self._before_ns.get(status.gpu)
             self._before_ns[status.gpu] = max(status.time_ns, before_ns or 0)
-            if before_ns is not None and before_ns < status.time_ns:
-                begin_ns = max(before_ns, status.time_ns - LONGEST_NS)
-                spans.append((begin_ns, status.time_ns, _of_status(status)))
-        for begin_ns, end_ns, each in spans:
-            for minute, start_ns, stop_ns in clock.pieces(begin_ns, end_ns):
-                seconds = (stop_ns - start_ns) / 1e9
+            if before_ns is None or before_ns >= status.time_ns:
+                continue
+            each = _of_status(status)
+            begin_ns = max(before_ns, status.time_ns - LONGEST_NS)
+            for minute, start_ns, end_ns in clock.pieces(begin_ns, status.time_ns):
                 for engine, part in owners:
-                    minute_of(engine, minute).gpu += (seconds * part) * each
+                    minute_of(engine, minute).gpu += (part * (end_ns - start_ns) / 1e9) * each
 
 
 def _of_status(status: GpuStatus) -> Floats:

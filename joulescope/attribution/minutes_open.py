@@ -89,8 +89,8 @@ class OpenMinute:
 
     def of(self, engine: Engine, gpu_count: int) -> OpenMinute:
         """Notes whose it is."""
-        if not any(engine is each for each in self.engines):
-            self.engines.append(engine)
+        if not self.engines or self.engines[-1] is not engine:
+            self.engines = [*(each for each in self.engines if each is not engine), engine]
         self.gpu_count = gpu_count
         return self
 

@@ -47,26 +47,28 @@ def step_sums(segments: Sequence[Segment], model: CostModel, at_limit: bool) -> 
         at_limit: the power limit held the GPU back, as measured: then that is what set the pace.
     """
     sums = np.zeros((2, COLUMNS))
-    law = model.duration()
     for segment in segments:
         block, cut = segment.block, segment.steps
-        figures, parts = block.figures[cut], segment.parts
+        figures, parts, waited = block.figures[cut], segment.parts, segment.waited_seconds
         prompts = block.computes_prompt[cut]
-        weights = np.zeros((2, len(parts)))
+        weights = np.empty((2, len(parts)))
         np.multiply(parts, prompts, out=weights[PREFILL])
         np.subtract(parts, weights[PREFILL], out=weights[DECODE])
-        sums[:, :STEP_FIGURES] += weights @ figures
+        found = weights @ figures
+        sums[:, :STEP_FIGURES] += found
         sums[:, STEPS] += weights.sum(axis=1)
         sums[:, SAMPLES] += weights @ block.samples[cut]
-        waited = segment.waited_seconds
-        waited_for_prompts = float(waited @ prompts)
-        sums[PREFILL, WAITED] += waited_for_prompts
-        sums[DECODE, WAITED] += float(waited.sum()) - waited_for_prompts
-        if not at_limit:
+        if waited.any():
+            for_prompts = float(waited @ prompts)
+            sums[PREFILL, WAITED] += for_prompts
+            sums[DECODE, WAITED] += float(waited.sum()) - for_prompts
+        if at_limit:
+            sums[:, POWER] += found[:, SECONDS]
+        elif block.memory_bound[cut].all():
+            sums[:, MEMORY] += found[:, SECONDS]
+        else:
             weights *= figures[:, SECONDS]
-            sums[:, MEMORY : POWER + 1] += weights @ _bounds(law, figures)
-    if at_limit:
-        sums[:, POWER] = sums[:, SECONDS]
+            sums[:, MEMORY : POWER + 1] += weights @ _bounds(model.duration(), figures)
     joules = model.step_joules()
     sums[:, STATIC] = joules.active_watts * sums[:, SECONDS]
     sums[:, WEIGHTS] = joules.per_byte * sums[:, READ_BYTES]

@@ -129,6 +129,7 @@ class StepBlock:
         self.special: Special | None = None
         self.rows: Floats = np.empty((ROWS, len(self.slots)))
         self.figures: Floats = np.empty((len(steps), STEP_FIGURES))
+        self.memory_bound: NDArray[np.bool_] = np.zeros(len(steps), dtype=np.bool_)
         self.measured_ns: Ints = np.zeros(len(steps), dtype=np.int64)
         """GPU time of each step that lay inside measured intervals, summed over GPUs."""
         self.priced = self.taught = self.left = 0
@@ -184,7 +185,8 @@ class StepBlock:
         if first >= last:
             return
         rows = self.rows[:, self.offsets[first] : self.offsets[last]]
-        self.figures[first:last] = model.price(self.columns(first, last), rows, at_limit).steps
+        prices = model.price(self.columns(first, last), rows, at_limit)
+        self.figures[first:last], self.memory_bound[first:last] = prices.steps, prices.memory_bound
         self.priced = last
 
 

@@ -92,6 +92,14 @@ class EngineTally:
         # An image or a second of sound costs what a request of tokens does, not what a token does.
         self.joules_per_output_token = Histogram(TOKEN_BOUNDS if self.info.unit == TOKEN else REQUEST_BOUNDS)
 
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """What is counted by step, beside the tokens by kind."""
+        return (
+            ("drafted", self.drafted),
+            ("accepted", self.accepted),
+            ("preemptions", self.preemptions),
+        )
+
     def open(self, table: RequestTable, request: RequestStarted) -> None:
         """Gives a request a slot, and the codes of its adapter and its tenant."""
         if self.rules.tenant_from != "off":

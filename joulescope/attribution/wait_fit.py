@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 _SINGULAR = 1e12
 
@@ -17,20 +16,29 @@ class WaitFit:
 
     def __init__(self, keep: float = 1.0) -> None:
         self._keep = keep
-        self._gram, self._moment = np.zeros((2, 2)), np.zeros(2)
+        self._sums = (0.0,) * 5
+        """Of squares and products: steps², steps·sequences, sequences², steps·seconds, sequences·seconds."""
 
-    def take(self, counts: NDArray[np.float64], waited_seconds: float) -> None:
-        """Takes steps and the sequences in them (2), and how long the GPU waited for them."""
-        self._gram = self._keep * self._gram + np.outer(counts, counts)
-        self._moment = self._keep * self._moment + counts * waited_seconds
+    def take(self, steps: float, sequences: float, waited_seconds: float) -> None:
+        """Takes steps and the sequences in them, and how long the GPU waited for them."""
+        keep, (nn, nq, qq, nw, qw) = self._keep, self._sums
+        self._sums = (
+            keep * nn + steps * steps,
+            keep * nq + steps * sequences,
+            keep * qq + sequences * sequences,
+            keep * nw + steps * waited_seconds,
+            keep * qw + sequences * waited_seconds,
+        )
 
     @property
     def seconds(self) -> tuple[float, float]:
         """By step and by sequence, neither below zero; steps alone where the two cannot be told apart."""
-        by_step = float(self._moment[0] / max(self._gram[0, 0], 1e-300))
-        if np.linalg.cond(self._gram) > _SINGULAR:
+        nn, nq, qq, nw, qw = self._sums
+        by_step = nw / max(nn, 1e-300)
+        gram = np.array([[nn, nq], [nq, qq]])
+        if np.linalg.cond(gram) > _SINGULAR:
             return by_step, 0.0
-        step, sequence = np.linalg.solve(self._gram, self._moment).tolist()
+        step, sequence = np.linalg.solve(gram, (nw, qw)).tolist()
         if step < 0.0:
-            return 0.0, float(self._moment[1] / self._gram[1, 1])
+            return 0.0, qw / qq
         return (step, sequence) if sequence > 0.0 else (by_step, 0.0)

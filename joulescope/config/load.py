@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulescope.config.labels import check_tenants
+from joulescope.config.ledger import check_ledger
 from joulescope.config.links import check_link
 from joulescope.config.surroundings import check_ages, check_mig, check_price
 from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
@@ -137,6 +138,7 @@ def _check_together(settings: Settings, origins: Origins) -> None:
     check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
     check_price(settings.electricity_price, settings.currency, origins)
     check_tenants(settings.tenant_from, settings.tenants, origins)
+    check_ledger(settings, origins)
     check_link(settings, origins)
     check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 

@@ -9,6 +9,7 @@ from joulescope.export.http_counts import HttpCounts
 from joulescope.export.metric import Metric
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
+from joulescope.ledger_model import LedgerTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -45,6 +46,7 @@ EXPORTED = {
     "jsonl": ("written", "dropped"),
     "otlp": ("exported", "rejected", "failed", "dropped", "unsampled"),
     "requests_api": ("kept",),
+    "ledger": ("written", "dropped"),
     "answer": ("estimated", "unknown", "late", "unreachable", "skipped"),
 }
 """Outcomes of a request by exporter, with all of them on; a test holds them to what the exporters count."""
@@ -101,6 +103,7 @@ def snapshot_of(node: Node) -> Snapshot:
             listening=node.links > 0,
             links=tuple(LinkState(f"node-{at}", True, 0.0, 0.0, 0.0, 0.0) for at in range(node.links)),
         ),
+        ledger=LedgerTotals(True, open_bytes=0, parquet_bytes=0, uploaded_bytes=0, flushed_wall_seconds=1.0),
     )
 
 

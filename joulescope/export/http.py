@@ -13,6 +13,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from joulescope.export.http_guard import TRUSTED
+from joulescope.export.minute_ring import MinuteRing
+from joulescope.export.minutes_http import PATH as MINUTES_PATH
+from joulescope.export.minutes_http import minutes_page
 from joulescope.export.page import page_routes
 from joulescope.export.page.history import History
 from joulescope.export.prometheus import Exposition, without_exemplars
@@ -41,18 +44,19 @@ def create_app(
     process_metrics: bool = True,
     exemplars: bool = True,
     history: History | None = None,
+    minutes: MinuteRing | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """``/metrics``, ``/api/snapshot``, ``/api/requests``, ``/api/baselines``, the live page at ``/``, health
-    and readiness, and ``routes`` beside them.
+    """``/metrics``, ``/api/snapshot``, ``/api/requests``, ``/api/baselines``, ``/api/v1/minutes``, the live
+    page at ``/``, health and readiness, and ``routes`` beside them.
 
     ``get_snapshot`` is called once a page, from a worker thread; ``get_ready`` returns whether the sidecar
     can account for energy now, and a sentence that says why; ``get_requests`` open requests, costliest
     first, and finished ones, oldest first, from a worker thread; ``shows_ids`` whether the one who asks may
     see their ids, traces and tenants; ``get_baselines`` what engines are compared with, as JSON;
-    ``exemplars`` whether ``/metrics`` names traces; ``history`` is what the live page can look back on.
-    Beyond ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one address, the
-    answer is 503; health and readiness are always answered.
+    ``exemplars`` whether ``/metrics`` names traces; ``history`` is what the live page can look back on,
+    ``minutes`` what is remembered of engines. Beyond ``max_concurrent_scrapes`` pages in the making, or three
+    quarters of that for one address, the answer is 503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics, exemplars=exemplars)
     slots = Slots(max_concurrent_scrapes)
@@ -78,6 +82,7 @@ def create_app(
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
             Route("/api/baselines", _bounded(baselines, slots)),
+            Route(MINUTES_PATH, _bounded(minutes_page(minutes or MinuteRing()), slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready_page(get_ready)),
             *routes,

@@ -84,8 +84,8 @@ def write_parquet(
                 compression="zstd",
                 write_page_checksum=True,
             ) as writer:
-                for batch in _batches(table, rows, wrong):
-                    writer.write_table(batch, row_group_size=GROUP_ROWS)
+                for group in _groups(table, rows, wrong):
+                    writer.write_table(group, row_group_size=GROUP_ROWS)
             files.sync(file)
         finally:
             files.close(file)
@@ -97,6 +97,15 @@ def write_parquet(
             files.remove(part)
         raise
     return path, summed.tell(), wrong
+
+
+def _groups(table: str, rows: Sequence[bytes], wrong: list[str]) -> Iterator[Any]:
+    """Columns of one row group at a time."""
+    import pyarrow as pa
+
+    for at in range(0, max(len(rows), 1), GROUP_ROWS):
+        parts = list(_batches(table, rows[at : at + GROUP_ROWS], wrong))
+        yield pa.concat_tables(parts) if parts else arrow_schema(table).empty_table()
 
 
 def _batches(table: str, rows: Sequence[bytes], wrong: list[str]) -> Iterator[Any]:

@@ -85,3 +85,8 @@ def stem_and_crc(file: str) -> tuple[str, int | None] | None:
     if found is None or file.startswith((".", "_")):
         return None
     return found["stem"], None if found["crc"] is None else int(found["crc"], 16)
+
+
+def is_part(file: str) -> bool:
+    """Whether a file is being written, or was when its process ended."""
+    return file.startswith(".") and file.endswith(PART)

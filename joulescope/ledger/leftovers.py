@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from joulescope.ledger.files import Files
-from joulescope.ledger.layout import DAMAGED, PART, SEGMENT, SegmentName, day_of, segment_name
+from joulescope.ledger.layout import DAMAGED, SEGMENT, SegmentName, day_of, is_part, segment_name
 from joulescope.ledger.seal import rows_of
 from joulescope.ledger.segment import Contents, read_segment
 
@@ -78,13 +78,11 @@ def _paths(folder: Path) -> Iterator[tuple[Path, date | None]]:
         return
     for below in days:
         try:
-            yield from ((path, day_of(below.name)) for path in sorted(below.iterdir()) if not _is_part(path))
+            yield from (
+                (path, day_of(below.name)) for path in sorted(below.iterdir()) if not is_part(path.name)
+            )
         except OSError:
             yield below, None
-
-
-def _is_part(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(PART)
 
 
 def _is_live(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from joulescope.errors import LedgerError
+from joulescope.errors import LedgerError, MissingExtra
 from joulescope.ledger.layout import PARQUET, day_of, stem_and_crc
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -23,6 +24,21 @@ def is_url(root: str) -> bool:
 def local_root(root: str) -> Path:
     """A local root as a path."""
     return Path(root.removeprefix("file://"))
+
+
+def require_packages() -> None:
+    """Looks whether the packages of the extra are there, which the ledger imports when it needs them.
+
+    Raises:
+        MissingExtra: if one is not; the message has the line that installs it.
+    """
+    try:
+        import fsspec  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            f"a ledger needs the package {error.name}: pip install 'joulescope-inference[sidecar,ledger]'"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +109,30 @@ class Place:
             raise
         except Exception as error:  # each store has errors of its own
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+    def put(self, local: str, name: str) -> int:
+        """Copies a local file here, and returns its size when it is here whole.
+
+        Args:
+            name: below the root, with slashes.
+
+        Raises:
+            OSError: if that is not possible, or did not come to its end.
+        """
+        path = f"{self.base}/{name}"
+        size = os.path.getsize(local)
+        try:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(local, path)
+            self.system.invalidate_cache(path)
+            found = self.system.info(path)["size"]
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        if found != size:
+            raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
+        return size
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""

@@ -13,12 +13,12 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
 
-from joulescope.errors import LedgerError, MinuteError, MissingExtra
+from joulescope.errors import LedgerError, MinuteError
 from joulescope.ledger.convert import read_rows, why_unreadable, write_parquet
 from joulescope.ledger.files import Files
 from joulescope.ledger.layout import OPEN, partition
 from joulescope.ledger.leftovers import Leftover, leftovers
-from joulescope.ledger.place import Place, Stored, is_url, local_root
+from joulescope.ledger.place import Place, Stored, is_url, local_root, require_packages
 from joulescope.ledger.tables import MINUTES, names_of
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import unflatten
@@ -131,7 +131,7 @@ class Ledger(AbstractContextManager["Ledger"]):
     def _is_sound(self, place: Place, stored: Stored, table: str, path: str) -> bool:
         try:
             with place.open(stored.path) as file:
-                wrong = why_unreadable(file, table, stored.crc if self._verify or place.is_local else None)
+                wrong = why_unreadable(file, table, stored.crc if self._verify else None)
         except FileNotFoundError:
             return False  # it was removed since, as too old or too much
         except OSError as error:
@@ -189,13 +189,7 @@ def open_ledger(root: str | Path, *, spool: str | Path | None = None, verify: bo
         LedgerError: if nothing is there, or nothing that could be read.
         MissingExtra: if pyarrow or fsspec is not installed.
     """
-    try:
-        import fsspec  # noqa: F401
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(
-            f"a ledger needs the package {error.name}: pip install 'joulescope-inference[ledger]'"
-        ) from error
+    require_packages()
     if not is_url(str(root)) and not local_root(str(root)).is_dir():
         raise LedgerError(
             f"{root}: there is no such folder; give the one that `ledger` names in the settings"

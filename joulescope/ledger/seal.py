@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -23,8 +22,8 @@ class Outcome:
     """What became of a segment."""
 
     rows: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
-    """Rows by reason."""
+    invalid_rows: int = 0
+    """None of the table, and left out."""
     damaged_bytes: int = 0
 
 
@@ -62,7 +61,7 @@ def settle_segment(
             _, _, wrong = write_parquet(files, target, name.stem, table, rows)
             if wrong:
                 _logger.warning("%s: %d rows are none of %s: %s", path, len(wrong), table, wrong[0])
-            outcome.lost["invalid"] += len(wrong)
+            outcome.invalid_rows = len(wrong)
             outcome.rows = len(rows) - len(wrong)
         damage = inside.damage
         if damage:

@@ -64,8 +64,10 @@ class LedgerWriter:
         self.name = new_writer(wall_seconds)
         self.rows: Counter[str] = Counter(dict.fromkeys(TABLES, 0))
         """By table, on the disk."""
-        self.lost: Counter[str] = Counter()
-        """Rows by reason: ``no_room``, ``too_large``, ``invalid``, ``damaged``."""
+        self.lost: Counter[tuple[str, str]] = Counter()
+        """Rows by table and reason: ``no_room``, ``too_large``, ``invalid``."""
+        self.damaged_bytes = 0
+        """Of own segments, by the disk."""
         self._clock = clock
         self._rotation = rotation or Rotation()
         self._files = files or Files()
@@ -73,6 +75,8 @@ class LedgerWriter:
         self._lock = threading.Lock()
         self._pending: dict[str, list[_Pending]] = {table: [] for table in TABLES}
         self._pending_bytes = 0
+        self._in_progress: Sequence[tuple[bytes, float]] | None = None
+        self._closed = False
         self._open: dict[tuple[str, date], tuple[OpenSegment, int]] = {}
         """With the instant at which each is to be turned into Parquet."""
         self._sealed: list[tuple[OpenSegment, date]] = []
@@ -81,26 +85,37 @@ class LedgerWriter:
 
     # ------------------------------------------------------------------------------------------------ rows
 
-    def add(self, table: str, rows: Iterable[tuple[bytes, float]]) -> None:
-        """Takes rows, each a JSON text without its line's end and the instant that it ended, in seconds since
-        the epoch. They are on the disk after the next flush."""
+    def add(
+        self,
+        table: str,
+        rows: Iterable[tuple[bytes, float]],
+        in_progress: Sequence[tuple[bytes, float]] | None = None,
+    ) -> None:
+        """Takes rows; they are on the disk after the next flush.
+
+        Args:
+            rows: JSON texts, each with the instant at which the row ended, in seconds since the epoch.
+            in_progress: the rows of minutes that are not over, as they stand once ``rows`` are: they take
+                the place of those before. ``None``: they have not changed.
+        """
         with self._lock:
             for payload, end_wall_seconds in rows:
                 if len(payload) > MAX_PAYLOAD_BYTES:
-                    self.lost["too_large"] += 1
-                elif self._pending_bytes + len(payload) > self._max_pending_bytes:
-                    self.lost["no_room"] += 1
+                    self.lost[table, "too_large"] += 1
+                elif self._closed or self._pending_bytes + len(payload) > self._max_pending_bytes:
+                    self.lost[table, "no_room"] += 1
                 else:
-                    day = datetime.fromtimestamp(end_wall_seconds, timezone.utc).date()
-                    self._pending[table].append(_Pending(payload, day))
+                    self._pending[table].append(_Pending(payload, _day(end_wall_seconds)))
                     self._pending_bytes += len(payload)
+            if in_progress is not None:
+                self._in_progress = in_progress
 
     @property
     def pending_bytes(self) -> int:
         """What waits for the next flush."""
         return self._pending_bytes
 
-    def flush(self, open_minutes: Sequence[tuple[bytes, float]] = ()) -> None:
+    def flush(self) -> None:
         """Writes what waits, and what the minutes in progress hold so far; on return it is on the disk.
 
         Raises:
@@ -108,17 +123,20 @@ class LedgerWriter:
         """
         if not self.folder.is_dir():
             raise FileNotFoundError(2, "the folder is gone", str(self.folder))
-        for table in TABLES:
-            self._flush_rows(table)
-        if open_minutes:
-            day = datetime.fromtimestamp(max(end for _, end in open_minutes), timezone.utc).date()
-            state = b"[" + b",".join(payload for payload, _ in open_minutes) + b"]"
-            if len(state) <= MAX_PAYLOAD_BYTES:
-                self._append(MINUTES, day, STATE, [state])
-
-    def _flush_rows(self, table: str) -> None:
         with self._lock:
-            waiting = list(self._pending[table])
+            waiting = {table: list(rows) for table, rows in self._pending.items()}
+            in_progress = self._in_progress
+        for table, rows in waiting.items():
+            self._flush_rows(table, rows)
+        if in_progress:
+            state = b"[" + b",".join(payload for payload, _ in in_progress) + b"]"
+            if len(state) <= MAX_PAYLOAD_BYTES:
+                self._append(MINUTES, _day(max(end for _, end in in_progress)), STATE, [state])
+        with self._lock:
+            if self._in_progress is in_progress:
+                self._in_progress = None
+
+    def _flush_rows(self, table: str, waiting: Sequence[_Pending]) -> None:
         for day in sorted({row.day for row in waiting}):
             rows = [row for row in waiting if row.day == day]
             self._append(table, day, ROW, [row.payload for row in rows])
@@ -164,7 +182,8 @@ class LedgerWriter:
             segment, day = self._sealed[0]
             if segment.is_there():
                 outcome = settle_segment(self._files, self.folder, segment.path, segment.table, day)
-                self.lost.update(outcome.lost)
+                self.lost[segment.table, "invalid"] += outcome.invalid_rows
+                self.damaged_bytes += outcome.damaged_bytes
                 done += 1
             segment.close()
             self._sealed.pop(0)
@@ -191,7 +210,9 @@ class LedgerWriter:
             self.flush()
         finally:
             with self._lock:
-                self.lost["no_room"] += sum(map(len, self._pending.values()))
+                self._closed = True
+                for table, rows in self._pending.items():
+                    self.lost[table, "no_room"] += len(rows)
                 self._pending = {table: [] for table in TABLES}
                 self._pending_bytes = 0
             for segment in [
@@ -201,3 +222,7 @@ class LedgerWriter:
                 segment.close()
             self._open.clear()
             self._sealed.clear()
+
+
+def _day(wall_seconds: float) -> date:
+    return datetime.fromtimestamp(wall_seconds, timezone.utc).date()

@@ -292,6 +292,15 @@ class Pipeline:
         """Minutes of engines to whose ends everything is accounted, since the last call."""
         return self.accountant.drain_minutes()
 
+    def open_minutes(self, now_ns: int) -> list[EngineMinute]:
+        """Minutes that are not closed, as far as they are accounted; each comes once more when it is."""
+        return [] if self.accountant.minutes is None else self.accountant.minutes.peek(now_ns)
+
+    @property
+    def late_minutes(self) -> int:
+        """Minutes to which something came after they were closed."""
+        return 0 if self.accountant.minutes is None else self.accountant.minutes.late
+
     def open_requests(self) -> OpenRequests:
         """Requests whose accounts are open; the view does not change afterwards."""
         return self.accountant.open_requests()

@@ -208,6 +208,27 @@ def test_minutes_are_closed_while_it_runs() -> None:
     assert 62 * SECOND <= closed_at[0] <= 63 * SECOND
 
 
+def test_an_open_minute_can_be_looked_at() -> None:
+    """As it would be if it were closed now; it stays open, and looking changes nothing."""
+    until_ns = 30 * SECOND
+    world = settled([*at_work(until_ns), *readings(until_ns, 300.0)], until_ns)
+    pipeline = Pipeline(None, Scope(all_gpus=True), wall=WallAnchor(0, 0), minutes=True)
+    for item in world:
+        if isinstance(item, int):
+            pipeline.settle(item)
+            seen = pipeline.open_minutes(item)
+        elif isinstance(item, GpuReading):
+            pipeline.read([item])
+        else:
+            pipeline.take(0, [item])  # type: ignore[list-item]
+    pipeline.finish(until_ns)
+    (closed,) = pipeline.drain_minutes()
+    assert seen[0].end_wall_seconds == pytest.approx(30.0, abs=0.3)
+    assert 8_000.0 < seen[0].joules.measured < closed.joules.measured
+    assert pipeline.open_minutes(until_ns) == []
+    assert closed.joules.measured == pytest.approx(9000.0)
+
+
 def test_what_comes_late_is_one_more_minute() -> None:
     """A GPU whose readings hang is not waited for longer than twice the longest wait; its joules count."""
     until_ns = 90 * SECOND

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
+from joulescope.ledger_model import LedgerTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -320,6 +321,19 @@ def rich_snapshot() -> Snapshot:
                 LinkState("worker-2", False),
             ),
             refused={"certificate": 2},
+        ),
+        ledger=LedgerTotals(
+            is_kept=True,
+            rows={"requests": 40, "minutes": 5},
+            recovered_rows={"requests": 3, "minutes": 1},
+            lost_rows={"requests": {"no_room": 2}},
+            damaged_bytes=17,
+            failures={"flush": 4, "upload": 1},
+            evicted_bytes={"age": 4096},
+            open_bytes=20_480,
+            parquet_bytes=1_048_576,
+            uploaded_bytes=524_288,
+            flushed_wall_seconds=1_722_470_399.5,
         ),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},

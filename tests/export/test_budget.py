@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -11,6 +12,7 @@ from joulescope.attribution.tally import REQUEST_BOUNDS, TOKEN_BOUNDS
 from joulescope.clock import SystemClock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.answers import Answers
+from joulescope.daemon.ledger_keeper import LedgerKeeper
 from joulescope.export.budget import (
     BUDGET,
     EXPORTED,
@@ -63,12 +65,14 @@ def test_the_node_is_like_the_accounts() -> None:
 
 
 def test_the_exporters_count_what_the_node_tells() -> None:
-    """With all of them on: request log, spans, and answers about single requests."""
+    """With all of them on: request log, spans, ledger, and answers about single requests."""
     anchor = WallAnchor(0, 0)
     spans = OtlpSpans(anchor, create_resource({}), environ={})
     log = RequestLog("-", anchor)
     answers = Answers(SystemClock(), anchor, token=lambda: "t0ken")
-    assert {sink.name: tuple(sink.counts()) for sink in (log, spans, *answers.sinks)} == EXPORTED
+    ledger = LedgerKeeper(Path("ledger"), SystemClock(), anchor)
+    sinks = (log, spans, ledger, *answers.sinks)
+    assert {sink.name: tuple(sink.counts()) for sink in sinks} == EXPORTED
     spans.close(0.0)
 
 

@@ -139,15 +139,18 @@ def test_minutes_in_progress_are_read_until_they_are_whole(tmp_path: Path) -> No
     """What a minute holds so far is there once, however often it was written."""
     writer = writer_in(tmp_path)
     writer.add(MINUTES, [minute_row(minute(1))])
-    writer.flush([minute_row(minute(2, joules=5.0))])
-    writer.flush([minute_row(minute(2, joules=9.0)), minute_row(minute(3, joules=1.0))])
+    writer.add(MINUTES, [], [minute_row(minute(2, joules=5.0))])
+    writer.flush()
+    writer.add(MINUTES, [], [minute_row(minute(2, joules=9.0)), minute_row(minute(3, joules=1.0))])
+    writer.flush()
+    writer.flush()
     with open_ledger(tmp_path) as ledger:
         assert [each.joules.measured for each in ledger.minutes()] == [1.0, 9.0, 1.0]
-    writer.add(MINUTES, [minute_row(minute(2, joules=20.0))])
-    writer.flush([minute_row(minute(3, joules=4.0))])
+    writer.add(MINUTES, [minute_row(minute(2, joules=20.0))], [minute_row(minute(3, joules=4.0))])
+    writer.flush()
     with open_ledger(tmp_path) as ledger:
         assert [each.joules.measured for each in ledger.minutes()] == [1.0, 20.0, 4.0]
-    writer.add(MINUTES, [minute_row(minute(3, joules=30.0))])
+    writer.add(MINUTES, [minute_row(minute(3, joules=30.0))], [])
     writer.flush()
     with open_ledger(tmp_path) as ledger:
         assert [each.joules.measured for each in ledger.minutes()] == [1.0, 20.0, 30.0]

@@ -1,0 +1,57 @@
+"""Minutes of engines on their way out of the accounting: remembered for a day, and handed on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from joulescope.export.minute_ring import MinuteRing
+from joulescope.minute_model import EngineMinute
+from joulescope.pipeline import Pipeline
+
+_logger = logging.getLogger(__name__)
+
+
+class MinuteSink(Protocol):
+    """Takes minutes of engines and carries them out of the process."""
+
+    def take(self, minutes: Sequence[EngineMinute]) -> None:
+        """Takes a batch, in the thread of the accounting. Never raises; what cannot be kept is counted."""
+        ...
+
+
+class MinuteKeeper:
+    """Hands the minutes of a pipeline to the ring that the page shows, and to all sinks.
+
+    Args:
+        sinks: what takes them besides.
+    """
+
+    def __init__(self, pipeline: Pipeline, sinks: Sequence[MinuteSink] = ()) -> None:
+        self.ring = MinuteRing()
+        self._pipeline = pipeline
+        self._sinks: tuple[MinuteSink, ...] = (self.ring, *sinks)
+        self._told_late = self._told_crowded = False
+
+    def turn(self) -> None:
+        """Hands out what was closed since the last turn."""
+        closed = self._pipeline.drain_minutes()
+        if closed:
+            for sink in self._sinks:
+                sink.take(closed)
+            self._notice()
+
+    def _notice(self) -> None:
+        """Says once what whoever reads the minutes should know."""
+        if self._pipeline.late_minutes and not self._told_late:
+            self._told_late = True
+            _logger.warning(
+                "readings or records came after their minute was closed; they are in one more line of that "
+                "minute, and so will later ones be"
+            )
+        if self.ring.crowded_out and not self._told_crowded:
+            self._told_crowded = True
+            _logger.warning(
+                "the minutes of a day are more than may be kept in memory; the oldest are forgotten earlier"
+            )
