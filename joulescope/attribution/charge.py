@@ -96,7 +96,7 @@ def charge(share: EngineShare, posting: Posting, gpu: str, policy: Policy) -> Ch
         clock_std_seconds(interval.clock_error_seconds),
         share.fall_watts,
     )
-    table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.model)
+    table.doubt.add(gpu, usage, paid_uj / 1e6, share.scale, measured, share.engine.priced)
     return charged
 
 

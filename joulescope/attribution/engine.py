@@ -13,10 +13,11 @@ from joulescope.attribution.endings import Endings
 from joulescope.attribution.minutes_time import MinuteClock
 from joulescope.attribution.minutes_watch import StepWatch
 from joulescope.attribution.next_token import next_token_joules
-from joulescope.attribution.requests import RequestTable
+from joulescope.attribution.requests import RequestTable, by_slot, unknown_request
 from joulescope.attribution.spans import Span
 from joulescope.attribution.steps import PlacedStep, Segment, Special, StageClock, StepBlock, StepLog
 from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.attribution.uncertainty import priced_by
 from joulescope.model import (
     EnergyInterval,
     EngineInfo,
@@ -62,6 +63,8 @@ class Engine:
         self.last_step: StepDone | None = None
         self._dropped = 0
         self.model = model
+        self.priced = priced_by(model)
+        """What the latest steps were priced by."""
         self._max_open_requests = max_open_requests
         self._last_output_ns = up_ns
         self._clock = StageClock(max(info.pipeline_parallel, 1), up_ns)
@@ -197,7 +200,7 @@ class Engine:
                 ends.append(end)
         if not ends:
             return
-        for done in self.requests.finish(ends, self.info, self.model):
+        for done in self.requests.finish(ends, self.info):
             self.tally.finished(done)
             yield done
 
@@ -255,6 +258,8 @@ class Engine:
         what earlier intervals taught and on nothing else: a replay comes to the same. ``at_limit``: the power
         limit held the GPU back in this interval.
         """
+        if any(segment.block.priced < segment.last for segment in segments):
+            self.priced = priced_by(self.model)
         for segment in segments:
             first = segment.block.priced
             segment.block.price_until(segment.last, self.model, at_limit)
@@ -290,7 +295,7 @@ class Engine:
             for handle in step.request:
                 if handle not in slot_of:  # its start was lost; what it costs is still its own
                     self.tally.ignored["step_of_unknown_request"] += 1
-                    self.request_started(_unknown(self.info.engine, handle, step.schedule_start_ns))
+                    self.request_started(unknown_request(self.info.engine, handle, step.schedule_start_ns))
             return np.array([slot_of[handle] for handle in step.request], dtype=np.int64)
 
     def _note_exceptions(self, step: StepDone) -> None:
@@ -318,10 +323,10 @@ class Engine:
             came_ns = output_ns[np.searchsorted(block.offsets, first, side="right") - 1]
             table.first_token_ns[slots[first]] = came_ns
         table.scheduled(slots, block.began_ns)
-        generated = _by_slot(slots, block.sampled, capacity)
+        generated = by_slot(slots, block.sampled, capacity)
         table.generated_tokens += generated
         tally.generated(table, generated)
-        table.scheduled_tokens += _by_slot(slots, block.scheduled, capacity)
+        table.scheduled_tokens += by_slot(slots, block.scheduled, capacity)
         table.steps += np.bincount(slots, minlength=capacity)
         table.computed_until[slots] = block.context + block.scheduled  # the latest is written last
         if self._watch is not None:
@@ -384,14 +389,3 @@ class Engine:
         stages = max(self.info.pipeline_parallel, 1)
         for slots in self.steps.leave_behind(settled_ns, max(gpu_count // stages, 1)):
             self.requests.complete[slots] = False
-
-
-def _by_slot(slots: NDArray[np.int64], values: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    """Sums of whole numbers by slot; exact below 2**53."""
-    return np.bincount(slots, values, capacity).astype(np.int64)
-
-
-def _unknown(engine: str, handle: int, time_ns: int) -> RequestStarted:
-    return RequestStarted(
-        engine=engine, request=handle, request_id=f"unknown-{handle}", time_ns=time_ns, resumed=True
-    )

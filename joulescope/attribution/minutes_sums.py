@@ -21,6 +21,7 @@ from joulescope.attribution.laws import (
     STEP_FIGURES,
     TOKENS,
     Duration,
+    StepJoules,
 )
 from joulescope.attribution.steps import Segment
 from joulescope.minute_model import Steps
@@ -69,13 +70,19 @@ def step_sums(segments: Sequence[Segment], model: CostModel, at_limit: bool) -> 
         else:
             weights *= figures[:, SECONDS]
             sums[:, MEMORY : POWER + 1] += weights @ _bounds(model.duration(), figures)
-    joules = model.step_joules()
-    sums[:, STATIC] = joules.active_watts * sums[:, SECONDS]
-    sums[:, WEIGHTS] = joules.per_byte * sums[:, READ_BYTES]
-    sums[:, KV] = joules.per_kv_byte * sums[:, KV_BYTES]
-    sums[:, FLOPS] = joules.per_flop * (sums[:, LINEAR_FLOPS] + sums[:, OTHER_FLOPS])
-    sums[:, EACH] = joules.sequence * sums[:, SEQUENCES]
+    sums[:, STATIC:] = sums[:, :STEP_FIGURES] @ _prices(model.step_joules())
     return sums
+
+
+def _prices(joules: StepJoules) -> Floats:
+    """What each figure of a step costs, by what it is for (figures × the columns from STATIC on)."""
+    prices = np.zeros((STEP_FIGURES, COLUMNS - STATIC))
+    prices[SECONDS, 0] = joules.active_watts
+    prices[READ_BYTES, WEIGHTS - STATIC] = joules.per_byte
+    prices[KV_BYTES, KV - STATIC] = joules.per_kv_byte
+    prices[LINEAR_FLOPS, FLOPS - STATIC] = prices[OTHER_FLOPS, FLOPS - STATIC] = joules.per_flop
+    prices[SEQUENCES, EACH - STATIC] = joules.sequence
+    return prices
 
 
 def _bounds(law: Duration, figures: Floats) -> Floats:

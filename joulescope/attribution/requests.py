@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from joulescope.attribution.cost import CostModel
 from joulescope.attribution.pauses import Pauses
 from joulescope.attribution.uncertainty import NORMAL_90, Doubt
 from joulescope.model import MIG_GPM, EngineInfo, FinishedRequest, RequestEnded, RequestStarted
@@ -142,12 +141,10 @@ class RequestTable:
             for slot, time_ns in zip(slots[again].tolist(), step_ns(again).tolist(), strict=True):
                 self.pauses.end(slot, time_ns)
 
-    def finish(
-        self, ends: Sequence[RequestEnded], info: EngineInfo, model: CostModel
-    ) -> list[FinishedRequest]:
+    def finish(self, ends: Sequence[RequestEnded], info: EngineInfo) -> list[FinishedRequest]:
         """Takes the requests out and returns their final accounts."""
         slots = [self.slot_of[end.request] for end in ends]
-        attributed_std, marginal_std = self.doubt.std_joules(slots, model)
+        attributed_std, marginal_std = self.doubt.std_joules(slots)
         stds = zip(attributed_std.tolist(), marginal_std.tolist(), strict=True)
         columns = self._ints[:, slots].T.tolist()
         return [
@@ -226,3 +223,15 @@ class RequestTable:
         self.started.extend([None] * old)
         self.doubt.grow(2 * old)
         self._free.extend(range(2 * old - 1, old - 1, -1))
+
+
+def by_slot(slots: _Ints, values: _Ints, capacity: int) -> _Ints:
+    """Sums of whole numbers by slot; exact below 2**53."""
+    return np.bincount(slots, values, capacity).astype(np.int64)
+
+
+def unknown_request(engine: str, handle: int, time_ns: int) -> RequestStarted:
+    """A request of whose start nothing is known; what it costs is still its own."""
+    return RequestStarted(
+        engine=engine, request=handle, request_id=f"unknown-{handle}", time_ns=time_ns, resumed=True
+    )

@@ -6,6 +6,13 @@ coefficient, how its figure changes with the coefficient's relative error (joule
 share in the whole. With the coefficients' relative covariance that gives a variance, to which comes that
 of the intervals' edges: the counter ticks, and joules near an edge may belong to the neighbour.
 
+**A model that learns.** A step is priced once, by what was known then, and what is learned later does not
+make its price better. So the covariance is that of the moment of pricing, and changes over a request's life.
+With its Cholesky factors *L_i*, the relative error of the coefficients in interval *i* is taken to be
+*L_i ξ*, with one standard normal *ξ* for the whole life: what was wrong stays wrong to the same side, and
+shrinks as the fit learns. So each request keeps *v = Σ_i L_iᵀ s_i* of its sensitivities *s_i*, and its
+variance is |v|². Where nothing is learned any more, that is *SᵀCS* of their sum *S*.
+
 **Another node's clock.** Where a GPU of another node was read, the edges of its intervals are off by an error
 ε of which only a bound δ is known; it may lie anywhere within, so its standard deviation is δ/√3. With *p(t)*
 the GPU's power, *p_q(t)* the part of it that a request causes, and an interval from *a* to *b* with energy
@@ -63,8 +70,8 @@ class Scale:
     """
 
     coefficients: float
-    """Part of the fit's standard deviations that figures really show: the fit is told more noise than there
-    is, so that it leans on its prior."""
+    """Part of the noise that the fit is told which there really is: it is told more, so that it leans on its
+    prior."""
     form: float
     """How far the best coefficients of this form are from the truth for one kind of step against another."""
     own_time: float
@@ -78,8 +85,29 @@ class Scale:
 ATTRIBUTED = Scale(coefficients=0.285, form=0.047, own_time=0.04)
 MARGINAL = Scale(coefficients=0.55, form=0.024, own_time=0.06)
 
+PRIOR_RATIO = 0.7
+"""Part of the prior's standard deviations by which coefficients really miss it, before data tell of them."""
+
 _PARTS = 6
 """Weights, KV cache, FLOPs, sequences, time (as the energy coefficients), and the split of the time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """What steps were priced by, and how sure it was."""
+
+    joules: StepJoules
+    factor: Floats
+    """Of the sensitivities of both figures (2·parts × 2·parts): right of them, it makes their errors
+    independent and of one size."""
+
+
+def priced_by(model: CostModel) -> Priced:
+    """What a model knows now."""
+    factor = np.zeros((2 * _PARTS, 2 * _PARTS))
+    factor[:_PARTS, :_PARTS] = np.linalg.cholesky(_covariance(model, ATTRIBUTED))
+    factor[_PARTS:, _PARTS:] = np.linalg.cholesky(_covariance(model, MARGINAL))
+    return Priced(model.step_joules(), factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +132,13 @@ class Doubt:
 
     def __init__(self, capacity: int) -> None:
         self._sums: Floats = np.zeros((capacity, 2 * _PARTS))
-        """Sensitivities of the attributed and of the marginal joules (J)."""
+        """How far independent errors of the coefficients move the attributed and the marginal joules (J)."""
         self._edges: Floats = np.zeros(capacity)
         """The edges' variance so far (J²)."""
         self._latest: dict[str, Floats] = {}
         """By GPU: joules an edge may have moved from or to each slot, at the latest interval's end."""
         self._lasting: Floats = np.zeros(capacity)
         """Joules by which a lasting error of other nodes' clocks, of one standard deviation, moves each."""
-        self._known: tuple[Floats, float] | None = None
-        self._covariances = (np.zeros((_PARTS, _PARTS)), np.zeros((_PARTS, _PARTS)))
 
     def grow(self, capacity: int) -> None:
         more = capacity - len(self._sums)
@@ -136,7 +162,7 @@ class Doubt:
         paid_joules: Floats,
         scale: float,
         interval: Measured,
-        model: CostModel,
+        priced: Priced,
     ) -> None:
         """Takes what an interval charged.
 
@@ -146,17 +172,17 @@ class Doubt:
             paid_joules: what each of them was charged.
             scale: measured by modelled joules.
             interval: what was measured.
-            model: what the steps were priced by, or nearly.
+            priced: what the latest of the steps were priced by.
         """
         energy_joules, seconds = max(interval.joules, 1e-9), max(interval.seconds, 1e-9)
         slots, used = usage.slots, usage.sums.copy()
         used[WEIGHT] = paid_joules
         whole = used.sum(axis=1)
-        turned = _sensitivities(model.step_joules(), scale, whole)
+        turned = _sensitivities(priced.joules, scale, whole)
         share = whole @ turned[:, :_PARTS] / energy_joules
         turned[WEIGHT, :_PARTS] -= share
         turned[SAVED, _PARTS:] -= scale * share
-        self._sums[slots] += used.T @ turned
+        self._sums[slots] += used.T @ (turned @ priced.factor)
         moved = np.zeros(len(self._sums))
         edge_seconds = math.hypot(EDGE_SECONDS, min(interval.clock_std_seconds, seconds))
         moved[slots] = paid_joules * (edge_seconds / seconds)
@@ -167,32 +193,23 @@ class Doubt:
             moved_ratio = interval.clock_std_seconds * interval.fall_watts / energy_joules
             self._lasting[slots] += paid_joules * min(max(moved_ratio, -1.0), 1.0)
 
-    def std_joules(self, slots: list[int], model: CostModel) -> tuple[Floats, Floats]:
+    def std_joules(self, slots: list[int]) -> tuple[Floats, Floats]:
         """Standard deviations of the attributed and of the marginal joules of the requests in the slots."""
         edges = self._edges[slots] + self._lasting[slots] ** 2
         for latest in self._latest.values():
             edges += latest[slots] ** 2
-        sums = self._sums[slots]
-        attributed, marginal = (
-            np.sqrt(((part @ covariance) * part).sum(axis=1) + edges)
-            for part, covariance in zip(
-                (sums[:, :_PARTS], sums[:, _PARTS:]), self._covariances_of(model), strict=True
-            )
+        squares = self._sums[slots] ** 2
+        return (
+            np.sqrt(squares[:, :_PARTS].sum(axis=1) + edges),
+            np.sqrt(squares[:, _PARTS:].sum(axis=1) + edges),
         )
-        return attributed, marginal
-
-    def _covariances_of(self, model: CostModel) -> tuple[Floats, Floats]:
-        """Relative covariances of the coefficients, what their form cannot express included."""
-        known = (model.energy.relative_covariance(), model.time.misfit)
-        if self._known is None or known[0] is not self._known[0] or known[1] != self._known[1]:
-            self._known = known
-            self._covariances = (_covariance(*known, ATTRIBUTED), _covariance(*known, MARGINAL))
-        return self._covariances
 
 
-def _covariance(coefficients: Floats, misfit: float, scale: Scale) -> Floats:
+def _covariance(model: CostModel, scale: Scale) -> Floats:
+    """Relative covariance of the coefficients, what their form cannot express included."""
+    misfit = model.time.misfit
     covariance = np.zeros((_PARTS, _PARTS))
-    covariance[:-1, :-1] = scale.coefficients**2 * coefficients
+    covariance[:-1, :-1] = model.energy.covariance_where(scale.coefficients, PRIOR_RATIO)
     covariance[:-1, :-1] += np.eye(_PARTS - 1) * (scale.form**2 * misfit)
     covariance[-1, -1] = scale.own_time**2 * misfit
     return covariance

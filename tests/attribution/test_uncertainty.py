@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from joulescope.attribution.uncertainty import NORMAL_90
 from joulescope.hook import wire
 from joulescope.model import FinishedRequest
 from joulescope.replay import Replay
@@ -57,6 +58,23 @@ def test_the_first_requests_are_less_sure() -> None:
     """Before the GPU's cost is learned the interval is wider than after."""
     requests, _ = finished("calibrated")
     assert np.median(widths(requests[:15])) > 1.2 * np.median(widths(requests[-60:]))
+
+
+@pytest.mark.parametrize("world", ["tensor-parallel-2", "pipeline-parallel-2"])
+def test_what_is_learned_later_makes_earlier_figures_no_surer(world: str) -> None:
+    """Requests of the first ten seconds were priced by a cold model, and their intervals say so."""
+    missed = []
+    for seed in (21, 22):
+        run = SimulatedRun(10.0, seed=seed, rate_per_second=4.0, world=WORLDS[world])
+        for each in Replay(list(run.records())):
+            account = run.truth.get(each.request_id)
+            low, high = each.attributed_low_joules, each.attributed_high_joules
+            if account is None or low is None or high is None or each.attributed_joules is None:
+                continue
+            true_joules = account.joules - account.recompute_joules
+            missed.append((each.attributed_joules - true_joules) / ((high - low) / 2.0))
+    assert len(missed) > 15
+    assert np.mean(np.square(missed)) ** 0.5 < 1.0 / NORMAL_90
 
 
 def test_a_request_alone_is_sure_of_everything_but_the_edges() -> None:
