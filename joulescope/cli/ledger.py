@@ -184,6 +184,8 @@ def requests(
     if as_json:
         print_json(opened, prices, by=list(by), distribution=spread, sort=sort, rows=rows)
         return
+    if not spread:
+        print_note(f"no request ended of which joules are known: {opened.where}")
     print_table(spread, f"Joules of a request, and of each token or image that came out, {opened.where}")
     print_table(reports.short_requests(rows), f"The dearest requests by {sort}")
 

@@ -14,6 +14,8 @@ import pytest
 
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock
+from joulescope.errors import MissingExtra
+from joulescope.insight.queries.source import need_packages
 from joulescope.ledger.tables import arrow_schema
 from joulescope.ledger.writer import LedgerWriter, Rotation
 from tests.ledger.rows import NOON, minute, minute_row, request
@@ -253,6 +255,29 @@ def test_a_file_of_nothing_but_its_head(tmp_path: Path, capsys: pytest.CaptureFi
     code, _, err = run(capsys, "summary", tmp_path)
     assert code == 4
     assert "holds no requests and no minutes yet" in err
+
+
+def test_without_the_extra_the_line_that_installs_it_is_said() -> None:
+    """Whichever of its packages is missing."""
+    need_packages()
+    for missing in ("duckdb", "ibis", "pyarrow", "fsspec"):
+        with pytest.raises(MissingExtra, match=r"pip install 'joulescope-inference\[analysis\]'"):
+            need_packages(lambda name, missing=missing: None if name == missing else name)  # type: ignore[misc]
+
+
+def test_engines_that_served_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes without a request: the bill is on nobody's account, and all of it is there."""
+    list(write(tmp_path, Recipe(requests=2, days=1, engines=1, open_uj=0)))
+    for path in (tmp_path / "requests").rglob("*.parquet"):
+        path.unlink()
+    found = answer(capsys, "tenants", tmp_path, "--spread", "attributed")
+    assert {row["owned"] for row in found["rows"]} == {False}
+    assert {row["part"] for row in found["rows"]} >= {"idle", "overhead", "unattributed"}
+    measured = answer(capsys, "summary", tmp_path)["balance"]["measured"]["joules"]
+    assert found["total"]["microjoules"] == round(measured * 1e6)
+    code, out, err = run(capsys, "requests", tmp_path)
+    assert (code, out) == (0, "")
+    assert "no request ended of which joules are known" in err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from joulescope.errors import MissingExtra, QueryError
@@ -15,9 +15,9 @@ INSTALL_LINE = "pip install 'joulescope-inference[analysis]'"
 _KINDS: Mapping[str, Mapping[str, str]] = {"requests": REQUEST_COLUMNS, "minutes": MINUTE_COLUMNS}
 
 
-def need_packages() -> None:
+def need_packages(find: Callable[[str], object] = importlib.util.find_spec) -> None:
     """Raises MissingExtra, with the line that installs them, without the packages that a question needs."""
-    if any(importlib.util.find_spec(name) is None for name in ("duckdb", "fsspec", "ibis", "pyarrow")):
+    if any(find(name) is None for name in ("duckdb", "fsspec", "ibis", "pyarrow")):
         raise MissingExtra(INSTALL_LINE)
 
 

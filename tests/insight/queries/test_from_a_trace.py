@@ -20,7 +20,7 @@ from joulescope.simulation.traces import SimulatedRun
 
 @pytest.fixture(scope="module")
 def accounted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
-    """A simulated run through the whole pipeline into a ledger: where it is, measured microjoules, requests."""
+    """A simulated run through the pipeline into a ledger: where it is, measured microjoules, requests."""
     folder = tmp_path_factory.mktemp("run")
     trace, root = folder / "run.jsonl", folder / "ledger"
     root.mkdir()
