@@ -139,8 +139,8 @@ def whole_lines(where: str, answer: Mapping[str, Any], prices: Prices) -> Iterat
     if known["open_joules"] is not None:
         theirs, still_open = known["finished_requests_joules"], known["open_joules"]
         yield (
-            f"           {theirs:,.1f} J are theirs; {still_open:,.1f} J "
-            "more were drawn for requests still open at the end than had been before the begin"
+            f"           {theirs:,.1f} J are theirs; {still_open:,.1f} J are of requests open at the end, "
+            "less what those open at the begin had drawn"
         )
     yield ""
 
