@@ -93,10 +93,10 @@ def test_tenants_pay_for_what_was_measured(
 ) -> None:
     """Text, JSON and CSV have one sum, which is that of the summary, to the microjoule."""
     measured = answer(capsys, "summary", root)["balance"]["measured"]["joules"]
-    found = answer(capsys, "tenants", root, "--by", "tenant,hour", "--spread", spread)
+    found = answer(capsys, "tenants", root, "--by", "tenant,day", "--spread", spread)
     assert found["total"]["microjoules"] == sum(row["microjoules"] for row in found["rows"])
     assert found["total"]["microjoules"] == round(measured * 1e6)
-    _, out, _ = run(capsys, "tenants", root, "--by", "tenant,hour", "--spread", spread, "--csv")
+    _, out, _ = run(capsys, "tenants", root, "--by", "tenant,day", "--spread", spread, "--csv")
     assert sum(int(row["microjoules"]) for row in csv.DictReader(io.StringIO(out))) == round(measured * 1e6)
     _, out, _ = run(capsys, "tenants", root, "--spread", spread)
     assert f"Together {measured:,.1f} J" in out

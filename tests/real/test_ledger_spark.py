@@ -130,7 +130,7 @@ def test_a_session_of_another_time_zone_is_refused(root: Path, spark: Any) -> No
 
 
 def test_months_are_those_of_utc(root: Path, spark: Any) -> None:
-    """Days and months begin at midnight UTC, whatever the time zone of the machine. Whole folders are read."""
+    """Days and months begin at midnight UTC, wherever the machine is. Whole folders are read."""
     tables = open_spark(spark, [str(root / "requests")], [str(root / "minutes")])
     begins = {row["period_ns"] for row in tables.rows(usage(tables, ("month",)))}
     firsts = [datetime(2026, month, 1, tzinfo=timezone.utc) for month in (1, 2)]

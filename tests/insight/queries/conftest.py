@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.made_ledger import Recipe, files_of, write
 RECIPE = Recipe(requests=3000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """Where the ledger is, and its requests and minutes as columns of all days."""
 
@@ -22,6 +23,7 @@ class Made:
     requests: dict[str, np.ndarray]
     minutes: dict[str, np.ndarray]
 
+    @cache  # noqa: B019 - one ledger a session
     def tables(self, span: Span = ALWAYS) -> Tables:
         return open_duckdb(files_of(self.root, "requests"), files_of(self.root, "minutes"), span)
 

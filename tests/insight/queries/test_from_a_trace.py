@@ -25,7 +25,7 @@ def accounted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]
     trace, root = folder / "run.jsonl", folder / "ledger"
     root.mkdir()
     writer = TraceWriter(trace)
-    writer.write(list(SimulatedRun(100.0, truth=False).records()))
+    writer.write(list(SimulatedRun(45.0, truth=False).records()))
     writer.close()
     minutes: list[EngineMinute] = []
     lines: list[tuple[bytes, float]] = []
@@ -54,7 +54,7 @@ def test_the_bill_is_what_the_gpus_measured(
     with open_root(str(root)) as opened:
         rows = opened.tables.rows(chargeback(opened.tables, by, spread))
     assert sum(row["joules_uj"] for row in rows) == measured_uj > 0
-    assert sum(row["requests"] for row in rows) == requests > 20
+    assert sum(row["requests"] for row in rows) == requests > 5
 
 
 def test_parts_are_those_of_the_accountant(accounted: tuple[Path, int, int]) -> None:
