@@ -33,13 +33,19 @@ def distribution(tables: Tables, by: Sequence[str] = ()) -> Table:
         requests = requests.mutate(**{PERIOD: period_of_requests(requests, period)})
         keys = [PERIOD, *keys]
     columns = {"joules": requests.attributed_joules, FIGURES[1]: requests.joules_per_output_token}
-    quantiles = {
-        column_of(figure, quantile): column.quantile(quantile)
-        for figure, column in columns.items()
-        for quantile in QUANTILES
+    asked = requests.group_by(keys).agg(
+        requests=requests.count(),
+        # All quantiles of a column in one aggregate: DuckDB keeps each aggregate's values apart.
+        **{f"{figure}_quantiles": column.quantile(list(QUANTILES)) for figure, column in columns.items()},
+        **{f"{figure}_max": column.max() for figure, column in columns.items()},
+    )
+    single = {
+        column_of(figure, quantile): asked[f"{figure}_quantiles"][at]
+        for figure in FIGURES
+        for at, quantile in enumerate(QUANTILES)
     }
-    most = {f"{figure}_max": column.max() for figure, column in columns.items()}
-    return requests.group_by(keys).agg(requests=requests.count(), **quantiles, **most).order_by(keys)
+    most = [f"{figure}_max" for figure in FIGURES]
+    return asked.select(*keys, "requests", *most, **single).order_by(keys)
 
 
 def dearest(tables: Tables, top: int, sort: str = "joules") -> Table:

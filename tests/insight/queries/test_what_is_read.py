@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import pytest
 
 from joulescope.insight.queries import Span, Tables, chargeback, coverage, distribution, usage
 from joulescope.insight.queries.ledger import open_root
+from joulescope.insight.queries.tables import MINUTE_COLUMNS, REQUEST_COLUMNS
 from tests.insight.queries.conftest import Made
 from tests.made_ledger import BEGIN_NS, DAY_NS, Recipe, write
 
 HOUR_NS = DAY_NS // 24
 
 
-def scans(tables: Tables, expression: Any) -> str:
-    """The parts of DuckDB's plan that read Parquet, in one line each."""
+def scans(tables: Tables, expression: Any) -> Iterator[Mapping[str, Any]]:
+    """What DuckDB's plan says of each reading of Parquet: projections and filters."""
     import ibis
 
-    sql = f"EXPLAIN {ibis.to_sql(expression, dialect='duckdb')}"
-    plan = tables.backend.raw_sql(sql).fetchall()[0][1]
-    words = " ".join(re.sub(r"[│╭╮╰╯─┬┴┌┐└┘├┤┼]", " ", line) for line in plan.splitlines())
-    return " ".join(re.sub(r"\s+", " ", words).split("READ_PARQUET")[1:])
+    sql = f"EXPLAIN (FORMAT JSON) {ibis.to_sql(expression, dialect='duckdb')}"
+    waiting = json.loads(tables.backend.raw_sql(sql).fetchall()[0][1])
+    while waiting:
+        node = waiting.pop()
+        waiting += node["children"]
+        if "READ_PARQUET" in node["name"]:
+            yield node["extra_info"]
 
 
 @pytest.mark.parametrize(
@@ -39,19 +44,21 @@ def scans(tables: Tables, expression: Any) -> str:
 def test_columns_that_are_not_asked_for_stay_unread(made: Made, question: Any, needed: set[str]) -> None:
     """The plan of DuckDB names what it reads: what is needed, and neither ids nor traces nor laws."""
     tables = made.tables()
-    read = scans(tables, question(tables))
-    assert all(re.search(rf"\b{name}\b", read) for name in needed)
+    columns = {name for scan in scans(tables, question(tables)) for name in scan["Projections"]}
+    assert needed <= columns
+    assert columns <= set(REQUEST_COLUMNS) | set(MINUTE_COLUMNS)
     for name in ("request_id", "trace_parent", "laws", "marginal_joules", "first_token_unix_ns", "tasks"):
-        assert not re.search(rf"\b{name}\b", read)
+        assert name not in columns
 
 
 def test_row_groups_of_other_hours_are_skipped(made: Made) -> None:
     """The span stands in the scan itself, where the least and most of each row group decide."""
     begin = BEGIN_NS + 6 * HOUR_NS
     tables = made.tables(Span(begin, begin + HOUR_NS))
-    read = scans(tables, usage(tables, ("tenant",)))
-    assert f"end_unix_ns >= {begin}" in read
-    assert f"end_unix_ns < {begin + HOUR_NS}" in read
+    (scan,) = scans(tables, usage(tables, ("tenant",)))
+    filters = scan["Filters"].replace(" ", "")
+    assert f"end_unix_ns>={begin}" in filters
+    assert f"end_unix_ns<{begin + HOUR_NS}" in filters
 
 
 def test_files_of_other_days_are_not_opened(tmp_path: Path) -> None:
