@@ -29,7 +29,7 @@ class Machine:
     def __init__(self, random: Random, path: Path) -> None:
         self.random = random
         self.pipeline = Pipeline(
-            scope=random.choice(SCOPES), wall=WallAnchor(0, 0), recorder=TraceWriter(path)
+            scope=random.choice(SCOPES), wall=WallAnchor(0, 0), recorder=TraceWriter(path), minutes=True
         )
         self.now_ns = 0
         self.drawn_joules = self.counter_joules = 0.0
@@ -183,6 +183,9 @@ def test_joules_are_measured_once_and_a_replay_comes_to_the_same(random: Random)
     assert replay.snapshot is not None
     assert joules(replay.snapshot) == joules(live)
     assert {gpu.residual_joules for gpu in live.gpus} <= {0.0}
+    minutes = machine.pipeline.drain_minutes()
+    in_minutes_uj = sum(round(1e6 * minute.joules.measured) for minute in minutes)
+    assert in_minutes_uj == sum(round(1e6 * gpu.measured_joules) for gpu in live.gpus)
     assert "late_interval" not in live.sidecar.rejected_records
     measured = sum(gpu.measured_joules for gpu in live.gpus)
     assert measured <= 1.001 * machine.drawn_joules + 300.0 * 300 * 0.1

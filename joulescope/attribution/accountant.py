@@ -277,14 +277,14 @@ class Accountant:
         hand_over(posting, shares, self.policy)
         charged = [(share, charge(share, posting, gpu.info.gpu, self.policy)) for share in shares]
         gpu.account.post(posting)
-        if self.minutes is not None:
-            for at, engine in enumerate(drivers):
-                avoided_uj[at] = engine.tally.avoided_uj.total() - avoided_uj[at]
-            self.minutes.take(gpu, posting, charged, drivers, avoided_uj)
         for engine in drivers:
             engine.learn_times(interval.end_ns)
         gpu.settled_ns = interval.end_ns
         gpu.forget(interval.start_ns)
+        if self.minutes is not None:
+            for at, engine in enumerate(drivers):
+                avoided_uj[at] = engine.tally.avoided_uj.total() - avoided_uj[at]
+            self.minutes.take(gpu, posting, charged, drivers, avoided_uj)
 
     def _otherwise(self, gpu: GpuState, interval: EnergyInterval, drivers: Sequence[Engine]) -> str:
         """Why the time in which no engine is known to hold the GPU is nobody's."""
@@ -325,9 +325,9 @@ class Accountant:
         finished = list(engine.finished(settled_ns))
         if self.efficiencies is not None:
             self.efficiencies.finished(finished)
+        self._finished.extend(finished)
         if self.minutes is not None:
             self.minutes.finished(engine, finished)
-        self._finished.extend(finished)
 
     # --------------------------------------------------------------------------------------- results
 

@@ -224,11 +224,11 @@ class MinuteBook:
             settled_ns: everything up to here is accounted, or never will be.
         """
         done = self.clock.of(settled_ns - GRACE_NS + 1) - 1
-        if self._done is None or done > self._done:
-            self._visit(done, engines)
-            self._done = done
-        ripe = [key for key in self._open if key[0] <= done]
-        self._hand_out(ripe, None)
+        if self._done is not None and done <= self._done:
+            return  # what comes late waits for the next minute's end: it may be more than one piece
+        self._visit(done, engines)
+        self._done = done
+        self._hand_out([key for key in self._open if key[0] <= done], None)
 
     def close_all(self, now_ns: int, engines: Sequence[Engine]) -> None:
         """Closes everything, at the end of a run."""

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
 
+import click
 import zstandard
 
 from joulescope.attribution.policy import Policy
@@ -61,9 +62,10 @@ def read_minutes(
         JoulescopeError: of the source itself.
     """
     source, span = split_span(text)
-    found = sorted(_read(source, find_target, policy), key=lambda each: each.start_wall_seconds)
+    found = sorted(_read(source, span, find_target, policy), key=lambda each: each.start_wall_seconds)
     if not found:
-        raise MinuteError(f"{source}: there is no minute of an engine in it")
+        where = source if span is None or not span.absolute else text
+        raise MinuteError(f"{where}: there is no minute of an engine in it")
     kept = span.cut(found) if span is not None else found
     if not kept:
         first, last = found[0].start_wall_seconds, max(each.end_wall_seconds for each in found)
@@ -71,11 +73,13 @@ def read_minutes(
     return kept
 
 
-def _read(source: str, find_target: Callable[[str], Target], policy: Policy | None) -> Iterable[EngineMinute]:
+def _read(
+    source: str, span: Span | None, find_target: Callable[[str], Target], policy: Policy | None
+) -> Iterable[EngineMinute]:
     if source.startswith(("http://", "https://")):
         return _of_sidecar(find_target(source))
     if _SCHEME.match(source) or Path(source).is_dir():
-        return _of_ledger(source)
+        return _of_ledger(source, span)
     if source == "-":
         return list(read_lines(sys.stdin.buffer, "standard input"))
     path = Path(source)
@@ -96,14 +100,32 @@ class Span:
     begin: str
     end: str
 
+    @property
+    def absolute(self) -> bool:
+        """Whether it is told by instants alone."""
+        return not any(_AGO.fullmatch(each) for each in (self.begin, self.end))
+
+    def instants(self, last: float) -> tuple[float | None, float | None]:
+        """Begin and end in seconds since the epoch; ``None`` where it is open.
+
+        Args:
+            last: what relative times count back from.
+        """
+        begin = _instant(self.begin, last) if self.begin else None
+        end = _instant(self.end, last) if self.end else None
+        if begin is not None and end is not None and end <= begin:
+            raise MinuteError(f"the span {self.begin}..{self.end} ends before it begins")
+        return begin, end
+
     def cut(self, minutes: Sequence[EngineMinute]) -> list[EngineMinute]:
         """The minutes that begin in it."""
-        last = max(minute.end_wall_seconds for minute in minutes)
-        begin = _instant(self.begin, last) if self.begin else float("-inf")
-        end = _instant(self.end, last) if self.end else float("inf")
-        if end <= begin:
-            raise MinuteError(f"the span {self.begin}..{self.end} ends before it begins")
-        return [minute for minute in minutes if begin <= minute.start_wall_seconds < end]
+        begin, end = self.instants(max(minute.end_wall_seconds for minute in minutes))
+        return [
+            minute
+            for minute in minutes
+            if (begin is None or begin <= minute.start_wall_seconds)
+            and (end is None or minute.start_wall_seconds < end)
+        ]
 
 
 def split_span(text: str) -> tuple[str, Span | None]:
@@ -167,9 +189,15 @@ def _of_sidecar(target: Target) -> list[EngineMinute]:
     raise MinuteError(f"{source.place}{MINUTES_PATH}: more pages than a day can fill; is it a sidecar?")
 
 
-def _of_ledger(root: str) -> list[EngineMinute]:
-    ledger: Any = importlib.import_module("joulescope.ledger.read").open_ledger(root)
-    return list(ledger.minutes())
+def _of_ledger(root: str, span: Span | None) -> list[EngineMinute]:
+    """Of a span without relative ends only the days that it needs are read; what cannot be read is named."""
+    begin, end = (None, None) if span is None or not span.absolute else span.instants(0.0)
+    opened: Any = importlib.import_module("joulescope.ledger.read").open_ledger(root)
+    with opened as ledger:
+        found = list(ledger.minutes(begin, end))
+        for path, reason in ledger.rejected:
+            click.echo(f"{path}: {reason}", err=True)
+    return found
 
 
 def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:

@@ -355,14 +355,15 @@ class Daemon:
         return "" if self._host is None else self._host.error
 
     def _hand_out(self) -> None:
-        self._minutes.turn()
-        self._ledger.turn(self._pipeline.open_minutes)
         finished = self._pipeline.drain_finished()
         if finished:
             self._recent.extend(finished)
             for sink in self._sinks:
                 with self._guarded():
                     sink.export(finished)
+        with self._guarded():
+            self._minutes.turn()
+            self._ledger.turn(self._pipeline.open_minutes)
 
     def _notice_failures(self) -> None:
         """Says once, in log and counter, that a part has stopped for good while the rest goes on."""

@@ -73,7 +73,9 @@ class LedgerKeeper:
         self._writer = LedgerWriter(folder, clock, self._wall_seconds(), rotation, self._files)
         self._taken: list[EngineMinute] = []
         self._asked_ns: int | None = None
-        self._working = threading.Lock()
+        self._writing = threading.Lock()
+        """Held while segments are written, and not while they become Parquet: the end does not wait for
+        that."""
         self._failing: set[str] = set()
         self._next_ns: dict[str, int] = {}
         self._recovered: Counter[str] = Counter()
@@ -177,16 +179,16 @@ class LedgerKeeper:
     def step(self) -> float:
         """Flushes, and does what else is due; returns the pause until the next time."""
         begin_ns = self._clock.now_ns()
-        with self._working:
+        with self._writing:
             if self._closed:
                 return self._flush_seconds
             self._try("flush", self._flush)
-            if self._is_due("rotate"):
-                self._try("rotate", self._rotate)
-            if self._is_due("recover"):
-                self._try("recover", self._recover, LOOK_SECONDS)
-            if self._is_due("bound"):
-                self._try("bound", self._bound, LOOK_SECONDS)
+        if self._is_due("rotate"):
+            self._try("rotate", self._rotate)
+        if self._is_due("recover"):
+            self._try("recover", self._recover, LOOK_SECONDS)
+        if self._is_due("bound"):
+            self._try("bound", self._bound, LOOK_SECONDS)
         took_seconds = (self._clock.now_ns() - begin_ns) / 1e9
         return max(self._flush_seconds - took_seconds, 0.0)
 
@@ -199,7 +201,7 @@ class LedgerKeeper:
         """A last flush. Segments stay, and the next start turns them into Parquet."""
         for thread in self._threads:
             thread.stop(0.0)
-        if not self._working.acquire(timeout=max(timeout_seconds, 0.0)):
+        if not self._writing.acquire(timeout=max(timeout_seconds, 0.0)):
             _logger.warning("the ledger's disk does not answer: what finished last may not be in it")
             return
         try:
@@ -207,7 +209,7 @@ class LedgerKeeper:
                 self._closed = True
                 self._try("flush", self._close_writer)
         finally:
-            self._working.release()
+            self._writing.release()
 
     def _is_due(self, operation: str) -> bool:
         return self._clock.now_ns() >= self._next_ns.get(operation, 0)
@@ -244,7 +246,10 @@ class LedgerKeeper:
         self._flushed_wall_seconds = self._wall_seconds()
 
     def _rotate(self) -> None:
-        if self._writer.rotate():
+        with self._writing:
+            if not self._closed:
+                self._writer.seal()
+        if self._writer.convert():
             self._next_ns["bound"] = 0
 
     def _recover(self) -> None:

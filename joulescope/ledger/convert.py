@@ -20,22 +20,30 @@ _CHUNK_BYTES = 1 << 20
 
 
 class _Summed:
-    """A file that is being written, with the checksum of what was."""
+    """A file that is being written in large pieces, with the checksum of what was."""
 
     def __init__(self, files: Files, file: int) -> None:
         self._files, self._file = files, file
         self.crc = 0
         self.closed = False
         self._at = 0
+        self._waiting = bytearray()
 
     def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
+        size = memoryview(data).nbytes
+        self._waiting += data
+        self._at += size
+        if len(self._waiting) >= _CHUNK_BYTES:
+            self.write_out()
+        return size
+
+    def write_out(self) -> None:
+        """Returns when the file has all."""
+        self.crc = zlib.crc32(self._waiting, self.crc)
+        data, self._waiting = bytes(self._waiting), bytearray()
         done = 0
-        while done < len(view):
-            done += self._files.write(self._file, view[done:])  # type: ignore[arg-type]
-        self.crc = zlib.crc32(view, self.crc)
-        self._at += len(view)
-        return len(view)
+        while done < len(data):
+            done += self._files.write(self._file, data[done:])
 
     def tell(self) -> int:
         return self._at
@@ -86,6 +94,7 @@ def write_parquet(
             ) as writer:
                 for group in _groups(table, rows, wrong):
                     writer.write_table(group, row_group_size=GROUP_ROWS)
+            summed.write_out()
             files.sync(file)
         finally:
             files.close(file)

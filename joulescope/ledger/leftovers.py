@@ -11,7 +11,7 @@ from pathlib import Path
 from joulescope.ledger.files import Files
 from joulescope.ledger.layout import DAMAGED, SEGMENT, SegmentName, day_of, is_part, segment_name
 from joulescope.ledger.seal import rows_of
-from joulescope.ledger.segment import Contents, read_segment
+from joulescope.ledger.segment import Contents, newest_state, read_segment
 
 
 @dataclass(slots=True)
@@ -59,16 +59,10 @@ def leftovers(folder: Path, table: str) -> list[Leftover]:
 
 
 def _add_state(of_writer: list[tuple[Leftover, Contents]]) -> None:
-    last = max(inside.sequence for _, inside in of_writer)
-    states = [(inside.open_state(last), left) for left, inside in of_writer]
-    newest = max(
-        ((state, left) for state, left in states if state is not None),
-        key=lambda pair: pair[0].sequence,
-        default=None,
-    )
-    if newest is not None:
-        state, left = newest
-        left.rows.extend(rows_of(state))
+    newest = newest_state(inside for _, inside in of_writer)
+    for left, inside in of_writer:
+        if newest is not None and inside.state is newest:
+            left.rows.extend(rows_of(newest))
 
 
 def _paths(folder: Path) -> Iterator[tuple[Path, date | None]]:

@@ -21,11 +21,21 @@ from joulescope.ledger.leftovers import Leftover, leftovers
 from joulescope.ledger.place import Place, Stored, is_url, local_root, require_packages
 from joulescope.ledger.tables import MINUTES, names_of
 from joulescope.minute_model import EngineMinute
-from joulescope.minutes import unflatten
+from joulescope.minutes import parse_line, unflatten
 
 _logger = logging.getLogger(__name__)
 
 _LONGEST_MINUTE_SECONDS = 61.0
+
+
+class _Passing(Files):
+    """For files that need not outlive this process: nothing is synced."""
+
+    def sync(self, file: int) -> None:
+        pass
+
+    def sync_folder(self, path: Path) -> None:
+        pass
 
 
 class Ledger(AbstractContextManager["Ledger"]):
@@ -74,7 +84,9 @@ class Ledger(AbstractContextManager["Ledger"]):
             ValueError: if there is no such table.
             LedgerError: if the place cannot be read at all.
         """
-        return [path for _, path in self._files(table, begin, end)]
+        found, open_rows = self._found(table, begin, end)
+        found += [(left.day, self._copy(left)) for left in open_rows if left.rows]
+        return [path for _, path in sorted(found)]
 
     def minutes(self, begin: float | None = None, end: float | None = None) -> Iterator[EngineMinute]:
         """The minutes that began from ``begin`` on and before ``end``, in the order of their begins.
@@ -83,11 +95,13 @@ class Ledger(AbstractContextManager["Ledger"]):
             LedgerError: if the place cannot be read at all.
         """
         longest = None if end is None else end + _LONGEST_MINUTE_SECONDS
-        found = self._files(MINUTES, begin, longest)
+        found, open_rows = self._found(MINUTES, begin, longest)
         waiting: list[EngineMinute] = []
-        for day in sorted({day for day, _ in found}):
+        for day in sorted({day for day, _ in found} | {left.day for left in open_rows}):
             for path in (path for of, path in found if of == day):
                 waiting += self._minutes_of(path)
+            for left in (left for left in open_rows if left.day == day):
+                waiting += self._minutes_in(left)
             waiting.sort(key=lambda minute: minute.start_wall_seconds)
             midnight = datetime(day.year, day.month, day.day, tzinfo=timezone.utc) + timedelta(days=1)
             ripe = midnight.timestamp() - _LONGEST_MINUTE_SECONDS
@@ -98,8 +112,11 @@ class Ledger(AbstractContextManager["Ledger"]):
 
     # ------------------------------------------------------------------------------------------ underneath
 
-    def _files(self, table: str, begin: float | None, end: float | None) -> list[tuple[date, str]]:
-        """Segments come before Parquet files: one that is turned into the other meanwhile is not missed."""
+    def _found(
+        self, table: str, begin: float | None, end: float | None
+    ) -> tuple[list[tuple[date, str]], list[Leftover]]:
+        """Sound Parquet files, and segments of which there is none. Segments come before Parquet files: one
+        that is turned into the other meanwhile is not missed."""
         names_of(table)
         first, last = _day(begin), _day(end)
         open_rows = self._open_rows(table, first, last)
@@ -110,10 +127,7 @@ class Ledger(AbstractContextManager["Ledger"]):
                 if stored.stem not in found and self._is_sound(place, stored, table, path):
                     found[stored.stem] = stored.day, path
                     open_rows.pop(stored.stem, None)
-        for left in open_rows.values():
-            if left.rows:
-                found[left.name.stem] = left.day, self._copy(left)
-        return sorted(found.values())
+        return sorted(found.values()), list(open_rows.values())
 
     def _places(self) -> Iterator[Place]:
         """What waits in the spool may be in the store already, and then is the same."""
@@ -155,10 +169,19 @@ class Ledger(AbstractContextManager["Ledger"]):
         if self._copies is None:
             self._copies = tempfile.TemporaryDirectory(prefix="joulescope-ledger-")
         folder = Path(self._copies.name) / left.table / partition(left.day)
-        path, _, wrong = write_parquet(Files(), folder, left.name.stem, left.table, left.rows)
+        path, _, wrong = write_parquet(_Passing(), folder, left.name.stem, left.table, left.rows)
         if wrong:
             self._rejected[str(left.path)] = f"{len(wrong)} rows are none of the table: {wrong[0]}"
         return str(path)
+
+    def _minutes_in(self, left: Leftover) -> Iterator[EngineMinute]:
+        bad: list[str] = []
+        for row in left.rows:
+            try:
+                yield parse_line(row)
+            except MinuteError as error:
+                bad.append(str(error))
+        self._reject_rows(str(left.path), bad)
 
     def _minutes_of(self, path: str) -> Iterator[EngineMinute]:
         bad: list[str] = []
@@ -171,6 +194,9 @@ class Ledger(AbstractContextManager["Ledger"]):
                         bad.append(str(error))
         except (OSError, ValueError) as error:
             self._rejected[path] = f"cannot be read: {error}"
+        self._reject_rows(path, bad)
+
+    def _reject_rows(self, path: str, bad: list[str]) -> None:
         if bad:
             self._rejected[path] = f"{len(bad)} rows are no minutes: {bad[0]}"
 

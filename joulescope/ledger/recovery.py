@@ -18,7 +18,7 @@ from pathlib import Path
 from joulescope.ledger.files import Files
 from joulescope.ledger.layout import OPEN, SegmentName, day_of, is_part, segment_name
 from joulescope.ledger.seal import settle_segment
-from joulescope.ledger.segment import read_segment
+from joulescope.ledger.segment import newest_state, read_segment
 from joulescope.ledger.tables import TABLES
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def _take_over(files: Files, folder: Path, table: str, found: list[_Found], reco
             if not _lock(files, each.path, held):
                 return
         contents = {each: read_segment(each.path, table) for each in found}
-        last = max(inside.sequence for inside in contents.values())
+        newest = newest_state(contents.values())
         for each in sorted(found, key=lambda one: one.name.number):
             outcome = settle_segment(
                 files,
@@ -86,7 +86,7 @@ def _take_over(files: Files, folder: Path, table: str, found: list[_Found], reco
                 each.path,
                 table,
                 each.day,
-                state=contents[each].open_state(last),
+                state=newest if contents[each].state is newest else None,
                 contents=contents[each],
             )
             recovered.segments += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,9 +97,14 @@ class Contents:
     """What was still open when the segment was written last."""
     damage: Damage = field(default_factory=Damage)
 
-    def open_state(self, last_sequence: int) -> Frame | None:
-        """The state, unless a row that came after it, in whatever segment of its writer, voids it."""
-        return self.state if self.state is not None and self.state.sequence > last_sequence else None
+
+def newest_state(of_writer: Iterable[Contents]) -> Frame | None:
+    """What a writer had open last, by all of its segments; ``None`` if a row that came later voids it."""
+    contents = list(of_writer)
+    states = [inside.state for inside in contents if inside.state is not None]
+    newest = max(states, key=lambda state: state.sequence, default=None)
+    last = max((inside.sequence for inside in contents), default=-1)
+    return newest if newest is not None and newest.sequence > last else None
 
 
 def read_segment(path: Path, table: str) -> Contents:

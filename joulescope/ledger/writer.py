@@ -76,6 +76,8 @@ class LedgerWriter:
         self._pending: dict[str, list[_Pending]] = {table: [] for table in TABLES}
         self._pending_bytes = 0
         self._in_progress: Sequence[tuple[bytes, float]] | None = None
+        self._state: Sequence[tuple[bytes, float]] = ()
+        """What was in progress by the last flush."""
         self._closed = False
         self._open: dict[tuple[str, date], tuple[OpenSegment, int]] = {}
         """With the instant at which each is to be turned into Parquet."""
@@ -128,13 +130,17 @@ class LedgerWriter:
             in_progress = self._in_progress
         for table, rows in waiting.items():
             self._flush_rows(table, rows)
-        if in_progress:
-            state = b"[" + b",".join(payload for payload, _ in in_progress) + b"]"
-            if len(state) <= MAX_PAYLOAD_BYTES:
-                self._append(MINUTES, _day(max(end for _, end in in_progress)), STATE, [state])
+        if in_progress is not None:
+            self._state = in_progress
+            self._write_state()
         with self._lock:
             if self._in_progress is in_progress:
                 self._in_progress = None
+
+    def _write_state(self) -> None:
+        state = b"[" + b",".join(payload for payload, _ in self._state) + b"]"
+        if self._state and len(state) <= MAX_PAYLOAD_BYTES:
+            self._append(MINUTES, _day(max(end for _, end in self._state)), STATE, [state])
 
     def _flush_rows(self, table: str, waiting: Sequence[_Pending]) -> None:
         for day in sorted({row.day for row in waiting}):
@@ -171,12 +177,26 @@ class LedgerWriter:
     # --------------------------------------------------------------------------------------------- Parquet
 
     def rotate(self) -> int:
-        """Turns the segments that are old or large enough into Parquet; returns how many.
+        """:meth:`seal` and :meth:`convert`."""
+        self.seal()
+        return self.convert()
+
+    def seal(self) -> None:
+        """Begins others in place of the segments that are old or large enough.
+
+        Raises:
+            OSError: if that is not possible; what was in progress is written with the next flush.
+        """
+        if MINUTES in self._seal_ripe():
+            self._write_state()  # what was in progress goes with the segment that it was written to
+
+    def convert(self) -> int:
+        """Turns sealed segments into Parquet; returns how many. :meth:`flush` and :meth:`close` may be called
+        meanwhile.
 
         Raises:
             OSError: if one could not be; it stays as it is, and is tried again the next time.
         """
-        self._seal_ripe()
         done = 0
         while self._sealed:
             segment, day = self._sealed[0]
@@ -189,7 +209,9 @@ class LedgerWriter:
             self._sealed.pop(0)
         return done
 
-    def _seal_ripe(self) -> None:
+    def _seal_ripe(self) -> set[str]:
+        """The tables of which a segment was sealed."""
+        sealed = set()
         now_ns = self._clock.now_ns()
         for table in TABLES:
             days = sorted(day for of, day in self._open if of == table)
@@ -199,9 +221,12 @@ class LedgerWriter:
                 if too_many or now_ns >= due_ns or segment.size >= self._rotation.bytes:
                     del self._open[table, day]
                     self._sealed.append((segment, day))
+                    sealed.add(table)
+        return sealed
 
     def close(self) -> None:
-        """A last flush; segments stay as they are, and the next start turns them into Parquet.
+        """A last flush; segments stay as they are, and the next start turns them into Parquet. Those that
+        were sealed may be in another thread's hands, and are let go when the process ends.
 
         Raises:
             OSError: if not all could be written; what was not is lost, and counted.
@@ -215,13 +240,9 @@ class LedgerWriter:
                     self.lost[table, "no_room"] += len(rows)
                 self._pending = {table: [] for table in TABLES}
                 self._pending_bytes = 0
-            for segment in [
-                *(segment for segment, _ in self._open.values()),
-                *(segment for segment, _ in self._sealed),
-            ]:
+            for segment, _ in self._open.values():
                 segment.close()
             self._open.clear()
-            self._sealed.clear()
 
 
 def _day(wall_seconds: float) -> date:

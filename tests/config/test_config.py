@@ -101,6 +101,9 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ("tenant_pattern", r"(?P<tenant>\w{8})[*+?]{2}\|", r"(?P<tenant>\w{8})[*+?]{2}\|"),
         ("tenant_pattern", r"(?P<tenant>red|green|blue)\(.*?x", r"(?P<tenant>red|green|blue)\(.*?x"),
         ("max_label_values", "0", 0),
+        ("ledger", "/var/lib/joulescope/ledger", "/var/lib/joulescope/ledger"),
+        ("ledger", "file:///srv/ledger", "/srv/ledger"),
+        ("ledger_rotate_mebibytes", "64", 64),
         ("log_level", "debug", "debug"),
         ("log_format", "json", "json"),
     ],
@@ -223,6 +226,10 @@ def test_variables_of_others_are_left_alone() -> None:
         ("max_open_requests", "0", "between 1 and"),
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
+        ("ledger", "s3://key:secret@bucket/ledger", "credentials and options do not belong"),
+        ("ledger", "s3://bucket?region=eu", "credentials and options do not belong"),
+        ("ledger", "s3://", "such as s3://bucket/ledger"),
+        ("ledger_max_days", "0", "between 1 and"),
         ("adapters", ",", "one or more names"),
         ("adapters", ",".join(map(str, range(1001))), "1001 names, 1000 are the most"),
         ("tenants", "acme,none", "'none' already stands for something else"),
@@ -374,3 +381,13 @@ def test_tenants_are_listed_only_where_they_are_looked_for() -> None:
     assert "say where a tenant is found" in message
     settings, _ = load({"tenants": "acme", "tenant_from": "request_id"}, {})
     assert settings.tenants == ("acme",)
+
+
+def test_a_ledger_in_a_store_has_a_spool_and_no_other_has() -> None:
+    """Either without the other is refused, with what to do."""
+    with pytest.raises(ConfigError, match="needs ledger_spool too"):
+        load({"ledger": "s3://bucket/ledger"}, {})
+    with pytest.raises(ConfigError, match="leave ledger_spool away"):
+        load({"ledger": "/srv/ledger"}, {"JOULESCOPE_LEDGER_SPOOL": "/srv/spool"})
+    settings, _ = load({"ledger": "s3://bucket/ledger/", "ledger_spool": "/srv/spool"}, {})
+    assert settings.ledger == "s3://bucket/ledger"

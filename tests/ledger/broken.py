@@ -18,11 +18,14 @@ class BreakableFiles(Files):
         """By method, the ``errno`` that it fails with."""
         self.room_bytes: int | None = None
         self.calls = 0
+        self.told: list[str] = []
+        """The methods that were called, in order."""
         self.fails_at: int | None = None
         """The number of the call that fails, and all after it, as when a process is killed there."""
 
     def _begin(self, name: str) -> None:
         self.calls += 1
+        self.told.append(name)
         if self.fails_at is not None and self.calls >= self.fails_at:
             raise Killed(name)
         if name in self.errors:

@@ -15,9 +15,9 @@ NOON = 1_769_860_800.0
 ANCHOR = WallAnchor(monotonic_ns=0, wall_ns=int(NOON) * 10**9)
 
 
-def request(number: int, end_seconds: float = 0.0) -> tuple[bytes, float]:
-    """A row of ``requests`` that ended so long after noon, and that instant."""
-    finished = FinishedRequest(
+def finished_request(number: int, end_seconds: float = 0.0) -> FinishedRequest:
+    """A request that ended so long after noon."""
+    return FinishedRequest(
         request_id=f"request-{number}",
         external_id=f"client-{number}",
         engine="e0",
@@ -44,7 +44,11 @@ def request(number: int, end_seconds: float = 0.0) -> tuple[bytes, float]:
         wasted_joules=None,
         complete=True,
     )
-    return finished_line(finished, ANCHOR)[:-1], NOON + end_seconds
+
+
+def request(number: int, end_seconds: float = 0.0) -> tuple[bytes, float]:
+    """A row of ``requests`` that ended so long after noon, and that instant."""
+    return finished_line(finished_request(number, end_seconds), ANCHOR)[:-1], NOON + end_seconds
 
 
 def minute(number: int, engine: str = "e0", joules: float | None = None) -> EngineMinute:

@@ -216,6 +216,20 @@ def test_a_segment_counts_while_its_parquet_file_is_damaged(tmp_path: Path) -> N
         assert found == WRITTEN
 
 
+def test_a_segment_whose_parquet_file_is_there_is_only_removed(tmp_path: Path) -> None:
+    """Not turned into another one: plain readers of Parquet know nothing of stems."""
+    segment = flushed(tmp_path)
+    data = segment.read_bytes()
+    recover(Files(), tmp_path)
+    segment.parent.mkdir(parents=True, exist_ok=True)
+    segment.write_bytes(data + frame(ROW, 99, request(99)[0]))
+    recovered = recover(Files(), tmp_path)
+    assert (recovered.segments, recovered.rows["requests"]) == (1, 0)
+    assert not segment.exists()
+    with rejecting(tmp_path) as found:
+        assert found == WRITTEN
+
+
 def test_rows_that_are_none_are_counted(tmp_path: Path) -> None:
     """A row with a value of another type does not cost the others."""
     writer = LedgerWriter(tmp_path, ManualClock(), NOON, Rotation())
