@@ -13,7 +13,7 @@ from joulescope.insight.queries import SPREADS, Span, chargeback, open_duckdb
 from tests.insight.queries.conftest import Made
 from tests.made_ledger import BEGIN_NS, DAY_NS, Recipe, files_of, write
 
-WAYS = [(), ("engine", "tenant"), ("tenant", "lora", "task"), ("tenant", "hour"), ("month",)]
+WAYS = [(), ("tenant", "lora", "task"), ("engine", "tenant", "hour"), ("month",)]
 
 
 @pytest.mark.parametrize("spread", SPREADS)

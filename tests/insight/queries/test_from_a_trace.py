@@ -9,7 +9,7 @@ import pytest
 from joulescope.clock import ManualClock, WallAnchor
 from joulescope.export.records import finished_line
 from joulescope.ingest.trace import TraceReader, TraceWriter
-from joulescope.insight.queries import SPREADS, balance, chargeback, coverage
+from joulescope.insight.queries import balance, chargeback, coverage
 from joulescope.insight.queries.ledger import open_root
 from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute
@@ -44,8 +44,9 @@ def accounted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]
     return root, sum(round(gpu.measured_joules * 1e6) for gpu in snapshot.gpus), len(lines)
 
 
-@pytest.mark.parametrize("spread", SPREADS)
-@pytest.mark.parametrize("by", [(), ("tenant",), ("engine", "lora", "hour")])
+@pytest.mark.parametrize(
+    ("by", "spread"), [((), "apart"), (("tenant",), "attributed"), (("engine", "lora", "hour"), "attributed")]
+)
 def test_the_bill_is_what_the_gpus_measured(
     accounted: tuple[Path, int, int], by: tuple[str, ...], spread: str
 ) -> None:
