@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from joulescope.insight.queries.kinds import Table
-from joulescope.insight.queries.tables import JOULE_COLUMNS, PERIOD, Tables, period_of_minutes
+from joulescope.insight.queries.tables import JOULE_COLUMNS, PERIOD, Tables, period_of_minutes, wide_sum
 
 OVERHEADS = tuple(name for name in JOULE_COLUMNS if name.startswith("overhead_"))
 WASTES = tuple(name for name in JOULE_COLUMNS if name.startswith("wasted_"))
@@ -51,15 +51,15 @@ def coverage(tables: Tables) -> dict[str, Any]:
         requests=requests.count(),
         measured_requests=requests.measured.cast("int64").sum().cast("int64"),
         incomplete_requests=requests.incomplete.cast("int64").sum().cast("int64"),
-        requests_uj=requests.joules_uj.sum().cast("int64"),
+        requests_uj=wide_sum(requests.joules_uj),
         first_request_ns=requests.end_unix_ns.min(),
         last_request_ns=requests.end_unix_ns.max(),
     )
     of_minutes = minutes.agg(
         minutes=minutes.count(),
-        measured_uj=minutes.measured_uj.sum().cast("int64"),
-        attributed_uj=(minutes.prefill_uj + minutes.decode_uj).sum().cast("int64"),
-        unattributed_uj=minutes.unattributed_uj.sum().cast("int64"),
+        measured_uj=wide_sum(minutes.measured_uj),
+        attributed_uj=wide_sum(minutes.prefill_uj + minutes.decode_uj),
+        unattributed_uj=wide_sum(minutes.unattributed_uj),
         first_minute_ns=minutes.start_ns.min(),
         last_minute_ns=minutes.start_ns.max(),
     )

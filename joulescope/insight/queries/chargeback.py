@@ -12,7 +12,7 @@ from typing import Any
 
 from joulescope.insight.queries.balance import balance
 from joulescope.insight.queries.kinds import Column, Table
-from joulescope.insight.queries.tables import DIMENSIONS, PERIOD, Tables, keys_of
+from joulescope.insight.queries.tables import DIMENSIONS, PERIOD, Tables, keys_of, wide_sum
 from joulescope.insight.queries.usage import usage
 
 SPREADS = ("apart", "attributed")
@@ -61,7 +61,8 @@ def chargeback(
     together = lines[0].union(*lines[1:])
     keys = [*([PERIOD] if period else []), *asked, OWNED, "unit", "part"]
     summed = together.group_by(keys).agg(
-        **{name: together[name].sum().cast("int64") for name in ("joules_uj", *COUNTS)}
+        joules_uj=wide_sum(together.joules_uj),
+        **{name: together[name].sum().cast("int64") for name in COUNTS},
     )
     summed = summed.filter((summed.joules_uj != 0) | (summed.requests != 0))
     first = [PERIOD] if period else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from joulescope.errors import ConfigError, QueryError
@@ -106,7 +107,16 @@ class Tables:
             text = str(problem).partition("\n")[0]
             hint = "--verify names damaged files"
             raise QueryError(f"the ledger cannot be read to its end: {text}; {hint}") from problem
-        return answer
+        return [{name: _plain(value) for name, value in row.items()} for row in answer]
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, Decimal) else value
+
+
+def wide_sum(column: Column) -> Column:
+    """A sum of whole numbers beyond 64 bits: 2⁶³ µJ are 2.6 GWh, which a fleet draws in weeks."""
+    return column.cast("decimal(18, 0)").sum()
 
 
 def tables(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from joulescope.insight.queries.kinds import Column, Table
-from joulescope.insight.queries.tables import PERIOD, Tables, keys_of, period_of_requests
+from joulescope.insight.queries.tables import PERIOD, Tables, keys_of, period_of_requests, wide_sum
 
 SUMS = (
     "requests",
@@ -44,12 +44,16 @@ def usage(tables: Tables, by: Sequence[str] = ()) -> Table:
         cached_tokens=_whole(requests.cached_tokens),
         output_tokens=_whole(requests.output_tokens),
         measured_output_tokens=_whole(requests.measured.ifelse(requests.output_tokens, 0)),
-        **{name: _whole(requests[name]) for name in SUMS[-3:]},
+        **{name: _joules(requests[name], "engine" in dimensions) for name in SUMS[-3:]},
     )
     first = [] if period is None else [PERIOD]
     return asked.order_by([*first, asked.joules_uj.desc(), *keys[len(first) :]])
 
 
+def _joules(column: Column, of_one_engine: bool) -> Column:
+    return _whole(column) if of_one_engine else wide_sum(column)
+
+
 def _whole(column: Column) -> Column:
-    """A sum of whole numbers as 64 bits: 10¹⁸ µJ are 278 GWh. Nothing to add up is none."""
+    """A sum of whole numbers as 64 bits. Nothing to add up is none."""
     return column.sum().cast("int64").fill_null(0)

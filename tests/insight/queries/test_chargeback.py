@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from joulescope.insight.queries import SPREADS, Span, chargeback, open_duckdb
+from joulescope.insight.queries import SPREADS, Span, chargeback, coverage, open_duckdb
 from tests.insight.queries.conftest import Made
 from tests.made_ledger import BEGIN_NS, DAY_NS, Recipe, files_of, write
 
@@ -84,6 +84,24 @@ def test_open_requests_cancel_out_over_spans_that_adjoin(made: Made) -> None:
     edge = BEGIN_NS + DAY_NS
     halves = [open_uj(Span(None, edge)), open_uj(Span(edge, None))]
     assert sum(halves) == open_uj(Span())
+
+
+def test_a_fleet_draws_more_than_64_bits_hold(tmp_path: Path) -> None:
+    """40 engines of 250 MWh each: 3.6·10¹⁹ µJ in all, and the lines add up to the last of them."""
+    recipe = Recipe(requests=400, days=1, engines=40, unmeasured=0.0, open_uj=900_000_000_000_000_007)
+    ((requests, minutes),) = write(tmp_path, recipe)
+    tables = open_duckdb(files_of(tmp_path, "requests"), files_of(tmp_path, "minutes"))
+    left_out = ("engine", "start_ns", "generated", "wasted_abort")
+    written = [
+        round(value / 1e6 * 1e6) for name in minutes if name not in left_out for value in minutes[name]
+    ]
+    for spread in SPREADS:
+        rows = tables.rows(chargeback(tables, (), spread))
+        parts = {row["part"]: row["joules_uj"] for row in rows}
+        assert parts["open"] > 2**63
+        assert sum(parts.values()) == pytest.approx(sum(written), rel=1e-12)
+    assert coverage(tables)["attributed_uj"] > 2**63
+    assert coverage(tables)["requests_uj"] == requests["joules_uj"].sum()
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
