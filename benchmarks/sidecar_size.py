@@ -15,7 +15,7 @@ Then ``small`` and ``tp8`` under CPU limits, in a cgroup of their own where the 
 it takes from SIGTERM to the end.
 
 With ``--ledger`` other two instead, written beside: ``plain``, which is ``tp8`` with short requests (400 end
-each second), and ``ledger``, the same with a ledger, of which a segment of 16 MiB becomes Parquet meanwhile.
+each second), and ``ledger``, the same with a ledger, of which segments of 8 MiB become Parquet meanwhile.
 
     python benchmarks/sidecar_size.py [--seconds 20] [--ledger]
 """

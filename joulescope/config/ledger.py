@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from joulescope.config.kinds import Folder, Number, OrNone, Whole, setting
+from joulescope.config.label_settings import LabelSettings
 from joulescope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LedgerPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerSettings:
+class LedgerSettings(LabelSettings):
     """Part of :class:`joulescope.config.table.Settings`, which inherits it."""
 
     ledger: str | None = setting(
@@ -75,7 +76,9 @@ class LedgerSettings:
         "After how long what was written becomes a Parquet file, and goes to the object store, seconds.",
     )
     ledger_rotate_mebibytes: int = setting(
-        16, Whole(1, 256, "MiB"), "How much of it becomes one sooner, MiB before it is compressed."
+        8,
+        Whole(1, 256, "MiB"),
+        "How much of it becomes one sooner, MiB before it is compressed: it passes through memory whole.",
     )
     ledger_max_mebibytes: int = setting(
         4096,

@@ -34,7 +34,6 @@ from joulescope.config.kinds import (
     factor_of,
     setting,
 )
-from joulescope.config.labels import Names, TenantPattern
 from joulescope.config.ledger import LedgerSettings
 from joulescope.config.links import HostPort, Name
 from joulescope.config.surroundings import (
@@ -53,7 +52,10 @@ CONFIG_VARIABLE = "JOULESCOPE_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class Settings(LedgerSettings):
-    """What the sidecar needs to know. Every field is a setting; its help stands beside it."""
+    """What the sidecar needs to know. Every field is a setting; its help stands beside it.
+
+    Settings of labels and of the ledger stand in classes of their own, which it inherits.
+    """
 
     socket: str = setting(
         "/run/joulescope/joulescope.sock",
@@ -196,33 +198,6 @@ class Settings(LedgerSettings):
         1800.0,
         Number(0.0, 1e7, "seconds"),
         "Busy time of an engine in which a baseline of its work is learned where none is kept; 0: never.",
-    )
-    adapters: tuple[str, ...] = setting(
-        (),
-        Names(),
-        "LoRA adapters that have series of their own from the start, whatever others come before them.",
-    )
-    tenants: tuple[str, ...] = setting(
-        (), Names(), "Tenants that have series of their own from the start, likewise."
-    )
-    max_label_values: int = setting(
-        50,
-        Whole(0, 1000, "names"),
-        "How many adapters, and how many tenants, that are not listed get series of their own on each "
-        "engine: those that come first. The rest is counted as other.",
-    )
-    tenant_from: str = setting(
-        "off",
-        Choice(("off", "request_id", "lora")),
-        "Where the tenant of a request is found, if figures are to be told by tenant: in the X-Request-Id "
-        "that the client or a gateway sent, or in the name of its LoRA adapter.",
-    )
-    tenant_pattern: str = setting(
-        r"(?P<tenant>[A-Za-z0-9_.-]{1,63})~",
-        TenantPattern(),
-        "Regular expression whose group named tenant is the tenant, matched from the beginning of what "
-        "tenant_from names, without what vLLM puts before a client's id (chatcmpl- and the like). An id that "
-        "it does not match is of no tenant; an adapter's name then is the tenant as it is.",
     )
     pue: float | None = setting(
         None,

@@ -82,7 +82,7 @@ def create_app(
             Route("/api/snapshot", _bounded(snapshot, slots)),
             Route("/api/requests", _bounded(_requests_page(get_snapshot, get_requests, shows_ids), slots)),
             Route("/api/baselines", _bounded(baselines, slots)),
-            Route(MINUTES_PATH, _bounded(minutes_page(minutes or MinuteRing()), slots)),
+            Route(MINUTES_PATH, _bounded(minutes_page(MinuteRing() if minutes is None else minutes), slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready_page(get_ready)),
             *routes,

@@ -41,7 +41,7 @@ SECTIONS = (
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
     ("What work costs against what it used to cost", BASELINE),
-    ("Adapters and tenants", LABELS),
+    ("Adapters, tenants and tasks", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
@@ -116,6 +116,11 @@ QUERIES = (
     (
         "Who uses the energy: five tenants",
         "topk(5, sum by (tenant) (increase(joulescope_tenant_energy_joules_total[1h])))",
+    ),
+    (
+        "Joules per request, by task class",
+        "sum by (task) (rate(joulescope_task_energy_joules_total[5m]))"
+        " / sum by (task) (rate(joulescope_task_requests_finished_total[5m]))",
     ),
     (
         "What one more token costs, of what tokens cost in the mean",

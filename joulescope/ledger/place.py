@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -67,33 +67,35 @@ class Place:
         self.system, self.base = _system(root)
         self.base = self.base.rstrip("/") or "/"
 
-    def stored(self, table: str, begin: date | None = None, end: date | None = None) -> Iterator[Stored]:
+    def stored(
+        self,
+        table: str,
+        begin: date | None = None,
+        end: date | None = None,
+        strange: Callable[[str, str], None] = lambda path, reason: None,
+    ) -> Iterator[Stored]:
         """The files of a table by day and name; of the days from ``begin`` to ``end``, both contained.
+
+        Args:
+            strange: is told what else lies there, and why it is not read.
 
         Raises:
             OSError: if the store does not answer.
         """
         for folder in sorted(self._list(f"{self.base}/{table}"), key=_name):
             day = day_of(_base(folder))
-            outside = day is None or (begin is not None and day < begin) or (end is not None and day > end)
-            if day is None or outside or folder["type"] != "directory":
+            if day is None or folder["type"] != "directory":
+                if not _hidden(folder):
+                    strange(folder["name"], "is no folder of a day: those are named as date=2026-01-31")
+                continue
+            if (begin is not None and day < begin) or (end is not None and day > end):
                 continue
             for entry in sorted(self._list(folder["name"]), key=_name):
                 found = stem_and_crc(_base(entry))
                 if found is not None and entry["type"] != "directory":
                     yield Stored(entry["name"], *found, day, int(entry.get("size") or 0))
-
-    def strangers(self, table: str) -> Iterator[tuple[str, str]]:
-        """What lies among the files and is none of them, and why it is not read."""
-        for folder in sorted(self._list(f"{self.base}/{table}"), key=_name):
-            if _hidden(folder):
-                continue
-            if folder["type"] != "directory" or day_of(_base(folder)) is None:
-                yield folder["name"], "is no folder of a day: those are named as date=2026-01-31"
-                continue
-            for entry in sorted(self._list(folder["name"]), key=_name):
-                if not _hidden(entry) and stem_and_crc(_base(entry)) is None:
-                    yield entry["name"], f"is no file of a ledger: those end in {PARQUET}"
+                elif not _hidden(entry):
+                    strange(entry["name"], f"is no file of a ledger: those end in {PARQUET}")
 
     def open(self, path: str) -> Any:
         """A file, to be read as bytes.
@@ -122,8 +124,7 @@ class Place:
         path = f"{self.base}/{name}"
         size = os.path.getsize(local)
         try:
-            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.system.put_file(local, path)
+            self._put(local, path)
             self.system.invalidate_cache(path)
             found = self.system.info(path)["size"]
         except OSError:
@@ -133,6 +134,14 @@ class Place:
         if found != size:
             raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
         return size
+
+    def _put(self, local: str, path: str) -> None:
+        """Folders are made only where they must be: in a bucket that would take rights of its own."""
+        try:
+            self.system.put_file(local, path)
+        except FileNotFoundError:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(local, path)
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""

@@ -137,8 +137,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
     def _stored(self, place: Place, table: str, first: date | None, last: date | None) -> Iterator[Stored]:
         try:
-            yield from place.stored(table, first, last)
-            self._rejected.update(place.strangers(table))
+            yield from place.stored(table, first, last, self._rejected.__setitem__)
         except OSError as error:
             raise LedgerError(f"{place.root}: cannot be read: {error.strerror or error}") from error
 

@@ -29,7 +29,12 @@ def upload(files: Files, spool: Path, place: Place, uploaded: Uploaded) -> None:
     local = Place(str(spool))
     waiting = [(each.day, each.path) for table in TABLES for each in local.stored(table)]
     for _, path in sorted(waiting):
-        size = place.put(path, str(Path(path).relative_to(spool.absolute())))
+        try:
+            size = place.put(path, str(Path(path).relative_to(spool.absolute())))
+        except FileNotFoundError:
+            if Path(path).exists():
+                raise
+            continue  # it was too old, or a neighbour on the same spool was faster
         files.remove(Path(path))
         uploaded.files += 1
         uploaded.bytes += size

@@ -32,7 +32,7 @@ _MAX_OPEN_DAYS = 3
 class Rotation:
     """When a segment becomes a Parquet file."""
 
-    bytes: int = 16 * 1024 * 1024
+    bytes: int = 8 * 1024 * 1024
     seconds: float = 3600.0
 
 

@@ -27,6 +27,7 @@ from joulescope.model import (
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
+    TaskTotals,
 )
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
@@ -220,10 +221,20 @@ def engine_a() -> EngineTotals:
             "none": LabelTotals({"prefill": 50.0, "decode": 0.25}, 100, 1),
             "acme": LabelTotals({"prefill": 250.0, "decode": 500.0}, 1900, 39),
         },
-        refused_labels={"lora": 7, "tenant": 0},
+        tasks={
+            "none": TaskTotals({"prefill": 0.0, "decode": 0.0}, 0, 0, _of_task((0, 0, 0), 0.0)),
+            "rag": TaskTotals({"prefill": 280.0, "decode": 120.0}, 500, 8, _of_task((0, 5, 3), 400.0)),
+            "chat": TaskTotals({"prefill": 15.0, "decode": 370.25}, 1480, 32, _of_task((3, 25, 4), 385.25)),
+        },
+        undecided_joules={"prefill": 5.0, "decode": 10.0},
+        refused_labels={"lora": 7, "tenant": 0, "task": 1},
         batch_tokens=66,
         next_token_joules=0.0625,
     )
+
+
+def _of_task(counts: tuple[int, ...], joules: float) -> HistogramState:
+    return HistogramState(bounds=(1.0, 10.0), counts=counts, total=joules)
 
 
 def engine_b() -> EngineTotals:

@@ -133,6 +133,15 @@ def test_a_sidecar_that_just_started_has_none() -> None:
             read_minutes(f"http://{address[0]}:{address[1]}")
 
 
+def test_minutes_that_come_later_are_shown() -> None:
+    """The page is of the ring as it is when it is asked."""
+    ring = MinuteRing()
+    with serving(ring) as address:
+        assert get(address, PATH)[2] == b""
+        ring.take([minute(1)])
+        assert ends(get(address, PATH)[2]) == ["00:02"]
+
+
 def test_a_day_is_read_page_by_page() -> None:
     """No page is much longer than it may be, and no minute is missed where several end together."""
     kept = [minute(at, f"e{number}") for at in range(900) for number in range(3)]

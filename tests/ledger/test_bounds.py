@@ -117,6 +117,18 @@ def test_a_store_gets_each_file_once(tmp_path: Path, store: str) -> None:
     writer.close()
 
 
+def test_a_store_with_folders_gets_them_made(tmp_path: Path) -> None:
+    """As SFTP is; buckets have none."""
+    spool, far = tmp_path / "spool", tmp_path / "far"
+    spool.mkdir()
+    ten_days(spool)
+    far.mkdir()
+    upload(Files(), spool, Place(f"local://{far}"), Uploaded())
+    assert len(days_of(far)) == len(days_of(far, MINUTES)) == DAYS
+    with open_ledger(far) as ledger:
+        assert len(ledger.files(REQUESTS)) == DAYS
+
+
 def test_damage_in_a_store_is_named(tmp_path: Path, store: str) -> None:
     """A file whose end is gone at once, another when every byte is asked for."""
     ten_days(tmp_path)

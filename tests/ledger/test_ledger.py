@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +16,6 @@ from hypothesis import strategies as st
 
 from joulescope.clock import ManualClock
 from joulescope.errors import LedgerError
-from joulescope.export.records import RequestLine
 from joulescope.ledger.read import Ledger, open_ledger
 from joulescope.ledger.tables import (
     MINUTES,
@@ -158,7 +159,7 @@ def test_minutes_in_progress_are_read_until_they_are_whole(tmp_path: Path) -> No
 
 def test_columns_are_those_of_the_request_log() -> None:
     """In their order; a column that the log gains must be given its type here."""
-    assert tuple(REQUEST_COLUMNS) == (*RequestLine.__struct_fields__, "task")
+    assert list(REQUEST_COLUMNS) == list(RequestLine.__struct_fields__)
     assert arrow_schema(REQUESTS).names == list(REQUEST_COLUMNS)
 
 
@@ -168,3 +169,23 @@ def test_a_ledger_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         open_ledger(tmp_path / "nowhere")
     with pytest.raises(LedgerError, match="nosuchstore://"):
         open_ledger("nosuchstore://bucket/ledger")
+
+
+def test_figures_of_the_page_are_those_that_were_measured() -> None:
+    """Memory and processor time with and without a ledger."""
+    root = Path(__file__).resolve().parents[2]
+    loads = json.loads((root / "benchmarks/results/sidecar_size_ledger.json").read_text())["loads"]
+    page = " ".join((root / "docs/ledger.md").read_text().split())
+    told = re.search(
+        r"(\d+) MiB with a ledger and (\d+) MiB without, and ([\d.]+) of a core in place of ([\d.]+)", page
+    )
+    assert told is not None
+    assert told.groups() == (
+        f"{loads['ledger']['peak_rss_mib']:.0f}",
+        f"{loads['plain']['peak_rss_mib']:.0f}",
+        f"{loads['ledger']['cpu_cores']:.2f}",
+        f"{loads['plain']['cpu_cores']:.2f}",
+    )
+    more = loads["ledger"]["peak_rss_mib"] - loads["plain"]["peak_rss_mib"]
+    assert abs(more - 95) < 5
+    assert "needs about 95 MiB more" in (root / "docs/operations.md").read_text()
