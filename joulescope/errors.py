@@ -62,6 +62,12 @@ class ComparisonError(JoulescopeError):
     exit_code = 4
 
 
+class QueryError(JoulescopeError):
+    """A question that a ledger cannot answer: it holds nothing of it, or a file cannot be read."""
+
+    exit_code = 4
+
+
 class LedgerError(JoulescopeError):
     """A ledger cannot be opened; the message names the place, and how to mend it."""
 

@@ -85,7 +85,9 @@ ROOMS: dict[str, Room] = {
     "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
     "insight": _room(
-        f"engine_model {VALUES} minutes attribution", packages="numpy yaml", inside_functions="matplotlib"
+        f"engine_model {VALUES} minutes ledger attribution",
+        packages="numpy yaml",
+        inside_functions="duckdb fsspec ibis matplotlib pyarrow",
     ),
     "export": _room(
         f"{VALUES} minutes",

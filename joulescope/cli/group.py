@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "diagnose": "Tell why tokens cost more or less in one window than in another.",
     "plan": "Foresee what an engine could serve, how fast and at what price.",
     "estimate": "Estimate the joules of a query where no meter is.",
+    "ledger": "Ask a ledger: joules, money and carbon by tenant, model, LoRA, task.",
     "baseline": "Make, show, compare and pin what work used to cost.",
     "compare": "Lay runs side by side at the same load, and benchmarks of others.",
     "inject": "Put joulescope beside the vLLM of Kubernetes manifests.",
