@@ -5,13 +5,15 @@
 #
 # docs/image.md says how it is built and checked.
 FROM python:3.13.1-slim-bookworm AS build
+# ledger: with the packages of the ledger, and twice the size.
+ARG PACKAGES=sidecar
 WORKDIR /src
 COPY deploy/image/*.lock ./
 # Tools in an environment of their own; that of the sidecar has no pip.
 RUN python -m venv /tools \
  && /tools/bin/pip install --no-cache-dir --require-hashes -r build.lock \
  && python -m venv --without-pip /app \
- && /tools/bin/pip --python /app/bin/python install --no-cache-dir --require-hashes -r sidecar.lock
+ && /tools/bin/pip --python /app/bin/python install --no-cache-dir --require-hashes -r ${PACKAGES}.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY joulescope joulescope
 RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \

@@ -68,6 +68,7 @@ pictures: $(VENV)/.dev ## Draw the dashboards with Grafana's components; needs n
 lock: $(VENV)/.made ## Renew the lock files of the image, with the newest packages that will do
 	$(PIP) uv
 	for each in "pyproject.toml --extra sidecar -o deploy/image/sidecar.lock" \
+	            "pyproject.toml --extra sidecar --extra ledger -o deploy/image/ledger.lock" \
 	            "deploy/image/build.in -o deploy/image/build.lock"; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	    --no-annotate --no-header $$each || exit 1; done

@@ -14,7 +14,10 @@ Then ``small`` and ``tp8`` under CPU limits, in a cgroup of their own where the 
 1 and lets us: how long the start takes, in how many periods the kernel held the process back, and how long
 it takes from SIGTERM to the end.
 
-    python benchmarks/sidecar_size.py [--seconds 20]
+With ``--ledger`` other two instead, written beside: ``plain``, which is ``tp8`` with short requests (400 end
+each second), and ``ledger``, the same with a ledger, of which segments of 8 MiB become Parquet meanwhile.
+
+    python benchmarks/sidecar_size.py [--seconds 20] [--ledger]
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ class Load:
     life_steps: int = 256
     waiting: int = 0
     everything: bool = False
+    ledger: bool = False
     fill_seconds: float = WARM_UP_SECONDS
 
 
@@ -81,6 +85,12 @@ LOADS = {
     "tp8": Load(8, 256),
     "full": Load(8, 256, life_steps=32, everything=True, fill_seconds=FILL_SECONDS),
     "flood": Load(8, 256, life_steps=32, waiting=70_000, everything=True, fill_seconds=FILL_SECONDS),
+}
+
+
+LEDGER_LOADS = {
+    "plain": Load(8, 256, life_steps=32, fill_seconds=FILL_SECONDS),
+    "ledger": Load(8, 256, life_steps=32, fill_seconds=FILL_SECONDS, ledger=True),
 }
 
 
@@ -143,6 +153,8 @@ def sidecar(folder: Path, load: Load, cgroup: Path | None) -> Iterator[Running]:
             str(folder / "trace.jsonl.gz"),
         ]
         command += ["--answer-socket", str(folder / "answers.sock")]
+    if load.ledger:
+        command += ["--ledger", str(folder / "ledger")]
     enter = "" if cgroup is None else f"echo $$ > {cgroup}/cgroup.procs; "
     surroundings = {name: text for name, text in os.environ.items() if not name.startswith("JOULESCOPE_")}
     begin = time.monotonic()
@@ -312,10 +324,10 @@ def started(request: int, time_ns: int) -> wire.RequestStart:
 # ------------------------------------------------------------------------------------------ the report
 
 
-def text_of(report: dict[str, Any]) -> str:
+def text_of(report: dict[str, Any], ledger: bool = False) -> str:
     lines = [
         "# What the sidecar needs\n",
-        f"`python benchmarks/sidecar_size.py`, {report['machine']}\n",
+        f"`python benchmarks/sidecar_size.py{' --ledger' if ledger else ''}`, {report['machine']}\n",
         "| load | memory, MiB | most, MiB | CPU, cores | busiest second, cores | start, s "
         "| CPU of the start, s | requests ended | open | SIGTERM to end, s |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -327,6 +339,8 @@ def text_of(report: dict[str, Any]) -> str:
             f"| {row['start_cpu_seconds']:.1f} | {row['finished']:,.0f} | {row['open']:,.0f} "
             f"| {row['end_seconds']:.2f} |"
         )
+    if ledger:
+        return "\n".join(lines) + "\n"
     if not report["limits"]:
         lines.append("\nCPU limits were not tried: no cgroups of version 1 can be made on this machine.")
         return "\n".join(lines) + "\n"
@@ -351,21 +365,30 @@ def text_of(report: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--ledger", action="store_true")
     parser.add_argument("--engine", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.engine:
         socket, *numbers = arguments.engine
         return engine_child(socket, *map(int, numbers))
+    loads = LEDGER_LOADS if arguments.ledger else LOADS
+    limits = LIMITS if can_limit() and not arguments.ledger else ()
     report: dict[str, Any] = {
-        "machine": machine("joulescope-inference", "prometheus-client", "uvicorn", "numpy", "nvidia-ml-py"),
-        "loads": {name: measure(load, arguments.seconds) for name, load in LOADS.items()},
+        "machine": machine(
+            "joulescope-inference", "prometheus-client", "uvicorn", "numpy", "nvidia-ml-py", "pyarrow"
+        ),
+        "loads": {name: measure(load, arguments.seconds) for name, load in loads.items()},
         "limits": [
             {"load": name, "limit": limit, **measure(LOADS[name], arguments.seconds, limit)}
             for name in ("small", "tp8")
-            for limit in (LIMITS if can_limit() else ())
+            for limit in limits
         ],
     }
-    save("sidecar_size", report, text_of(report))
+    save(
+        "sidecar_size_ledger" if arguments.ledger else "sidecar_size",
+        report,
+        text_of(report, arguments.ledger),
+    )
     return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from grafana.empty import NO_ENGINE, NO_REQUESTS, NO_TENANT
+from dataclasses import dataclass
+
+from grafana.empty import NO_ENGINE, NO_REQUESTS, NO_TASK, NO_TENANT
 from grafana.frame import Board, Row
 from grafana.look import (
     BAD,
@@ -256,66 +258,103 @@ def _kinds() -> list[Placed]:
     ]
 
 
-def _owners(kind: str, label: str, none: str, names: tuple[str, str]) -> list[Placed]:
+@dataclass(frozen=True)
+class _Label:
+    """An open label, and the metrics that tell the engine's figures by it."""
+
+    kind: str
+    label: str
+    one: str
+    many: str
+    none: str
+    """What panels say where nothing is told by it."""
+    chosen: str = ""
+
+    def _series(self, name: str) -> str:
+        return engines(f"joulescope_{self.kind}_{name}_total", self.chosen)
+
+    def rate(self, name: str) -> str:
+        """Of a counter, a second."""
+        return total(of_models(rate(self._series(name))), self.label)
+
+    def of_range(self, name: str) -> str:
+        """What a counter grew by in the time shown."""
+        return total(of_models(grown(self._series(name))), self.label)
+
+    def lines(self, title: str, why: str, unit: str, expression: str, *, stacked: bool = False) -> Placed:
+        ask = Ask(expression, f"{{{{{self.label}}}}}")
+        return lines(title, why, unit, [ask], none=self.none, stacked=stacked, size=(8, 8))
+
+
+_ADAPTER = _Label("adapter", "lora", "adapter", "adapters", NO_ENGINE, 'lora=~"$lora"')
+_TENANT = _Label("tenant", "tenant", "tenant", "tenants", NO_TENANT, 'tenant=~"$tenant"')
+_TASK = _Label("task", "task", "task", "tasks", NO_TASK)
+
+
+def _owners(of: _Label) -> list[Placed]:
     """Panels of adapters, or of tenants: power, joules per token, and a table of both with requests."""
-    (one, many), chosen = names, f'{label}=~"${label}"'
-    energy = engines(f"joulescope_{kind}_energy_joules_total", chosen)
-    generated = engines(f"joulescope_{kind}_generated_tokens_total", chosen)
-    requests = engines(f"joulescope_{kind}_requests_finished_total", chosen)
-    legend = f"{{{{{label}}}}}"
-
-    def per(series: str) -> str:
-        return total(of_models(rate(series)), label)
-
-    def of_range(series: str) -> str:
-        return total(of_models(grown(series)), label)
-
+    power = of.lines(
+        f"Power by {of.one}",
+        f"Watts of the requests of each {of.one}; together they are the power of all requests. What "
+        f"exceeds the limit of {of.many} is counted as other. "
+        "Worry about one that grows alone.",
+        "watt",
+        of.rate("energy_joules"),
+        stacked=True,
+    )
     return [
-        lines(
-            f"Power by {one}",
-            f"Watts of the requests of each {one}; together they are the power of all requests. What "
-            f"exceeds the limit of {many} is counted as other. "
-            "Worry about one that grows alone.",
-            "watt",
-            [Ask(per(energy), legend)],
-            none=none,
-            stacked=True,
-            size=(8, 8),
-        ),
-        lines(
-            f"Energy per output token by {one}",
-            f"Joules over output tokens of each {one}. Worry if one is far above the others at the same "
-            "load: its prompts are longer, or its cache hits fewer.",
-            "joule",
-            [Ask(ratio(per(energy), per(generated)), legend)],
-            none=none,
-            size=(8, 8),
-        ),
-        grid(
-            f"{many.capitalize()}",
-            f"Each {one} in the time shown, the dearest in all first. Worry about one whose requests cost "
-            "far more than the others' for the same service.",
-            "short",
-            {label: one.capitalize()},
-            [
-                Column("Energy", of_range(energy), {"unit": "joule", "custom.width": 85}),
-                Column(
-                    "J/request",
-                    ratio(of_range(energy), of_range(requests)),
-                    {"unit": "joule", "custom.width": 90},
-                ),
-                Column(
-                    "J/token",
-                    ratio(of_range(energy), of_range(generated)),
-                    {"unit": "joule", "custom.width": 85},
-                ),
-                Column("Requests", of_range(requests), {"unit": "short", "decimals": 0, "custom.width": 85}),
-            ],
-            sort="Energy",
-            none=none,
-            size=(8, 8),
-        ),
+        power,
+        _per_token(of, "its prompts are longer, or its cache hits fewer"),
+        _table(of, "than the others' for the same service"),
     ]
+
+
+def _tasks() -> list[Placed]:
+    """Joules per request and per token of each task, and a table of both."""
+    per_request = ratio(_TASK.rate("energy_joules"), _TASK.rate("requests_finished"))
+    return [
+        _TASK.lines(
+            "Energy per request by task",
+            "Joules of each task's requests over those that finished. Tasks differ by their nature, some by "
+            "ten times and more. Worry about one that grows.",
+            "joule",
+            per_request,
+        ),
+        _per_token(_TASK, "its prompts are longer for each token of output"),
+        _table(_TASK, "than they used to"),
+    ]
+
+
+def _per_token(of: _Label, why: str) -> Placed:
+    return of.lines(
+        f"Energy per output token by {of.one}",
+        f"Joules over output tokens of each {of.one}. Worry if one is far above the others at the same "
+        f"load: {why}.",
+        "joule",
+        ratio(of.rate("energy_joules"), of.rate("generated_tokens")),
+    )
+
+
+def _table(of: _Label, why: str) -> Placed:
+    energy = of.of_range("energy_joules")
+    requests = of.of_range("requests_finished")
+    tokens = of.of_range("generated_tokens")
+    return grid(
+        of.many.capitalize(),
+        f"Each {of.one} in the time shown, the dearest in all first. Worry about one whose requests cost "
+        f"far more {why}.",
+        "short",
+        {of.label: of.one.capitalize()},
+        [
+            Column("Energy", energy, {"unit": "joule", "custom.width": 85}),
+            Column("J/request", ratio(energy, requests), {"unit": "joule", "custom.width": 90}),
+            Column("J/token", ratio(energy, tokens), {"unit": "joule", "custom.width": 85}),
+            Column("Requests", requests, {"unit": "short", "decimals": 0, "custom.width": 85}),
+        ],
+        sort="Energy",
+        none=of.none,
+        size=(8, 8),
+    )
 
 
 REQUESTS = Board(
@@ -327,7 +366,8 @@ REQUESTS = Board(
         Row("At a glance", _glance()),
         Row("How costs spread", _spread()),
         Row("Why they cost so", _kinds()),
-        Row("By adapter", _owners("adapter", "lora", NO_ENGINE, ("adapter", "adapters"))),
-        Row("By tenant", _owners("tenant", "tenant", NO_TENANT, ("tenant", "tenants"))),
+        Row("By task", _tasks()),
+        Row("By adapter", _owners(_ADAPTER)),
+        Row("By tenant", _owners(_TENANT)),
     ],
 )

@@ -99,6 +99,8 @@ class OpenRequest:
     """``None`` before anything of it was measured."""
     prefill_joules: float | None
     marginal_joules: float | None
+    task: str = ""
+    """Its task class; empty while its output has yet to decide it, and where tasks are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,30 @@ class MinuteError(JoulescopeError):
     exit_code = 4
 
 
+class ComparisonError(JoulescopeError):
+    """What was given cannot be read or compared; the message names the file, the field and what mends it."""
+
+    exit_code = 4
+
+
+class QueryError(JoulescopeError):
+    """A question that a ledger cannot answer: it holds nothing of it, or a file cannot be read."""
+
+    exit_code = 4
+
+
+class LedgerError(JoulescopeError):
+    """A ledger cannot be opened; the message names the place, and how to mend it."""
+
+    exit_code = 4
+
+
+class PlanError(JoulescopeError):
+    """Minutes do not tell enough to foresee anything, or what is asked for makes no sense."""
+
+    exit_code = 4
+
+
 class FetchError(JoulescopeError):
     """A figure that others publish, in a file or on the network, cannot be had now.
 

@@ -29,6 +29,7 @@ from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
 from joulescope.label_model import LabelTotals
+from joulescope.ledger_model import LedgerTotals
 from joulescope.link_model import LinkTotals
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
@@ -101,6 +102,8 @@ class RequestStarted:
     """Announced again after a reconnect: what it used before is not in this ledger."""
     tenant: str = ""
     """Whose request it is, by the operator's rule; empty where there is none."""
+    task: str = ""
+    """Its task class, likewise; that of a rule on lengths may come later."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,6 +208,9 @@ class FinishedRequest:
     method_version: str = METHOD_VERSION
     tenant: str = ""
     """Whose request it was, ``none`` if that is not known; empty where tenants are not told apart."""
+    task: str = ""
+    """Its task class, of which an engine has few: ``none`` if no source names one, ``other`` if its own got
+    no room; empty where tasks are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,13 @@ class HistogramState:
     total: float
     exemplars: tuple[tuple[Mapping[str, str], float, float] | None, ...] = ()
     """Per bucket ``(labels, value, wall time in seconds)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTotals(LabelTotals):
+    """What the requests of one task class used: the engine's own figures, told once more."""
+
+    joules_per_request: HistogramState = HistogramState((), (0,), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +300,13 @@ class EngineTotals:
     """By LoRA adapter; together they are what is attributed."""
     tenants: Mapping[str, LabelTotals] = field(default_factory=dict)
     """By tenant, together what is attributed; empty where tenants are not told apart."""
+    tasks: Mapping[str, TaskTotals] = field(default_factory=dict)
+    """By task class; with ``undecided_joules`` they are what is attributed. Empty where tasks are not told
+    apart."""
+    undecided_joules: Mapping[str, float] = field(default_factory=dict)
+    """By phase: attributed to open requests whose task class their output has yet to decide."""
     refused_labels: Mapping[str, int] = field(default_factory=dict)
-    """Different values without a series of their own, by label (``lora``, ``tenant``)."""
+    """Different values without a series of their own, by label (``lora``, ``tenant``, ``task``)."""
     batch_tokens: int | None = None
     """Computed in the last step; 0 when nothing runs."""
     next_token_joules: float | None = None
@@ -340,3 +358,4 @@ class Snapshot:
     serving: ServingTotals = field(default_factory=ServingTotals)
     links: LinkTotals = field(default_factory=LinkTotals)
     """To relays on other nodes."""
+    ledger: LedgerTotals = field(default_factory=LedgerTotals)

@@ -27,11 +27,16 @@ def _asked(name: str) -> list[Requirement]:
     if name == "build":
         lines = (ROOT / "deploy" / "image" / "build.in").read_text().splitlines()
         return [Requirement(line) for line in lines if line and not line.startswith("#")]
-    asked = map(Requirement, importlib.metadata.requires("joulescope-inference") or [])
-    return [each for each in asked if each.marker is not None and each.marker.evaluate({"extra": "sidecar"})]
+    asked = list(map(Requirement, importlib.metadata.requires("joulescope-inference") or []))
+    extras = {"sidecar", name}
+    return [
+        each
+        for each in asked
+        if each.marker is not None and any(each.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
 
 
-@pytest.mark.parametrize("name", ["sidecar", "build"])
+@pytest.mark.parametrize("name", ["sidecar", "ledger", "build"])
 def test_the_lock_holds_what_is_asked_for(name: str) -> None:
     """`make lock` renews it when the extra changes."""
     pinned = _pinned(LOCKS[name])

@@ -37,7 +37,8 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
 
 
 VALUES = (
-    "model host_model label_model link_model minute_model surroundings_model serving_model units errors clock"
+    "model host_model label_model ledger_model link_model minute_model surroundings_model serving_model "
+    "units errors clock"
 )
 
 ROOMS: dict[str, Room] = {
@@ -49,13 +50,15 @@ ROOMS: dict[str, Room] = {
     "gpu_model": _room(),
     "host_model": _room(),
     "label_model": _room(),
+    "ledger_model": _room(),
     "link_model": _room(),
     "surroundings_model": _room(),
     "serving_model": _room(),
     "minute_model": _room("engine_model"),
     "minutes": _room("engine_model minute_model errors"),
     "model": _room(
-        "engine_model gpu_model host_model label_model link_model surroundings_model serving_model",
+        "engine_model gpu_model host_model label_model ledger_model link_model surroundings_model "
+        "serving_model",
         packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
@@ -79,7 +82,13 @@ ROOMS: dict[str, Room] = {
     "ingest": _room(f"{VALUES} hook.wire", packages="msgspec numpy", inside_functions="zstandard"),
     "link": _room(f"{VALUES} periodic hook.wire ingest.frames", packages="msgspec"),
     "attribution": _room(f"{VALUES} minutes", packages="numpy"),
+    "ledger": _room(f"{VALUES} minutes periodic", inside_functions="fsspec pyarrow"),
     "baselines": _room(f"{VALUES} attribution.baseline", packages="msgspec"),
+    "insight": _room(
+        f"engine_model {VALUES} minutes ledger attribution",
+        packages="numpy yaml",
+        inside_functions="duckdb fsspec ibis matplotlib pyarrow",
+    ),
     "export": _room(
         f"{VALUES} minutes",
         packages="bcrypt msgspec opentelemetry prometheus_client requests starlette uvicorn yaml",
@@ -91,7 +100,7 @@ ROOMS: dict[str, Room] = {
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
         f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link "
-        "attribution baselines export pipeline",
+        "attribution baselines export ledger minutes pipeline",
         packages="msgspec",
     ),
     "doctor": _room(
@@ -101,8 +110,9 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "export simulation pipeline replay daemon hook_install inject",
+        "insight export ledger.read simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
+        inside_functions="fsspec matplotlib pyarrow",
     ),
 }
 """Every room, lowest first: a room may only open rooms that stand above it in this table."""

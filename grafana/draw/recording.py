@@ -131,8 +131,13 @@ class Told:
         learns = Efficiencies(
             learn_seconds=_LEARN_SECONDS, wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9
         )
-        # The simulation's request ids begin with the kind of service: here each service is a tenant.
-        labels = LabelRules(tenant_from="request_id", tenant_pattern=re.compile(r"(?P<tenant>[a-z]+)-"))
+        # The simulation's request ids begin with the kind of service: here each is a tenant, and a task.
+        labels = LabelRules(
+            tenant_from="request_id",
+            tenant_pattern=re.compile(r"(?P<tenant>[a-z]+)-"),
+            task_from=("request_id",),
+            task_pattern=re.compile(r"(?P<task>[a-z]+)-"),
+        )
         self.pipeline = Pipeline(
             Policy(labels=labels), Scope(all_gpus=True), wall=anchor, efficiencies=learns
         )

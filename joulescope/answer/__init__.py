@@ -12,6 +12,7 @@ Environment:
 * ``JOULESCOPE_ANSWER_DEADLINE_MS``: how long an answer waits for its figure at most.
 * ``JOULESCOPE_ANSWER_URL``: where clients reach the sidecar, for a link to the final figure.
 * ``JOULESCOPE_TENANT_HEADER``: the header in which a gateway names the tenant.
+* ``JOULESCOPE_TASK_HEADER``: the header in which a client or a gateway names the task class.
 * ``JOULESCOPE_DISABLED=1``: off.
 """
 

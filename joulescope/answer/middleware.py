@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 
 from joulescope.answer.asgi import App, Receive, Scope, Send, value_of
 from joulescope.answer.facts import Facts, instance_of
+from joulescope.answer.marks import with_marks
 from joulescope.answer.options import Options
 from joulescope.answer.reply import Reply
 from joulescope.answer.sidecar import Figure, Sidecar
-from joulescope.answer.tenants import with_tenant
 
 _logger = logging.getLogger("vllm.joulescope")
 
@@ -83,8 +83,9 @@ class JoulescopeMiddleware:
             return scope, send
         if scope["path"].removeprefix(scope.get("root_path", "")) not in PATHS:
             return scope, send
-        if self._options.tenant_header:
-            headers = with_tenant(scope["headers"], self._options.tenant_header, _new_id)
+        options = self._options
+        if options.tenant_header or options.task_header:
+            headers = with_marks(scope["headers"], options.tenant_header, options.task_header, _new_id)
             scope = {**scope, "headers": headers}
         wanted = self._form(value_of(scope["headers"], ASKING).strip().lower())
         if not wanted:

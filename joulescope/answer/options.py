@@ -29,6 +29,8 @@ class Options:
     """Where clients reach the sidecar, without a slash at the end; empty if they do not."""
     tenant_header: bytes = b""
     """In lower case; empty where there are no tenants."""
+    task_header: bytes = b""
+    """Likewise, of task classes."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str], complain: Callable[[str], None]) -> Options:
@@ -43,7 +45,8 @@ class Options:
             socket_path=text("ANSWER_SOCKET") or str(beside),
             deadline_seconds=_deadline_ms(text("ANSWER_DEADLINE_MS"), complain) / 1000,
             url=_url(text("ANSWER_URL"), complain),
-            tenant_header=_header(text("TENANT_HEADER"), complain),
+            tenant_header=_header("TENANT_HEADER", text("TENANT_HEADER"), "x-tenant", complain),
+            task_header=_header("TASK_HEADER", text("TASK_HEADER"), "x-task", complain),
         )
 
 
@@ -80,10 +83,11 @@ def _url(text: str, complain: Callable[[str], None]) -> str:
     return ""
 
 
-def _header(text: str, complain: Callable[[str], None]) -> bytes:
+def _header(variable: str, text: str, example: str, complain: Callable[[str], None]) -> bytes:
     if not text:
         return b""
     if _HEADER_NAME.fullmatch(text):
         return text.lower().encode("ascii")
-    complain("JOULESCOPE_TENANT_HEADER is no name of a header, such as x-tenant; no tenant is told apart")
+    what = example.removeprefix("x-")
+    complain(f"JOULESCOPE_{variable} is no name of a header, such as {example}; no {what} is told apart")
     return b""

@@ -16,6 +16,7 @@ from joulescope.attribution.open_requests import OpenRequests
 from joulescope.attribution.policy import Policy
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.tally import EngineTally, Gauges
+from joulescope.attribution.tasks import Undecided
 from joulescope.minute_model import EngineMinute
 from joulescope.model import (
     MIG_GPM,
@@ -372,7 +373,10 @@ class Accountant:
         engines = [engine for engine in self._engines if engine.info.engine == label]
         alive = next((engine for engine in engines if engine.down_ns is None), None)
         gauges = Gauges() if alive is None else alive.gauges(self._now_ns, _IDLE_AFTER_NS)
-        totals = tally.totals(alive is not None, sum(len(engine.requests) for engine in engines), gauges)
+        count, undecided = sum(len(engine.requests) for engine in engines), Undecided()
+        for engine in engines:
+            undecided.add(engine.requests)
+        totals = tally.totals(alive is not None, count, gauges, undecided)
         if self.efficiencies is None:
             return totals
         return replace(totals, baseline=self.efficiencies.totals(label))

@@ -1,4 +1,4 @@
-"""An engine's figures once more, by an open label whose values others choose: adapters, tenants."""
+"""An engine's figures once more, by an open label whose values others choose: adapters, tenants, tasks."""
 
 from __future__ import annotations
 
@@ -81,6 +81,11 @@ class Breakdown:
     def generated(self, codes: _Ints, tokens: _Ints) -> None:
         """Takes tokens that came out of requests with these codes."""
         self._generated += _by_code(codes, tokens, len(self._codes))
+
+    def joined(self, code: int, prefill_uj: int, decode_uj: int, tokens: int) -> None:
+        """Takes what a request used while it was counted as one without a value."""
+        self._uj[:, code] += (prefill_uj, decode_uj)
+        self._generated[code] += tokens
 
     def finished(self, name: str) -> None:
         """A request of this value is done."""

@@ -200,6 +200,7 @@ class Engine:
                 ends.append(end)
         if not ends:
             return
+        self.tally.ending(self.requests, ends)
         for done in self.requests.finish(ends, self.info):
             self.tally.finished(done)
             yield done

@@ -29,6 +29,7 @@ _COLUMNS = (
     "preemptions",
     "attributed_uj",
     "prefill_uj",
+    "task_due",
 )
 
 
@@ -69,6 +70,7 @@ class _Page:
             attributed_joules=joules_from_uj(now["attributed_uj"]) if measured else None,
             prefill_joules=joules_from_uj(now["prefill_uj"]) if measured else None,
             marginal_joules=float(self.marginal_uj[row]) / 1e6 if measured else None,
+            task="" if now["task_due"] else started.task,
         )
 
     def _phase(self, row: int, now: dict[str, int]) -> str:

@@ -35,6 +35,8 @@ _INT_COLUMNS = (
     "sources",
     "adapter",
     "tenant",
+    "task",
+    "task_due",
 )
 _Ints = NDArray[np.int64]
 
@@ -52,8 +54,9 @@ class RequestTable:
     ``prefill_until`` is the highest of ``prompt_tokens`` and ``recompute_until``: a scheduled token below
     it is not plain decode. ``recompute_until`` is how far a preempted request had come. ``last_step_ns`` is
     the end of the last step that computed it: until then its account cannot be closed. ``sources`` has
-    a bit for each kind of meter that measured its joules (:data:`SOURCE_BITS`). ``adapter`` and ``tenant``
-    are codes of :class:`joulescope.attribution.breakdown.Breakdown`.
+    a bit for each kind of meter that measured its joules (:data:`SOURCE_BITS`). ``adapter``, ``tenant``
+    and ``task`` are codes of :class:`joulescope.attribution.breakdown.Breakdown`; ``task_due`` is the output
+    at which the task may be decided, 0 where it is (:class:`joulescope.attribution.tasks.TaskBook`).
     """
 
     prompt_tokens: _Ints
@@ -78,6 +81,8 @@ class RequestTable:
     sources: _Ints
     adapter: _Ints
     tenant: _Ints
+    task: _Ints
+    task_due: _Ints
 
     def __init__(self, capacity: int = 256) -> None:
         self._ints: _Ints = np.zeros((len(_INT_COLUMNS), capacity), dtype=np.int64)
@@ -205,6 +210,7 @@ class RequestTable:
             work_unit=info.work_unit,
             software=info.software,
             tenant=started.tenant,
+            task=started.task,
         )
         self._release(slot, started.request)
         return finished

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulescope.attribution.breakdown import Breakdown
+from joulescope.attribution.histogram import REQUEST_BOUNDS, TOKEN_BOUNDS, Histogram
 from joulescope.attribution.labels import LabelRules
 from joulescope.attribution.requests import RequestTable
+from joulescope.attribution.tasks import TaskBook, Undecided
 from joulescope.label_model import BASE_ADAPTER, NO_TENANT
 from joulescope.model import (
     AVOIDED_REASONS,
@@ -23,37 +24,13 @@ from joulescope.model import (
     EngineInfo,
     EngineTotals,
     FinishedRequest,
-    HistogramState,
+    RequestEnded,
     RequestStarted,
 )
 from joulescope.units import joules_from_uj
 
-REQUEST_BOUNDS = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 1e4)
-TOKEN_BOUNDS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 50.0)
-
-
 _SAMPLED = set("13579bdf")
 """Last digits of the flags of a traceparent whose lowest bit, "sampled", is set."""
-
-
-class Histogram:
-    """Observations by bucket, the last traced one of each kept as its exemplar."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-        self._exemplars: list[tuple[Mapping[str, str], float, float] | None] = [None] * (len(bounds) + 1)
-
-    def observe(self, value: float, labels: Mapping[str, str], wall_seconds: float) -> None:
-        bucket = bisect_left(self._bounds, value)
-        self._counts[bucket] += 1
-        self._total += value
-        if labels:
-            self._exemplars[bucket] = (labels, value, wall_seconds)
-
-    def state(self) -> HistogramState:
-        return HistogramState(self._bounds, tuple(self._counts), self._total, tuple(self._exemplars))
 
 
 @dataclass
@@ -86,6 +63,7 @@ class EngineTally:
         rules = self.rules
         self.adapters = Breakdown("adapter", BASE_ADAPTER, rules.adapters, rules.most)
         self.tenants = Breakdown("tenant", NO_TENANT, rules.tenants, rules.most)
+        self.tasks = TaskBook(rules)
         self.breakdowns_in_use: list[Breakdown] = []
         """Those of whose label any request had a value."""
         self.joules_per_request = Histogram(REQUEST_BOUNDS)
@@ -101,7 +79,7 @@ class EngineTally:
         )
 
     def open(self, table: RequestTable, request: RequestStarted) -> None:
-        """Gives a request a slot, and the codes of its adapter and its tenant."""
+        """Gives a request a slot, and the codes of its adapter, its tenant and its task."""
         if self.rules.tenant_from != "off":
             request = replace(request, tenant=self.rules.tenant_of(request))
         slot = table.open(request)
@@ -109,20 +87,34 @@ class EngineTally:
             code = breakdown.code(name)
             if code:
                 getattr(table, breakdown.column)[slot] = code
-                if breakdown not in self.breakdowns_in_use:
-                    self.breakdowns_in_use.append(breakdown)
+                self._use(breakdown)
+        if self.rules.task_from and self.tasks.open(table, slot):
+            self._use(self.tasks.figures)
+
+    def _use(self, breakdown: Breakdown) -> None:
+        if breakdown not in self.breakdowns_in_use:
+            self.breakdowns_in_use.append(breakdown)
 
     def generated(self, table: RequestTable, tokens: NDArray[np.int64]) -> None:
         """Counts tokens that came out, by slot."""
         self.tokens["generated"] += int(tokens.sum())
         for breakdown in self.breakdowns_in_use:
             breakdown.generated(getattr(table, breakdown.column), tokens)
+        if self.rules.task_lengths and self.tasks.reconsider(table):
+            self._use(self.tasks.figures)
+
+    def ending(self, table: RequestTable, ends: Sequence[RequestEnded]) -> None:
+        """To be told before these requests are taken out: what their output decides is decided now."""
+        if self.rules.task_lengths and self.tasks.decide_ends(table, ends):
+            self._use(self.tasks.figures)
 
     def finished(self, request: FinishedRequest) -> None:
         """Counts a finished request; its joules go into the histograms if they are known and whole."""
         self.requests_finished[request.finish_reason] += 1
         self.adapters.finished(request.lora)
         self.tenants.finished(request.tenant)
+        if self.rules.task_from:
+            self.tasks.finished(request)
         joules = request.attributed_joules
         if joules is None:
             return
@@ -137,8 +129,10 @@ class EngineTally:
         if request.output_tokens > 0:
             self.joules_per_output_token.observe(joules / request.output_tokens, labels, wall_seconds)
 
-    def totals(self, up: bool, open_requests: int, gauges: Gauges) -> EngineTotals:
-        """The tally as exporters see it."""
+    def totals(
+        self, up: bool, open_requests: int, gauges: Gauges, undecided: Undecided | None = None
+    ) -> EngineTotals:
+        """The tally as exporters see it. ``undecided``: of open requests whose task is not known yet."""
         # A GPU that was once told is told for good: a counter that vanishes looks like a restart.
         self._told_gpus.update(dict.fromkeys((*self.info.gpus, *(gpu for gpu, _ in self.attributed_uj))))
         return EngineTotals(
@@ -167,18 +161,23 @@ class EngineTally:
             avoided_joules={reason: joules_from_uj(self.avoided_uj[reason]) for reason in AVOIDED_REASONS},
             batch_tokens=gauges.batch_tokens,
             next_token_joules=gauges.next_token_joules,
-            **self._by_label(),
+            **self._by_label(undecided or Undecided()),
         )
 
-    def _by_label(self) -> dict[str, Any]:
+    def _by_label(self, undecided: Undecided) -> dict[str, Any]:
         attributed_uj = {
             phase: sum(uj for (_, of), uj in self.attributed_uj.items() if of == phase) for phase in PHASES
         }
-        told = {"adapters": self.adapters.totals(attributed_uj, self.tokens["generated"])}
+        told: dict[str, Any] = {"adapters": self.adapters.totals(attributed_uj, self.tokens["generated"])}
         refused = {"lora": self.adapters.refused}
         if self.rules.tenant_from != "off":
             told["tenants"] = self.tenants.totals(attributed_uj, self.tokens["generated"])
             refused["tenant"] = self.tenants.refused
+        if self.rules.task_from:
+            told["tasks"] = self.tasks.totals(attributed_uj, self.tokens["generated"], undecided)
+            if self.rules.task_lengths:
+                told["undecided_joules"] = {phase: joules_from_uj(undecided.uj[phase]) for phase in PHASES}
+            refused["task"] = self.tasks.figures.refused
         return {**told, "refused_labels": refused}
 
 

@@ -54,6 +54,9 @@ _COMPARISON_NOTE = (
 _MAX_COMPARED = 20_000
 """Requests that are compared with the truth at the end, the latest."""
 
+_TASK_PATTERN = "(?P<task>[a-z]+)-"
+"""The simulation's request ids begin with the kind of service."""
+
 _LEARN_SECONDS = 60.0
 """A demo is not watched for half an hour until there is a baseline."""
 
@@ -126,6 +129,8 @@ def _demo_settings(settings: Settings, origins: Origins, folder: Path) -> Settin
     learn_seconds = settings.baseline_learn_seconds
     if origins["baseline_learn_seconds"].kind == "default":
         learn_seconds = _LEARN_SECONDS
+    if origins["task_from"].kind == "default":
+        settings = replace(settings, task_from=("request_id",), task_pattern=_TASK_PATTERN)
     return replace(
         settings,
         baseline_learn_seconds=learn_seconds,

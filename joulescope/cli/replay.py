@@ -16,6 +16,8 @@ from joulescope.attribution.policy import Policy
 from joulescope.cli.summary import summary_lines
 from joulescope.clock import WallAnchor
 from joulescope.config import TABLE, Settings
+from joulescope.config.load import load
+from joulescope.daemon.label_rules import label_rules
 from joulescope.errors import TraceError
 from joulescope.export.records import finished_line
 from joulescope.ingest.trace import TraceReader
@@ -26,6 +28,7 @@ from joulescope.units import ns_from_seconds
 
 _CALIBRATION = TABLE["calibration"].kind
 _PAYERS = ("recompute_to", "rejected_to", "dummy_to", "idle_to", "lost_to")
+_TASKS = ("task_from", "tasks", "max_tasks", "task_pattern", "task_lengths")
 
 
 def _factors(
@@ -38,6 +41,14 @@ def _factors(
         return Settings(calibration=_CALIBRATION.parse(text)).calibration_factor
     except ValueError as problem:
         raise click.BadParameter(str(problem)) from None
+
+
+def _tasks(command: Callable[..., None]) -> Callable[..., None]:
+    """A flag for each setting that says of which task class a request is, as in `serve`."""
+    for name in reversed(_TASKS):
+        setting = TABLE[name]
+        command = click.option(setting.flag, metavar=setting.kind.metavar, help=setting.help)(command)
+    return command
 
 
 def _payers(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,6 +79,7 @@ def _payers(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--window-seconds", type=click.FloatRange(0.001, 60.0), default=0.5, show_default=True)
 @_payers
+@_tasks
 @click.option(
     "--calibration",
     metavar=_CALIBRATION.metavar,
@@ -82,12 +94,13 @@ def command(
     window_seconds: float,
     calibration: Callable[[str], float] | None,
     as_json: bool,
-    **payers: str,
+    **given: str,
 ) -> None:
     """Account for TRACE again and print what was measured, attributed, idle, overhead and unattributed.
 
     Lines that cannot be read are skipped, counted and named at the end.
     """
+    tasks, _ = load({name: given[name] for name in _TASKS}, {})
     with ExitStack() as stack:
         if str(requests) == str(minutes) == "-":
             raise click.UsageError("--requests and --minutes cannot both go to standard output")
@@ -100,11 +113,12 @@ def command(
         replay = Replay(
             reader,
             Policy(
-                recompute_to=payers["recompute_to"],
-                rejected_to=payers["rejected_to"],
-                dummy_to=payers["dummy_to"],
-                idle_to=payers["idle_to"],
-                lost_to=payers["lost_to"],
+                recompute_to=given["recompute_to"],
+                rejected_to=given["rejected_to"],
+                dummy_to=given["dummy_to"],
+                idle_to=given["idle_to"],
+                lost_to=given["lost_to"],
+                labels=label_rules(tasks),
             ),
             window_ns=ns_from_seconds(window_seconds),
             calibration=calibration,

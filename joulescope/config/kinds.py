@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Kind(Protocol[T]):
     def text(self, value: T) -> str:
         """The text from which :meth:`parse` reads the value."""
         ...
+
+
+def setting(default: T, kind: Kind[T], text: str) -> T:
+    """A line of the table. Dataclasses take the field, the type checker sees the default's type."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": text})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Kinds of settings that say which adapters and tenants are told apart."""
+"""Kinds of settings that say which adapters, tenants and tasks are told apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from joulescope.errors import ConfigError
-from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, TENANT_GROUP
+from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER
 
 MOST_LISTED = 1000
 MOST_CHARACTERS = 200
@@ -41,13 +41,14 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class TenantPattern:
-    """A regular expression with a group of the name ``tenant``, of a kind that is quick whatever it is given.
+class LabelPattern:
+    """A regular expression with a group of this name, of a kind that is quick whatever it is given.
 
     Clients choose what it is matched against. Matching backtracks, so what multiplies its ways is bounded:
     no repeated groups, no references back, no looking around, and few places with a choice.
     """
 
+    group: str
     metavar: str = "REGEX"
 
     def parse(self, text: str) -> str:
@@ -57,8 +58,10 @@ class TenantPattern:
             groups = re.compile(text).groupindex
         except re.error as problem:
             raise ValueError(f"it is no regular expression: {problem}") from None
-        if TENANT_GROUP not in groups:
-            raise ValueError(f"it has no group of that name: write (?P<{TENANT_GROUP}>...) around the tenant")
+        if self.group not in groups:
+            raise ValueError(
+                f"it has no group of that name: write (?P<{self.group}>...) around the {self.group}"
+            )
         choices = _choices(text)
         if choices > MOST_CHOICES:
             raise ValueError(

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulescope.config.labels import check_tenants
+from joulescope.config.ledger import check_ledger
 from joulescope.config.links import check_link
 from joulescope.config.surroundings import check_ages, check_mig, check_price
 from joulescope.config.table import CONFIG_VARIABLE, ENVIRONMENT_PREFIX, TABLE, Settings
+from joulescope.config.tasks import check_tasks
 from joulescope.errors import ConfigError
 
 FOREIGN_VARIABLES = frozenset(
@@ -24,6 +26,7 @@ FOREIGN_VARIABLES = frozenset(
         "JOULESCOPE_ANSWER_DEADLINE_MS",
         "JOULESCOPE_ANSWER_URL",
         "JOULESCOPE_TENANT_HEADER",
+        "JOULESCOPE_TASK_HEADER",
         "JOULESCOPE_TOP_URL",
     }
 )
@@ -137,6 +140,8 @@ def _check_together(settings: Settings, origins: Origins) -> None:
     check_ages(settings.carbon_refresh_seconds, settings.carbon_max_age_seconds, origins)
     check_price(settings.electricity_price, settings.currency, origins)
     check_tenants(settings.tenant_from, settings.tenants, origins)
+    check_tasks(settings, origins)
+    check_ledger(settings, origins)
     check_link(settings, origins)
     check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 

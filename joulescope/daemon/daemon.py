@@ -18,9 +18,10 @@ from joulescope.daemon.closing import close_together
 from joulescope.daemon.engine_samplers import EngineSamplers
 from joulescope.daemon.gpu_watch import GpuWatch
 from joulescope.daemon.host_watch import HostWatch, engine_processes, host_poller
+from joulescope.daemon.ledger_keeper import LedgerPart
 from joulescope.daemon.links import Links
 from joulescope.daemon.minute_keeper import MinuteKeeper
-from joulescope.daemon.parts import balance_line, keeper_of, pipeline_of, sampler_of
+from joulescope.daemon.parts import balance_line, keeper_of, outcomes_of, pipeline_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
@@ -80,15 +81,17 @@ class Daemon:
         host: HostPoller | None = None,
         surroundings: Surroundings | None = None,
         answers: Answers | None = None,
+        ledger: LedgerPart | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._answers = answers or Answers()
-        self._sinks = [*sinks, *self._answers.sinks]
+        self._ledger = ledger or LedgerPart()
+        self._sinks = [*sinks, *self._answers.sinks, *self._ledger.sinks]
         self._surroundings = surroundings or Surroundings()
         self._keeper = keeper_of(settings)
         self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
-        self._minutes = MinuteKeeper(self._pipeline)
+        self._minutes = MinuteKeeper(self._pipeline, self._ledger.sinks)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -182,6 +185,7 @@ class Daemon:
             host=host_poller(clock, Path(settings.host_sysfs)) if settings.host == "auto" else None,
             surroundings=surroundings,
             answers=Answers.build(settings, clock, wall, environ),
+            ledger=LedgerPart.build(settings, clock, wall),
         )
         if metrics_enabled(environ):
             daemon._otlp_metrics = OtlpMetrics(daemon.snapshot, resource, environ=environ)
@@ -211,8 +215,8 @@ class Daemon:
             self._undo.callback(self._answers.stop, SERVE_SECONDS)
             if self._sampler is not None:
                 self._sampler.start()
-            self._surroundings.start()
-            self._keeper.start()
+            for part in (self._surroundings, self._keeper, self._ledger):
+                part.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
             undo.pop_all()
@@ -359,6 +363,7 @@ class Daemon:
                     sink.export(finished)
         with self._guarded():
             self._minutes.turn()
+            self._ledger.turn(self._pipeline.open_minutes)
 
     def _notice_failures(self) -> None:
         """Says once, in log and counter, that a part has stopped for good while the rest goes on."""
@@ -377,17 +382,14 @@ class Daemon:
         rejected = self._errors + self._links.rejected()
         if self._listener is not None:
             rejected.update(self._listener.rejected())
-        exported = {
-            (sink.name, outcome): count for sink in self._sinks for outcome, count in sink.counts().items()
-        }
         snapshot = self._pipeline.snapshot(
             self._clock.now_ns(),
             rejected=rejected,
-            exported=exported,
+            exported=outcomes_of(self._sinks),
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         snapshot = replace(snapshot, serving=self._http.totals(), links=self._links.totals())
-        self._snapshot = self._surroundings.beside(snapshot)
+        self._snapshot = self._surroundings.beside(self._ledger.beside(snapshot))
         self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
         self._answers.observe(self._snapshot)

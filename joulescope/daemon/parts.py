@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 
@@ -13,6 +13,7 @@ from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.baseline_keeper import BaselineKeeper
 from joulescope.daemon.label_rules import label_rules
+from joulescope.export import RequestSink
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -31,6 +32,11 @@ def balance_line(gpu: GpuTotals) -> str:
         f" + idle {gpu.idle_joules:.6f} + overhead {overhead_joules:.6f} + unattributed {lost_joules:.6f},"
         f" residual {gpu.residual_joules:.6f}"
     )
+
+
+def outcomes_of(sinks: Iterable[RequestSink]) -> dict[tuple[str, str], int]:
+    """What became of requests, by exporter and outcome."""
+    return {(sink.name, outcome): count for sink in sinks for outcome, count in sink.counts().items()}
 
 
 def pipeline_of(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from joulescope.export.http_counts import HttpCounts
 from joulescope.export.metric import Metric
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
-from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
+from joulescope.label_model import BASE_ADAPTER, NO_TASK, NO_TENANT, OTHER, LabelTotals
+from joulescope.ledger_model import LedgerTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
+    PHASES,
     BaselineTotals,
     CallTime,
     CostFacts,
@@ -26,11 +28,12 @@ from joulescope.model import (
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
+    TaskTotals,
 )
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers
 
-BUDGET = 5_500
+BUDGET = 7_200
 """Series of one sidecar on the largest node that is planned for: :data:`LARGEST`."""
 
 HISTOGRAM_BOUNDS = 15
@@ -45,6 +48,7 @@ EXPORTED = {
     "jsonl": ("written", "dropped"),
     "otlp": ("exported", "rejected", "failed", "dropped", "unsampled"),
     "requests_api": ("kept",),
+    "ledger": ("written", "dropped"),
     "answer": ("estimated", "unknown", "late", "unreachable", "skipped"),
 }
 """Outcomes of a request by exporter, with all of them on; a test holds them to what the exporters count."""
@@ -52,18 +56,19 @@ EXPORTED = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a sidecar looks after. Each engine serves all the adapters and all the tenants."""
+    """What a sidecar looks after. Each engine serves all the adapters, tenants and task classes."""
 
     gpus: int
     engines: int
     adapters: int = 0
     tenants: int | None = None
-    """``None``: they are not told apart."""
+    """``None``: they are not told apart; so with the next."""
+    tasks: int | None = None
     links: int = 0
     """Other nodes of its engines."""
 
 
-LARGEST = Node(gpus=16, engines=8, adapters=50, tenants=50, links=16)
+LARGEST = Node(gpus=16, engines=8, adapters=50, tenants=50, tasks=8, links=16)
 
 
 def series_of(metric: Metric, snapshot: Snapshot) -> int:
@@ -101,6 +106,7 @@ def snapshot_of(node: Node) -> Snapshot:
             listening=node.links > 0,
             links=tuple(LinkState(f"node-{at}", True, 0.0, 0.0, 0.0, 0.0) for at in range(node.links)),
         ),
+        ledger=LedgerTotals(True, open_bytes=0, parquet_bytes=0, uploaded_bytes=0, flushed_wall_seconds=1.0),
     )
 
 
@@ -144,7 +150,9 @@ def _engine(name: str, gpus: tuple[str, ...], node: Node) -> EngineTotals:
         joules_per_output_token=histogram,
         adapters=_by_label(BASE_ADAPTER, "adapter", node.adapters),
         tenants={} if node.tenants is None else _by_label(NO_TENANT, "tenant", node.tenants),
-        refused_labels={"lora": 0} if node.tenants is None else {"lora": 0, "tenant": 0},
+        tasks={} if node.tasks is None else _tasks(node.tasks, histogram),
+        undecided_joules={} if node.tasks is None else dict.fromkeys(PHASES, 0.0),
+        refused_labels=dict.fromkeys(_open_labels(node), 0),
         batch_tokens=0,
         next_token_joules=0.0,
         baseline=BaselineTotals(1.0, "", "learned", "", *(1.0,) * 4),
@@ -155,6 +163,16 @@ def _by_label(base: str, name: str, count: int) -> dict[str, LabelTotals]:
     """With ``other``, where there is any name at all: some will have got no series."""
     names = [base, OTHER, *(f"{name}-{number}" for number in range(count))] if count else [base]
     return {each: LabelTotals({}) for each in names}
+
+
+def _tasks(count: int, histogram: HistogramState) -> dict[str, TaskTotals]:
+    told = _by_label(NO_TASK, "task", count)
+    return {name: TaskTotals({}, joules_per_request=histogram) for name in told}
+
+
+def _open_labels(node: Node) -> list[str]:
+    told = {"lora": node.adapters, "tenant": node.tenants, "task": node.tasks}
+    return [label for label, count in told.items() if count is not None]
 
 
 def _host(engines: list[str]) -> HostTotals:
@@ -196,10 +214,12 @@ def growth(metrics: Sequence[Metric]) -> list[tuple[str, int]]:
         ),
         ("each adapter of an engine", count(**one, adapters=2) - count(**one, adapters=1)),
         ("each tenant of an engine", count(**one, tenants=2) - count(**one, tenants=1)),
+        ("each task class of an engine", count(**one, tasks=2) - count(**one, tasks=1)),
         (f"{LARGEST.gpus} GPUs and {LARGEST.engines} engines", count(**plain)),
         (f"the same, each engine with {LARGEST.adapters} adapters", count(**with_adapters)),
         (
-            f"the same, {LARGEST.tenants} tenants, and {LARGEST.links} further nodes of its engines",
+            f"the same, {LARGEST.tenants} tenants, {LARGEST.tasks} task classes, and {LARGEST.links} further "
+            "nodes of its engines",
             total_series(metrics, LARGEST),
         ),
     ]

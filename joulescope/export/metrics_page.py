@@ -27,6 +27,7 @@ from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
+from joulescope.export.table_ledger import LEDGER
 from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
@@ -40,13 +41,14 @@ SECTIONS = (
     ("CPU packages and DRAM", HOST),
     ("Engines and requests", ENGINE),
     ("What work costs against what it used to cost", BASELINE),
-    ("Adapters and tenants", LABELS),
+    ("Adapters, tenants and tasks", LABELS),
     ("Servers without a hook", SERVERS),
     ("Multipliers", MULTIPLIERS),
     ("The sidecar itself", SIDECAR),
     ("How the GPUs are read", SAMPLER),
     ("How pages are served", SERVING),
     ("Links to other nodes", LINKS),
+    ("The ledger", LEDGER),
 )
 
 INTRODUCTION = """\
@@ -114,6 +116,11 @@ QUERIES = (
     (
         "Who uses the energy: five tenants",
         "topk(5, sum by (tenant) (increase(joulescope_tenant_energy_joules_total[1h])))",
+    ),
+    (
+        "Joules per request, by task class",
+        "sum by (task) (rate(joulescope_task_energy_joules_total[5m]))"
+        " / sum by (task) (rate(joulescope_task_requests_finished_total[5m]))",
     ),
     (
         "What one more token costs, of what tokens cost in the mean",

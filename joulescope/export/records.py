@@ -82,6 +82,8 @@ class RequestLine(msgspec.Struct, kw_only=True, gc=False):
     """How long it was pushed out of the KV cache, in all."""
     tenant: str
     """Empty where tenants are not told apart, ``none`` where this request's is not known."""
+    task: str
+    """Its task class, likewise; ``other`` beyond the limit of classes."""
 
 
 _SAME = tuple(name for name in RequestLine.__struct_fields__ if name in FinishedRequest.__dataclass_fields__)

@@ -293,6 +293,7 @@ def _open(request: OpenRequest, anchor: WallAnchor) -> dict[str, Any]:
         "external_id": clean(request.external_id),
         "model": clean(request.model),
         "lora": clean(request.lora),
+        "task": clean(request.task),
         "kind": clean(request.kind),
         "start_time": iso_time(start_ns),
         "start_unix_ns": start_ns,

@@ -11,16 +11,18 @@ _SERIES = f"""\
 
 The column *series* of the tables above is what each metric has on the largest node that is planned for:
 {LARGEST.gpus} GPUs and {LARGEST.engines} engines, each of which serves {LARGEST.adapters} LoRA adapters and
-{LARGEST.tenants} tenants, on a host whose energy is measured, with all that such a GPU can tell. Servers
-without a hook and MIG instances come on top. The budget of such a node is {BUDGET:,} series; a test fails
-when the table goes beyond it.
+{LARGEST.tenants} tenants and tells {LARGEST.tasks} task classes apart, on a host whose energy is measured,
+with all that such a GPU can tell. Servers without a hook and MIG instances come on top. The budget of such a
+node is {BUDGET:,} series; a test fails when the table goes beyond it.
 
 No label grows without bound, whatever engines and clients send. Adapters and tenants get series of their own
 up to [`max_label_values`](configuration.md#max_label_values) on each engine, besides those that
 [`adapters`](configuration.md#adapters) and [`tenants`](configuration.md#tenants) list; the first to come get
-them, and who has one keeps it while the sidecar runs. All others are summed as `other`, so that no joule is
-lost, and `joulescope_label_values_refused_total` counts their names. Any other label that an engine feeds (a
-finish reason, a type of record) takes at most {MAX_OPEN_LABEL_VALUES} values beyond the known ones, and then
+them, and who has one keeps it while the sidecar runs. Task classes likewise, up to
+[`max_tasks`](configuration.md#max_tasks) besides [`tasks`](configuration.md#tasks): fewer, since each has a
+histogram. All others are summed as `other`, so that no joule is lost, and
+`joulescope_label_values_refused_total` counts their names. Any other label that an engine feeds (a finish
+reason, a type of record) takes at most {MAX_OPEN_LABEL_VALUES} values beyond the known ones, and then
 `other`. Request ids are in no label.
 
 | what there is | series |
@@ -28,13 +30,15 @@ finish reason, a type of record) takes at most {MAX_OPEN_LABEL_VALUES} values be
 """
 
 LABELLED = """\
-## Adapters, tenants and models
+## Adapters, tenants, tasks and models
 
 Each joule that is attributed on an engine is in exactly one series of
 `joulescope_adapter_energy_joules_total`, as soon as it is attributed and not when its request ends: with
 `lora="base"` where the request has no adapter. The same joules stand in
 `joulescope_attributed_energy_joules_total` by GPU and, if tenants are told apart, in
-`joulescope_tenant_energy_joules_total`. They are three views: sum over one of them, never over two. There is
+`joulescope_tenant_energy_joules_total`. If [task classes](task-classes.md) are told apart, they stand in
+`joulescope_task_energy_joules_total` too, or in `joulescope_task_undecided_energy_joules` while the class
+of a request is not decided. They are views of the same: sum over one of them, never over two. There is
 no series by adapter *and* tenant, and none by adapter and GPU: they would multiply.
 
 Tenants are off by default. vLLM's scheduler sees no HTTP headers, but the `X-Request-Id` of a client is part

@@ -226,6 +226,12 @@ SPAN_ATTRIBUTES = (
         "tenant, where tenants are told apart",
         lambda request: request.tenant,
     ),
+    SpanAttribute(
+        "joulescope.request.task",
+        "",
+        "task class, where these are told apart",
+        lambda request: request.task,
+    ),
     SpanAttribute("joulescope.engine", "", "engine, as in the metrics", lambda request: request.engine),
     SpanAttribute("joulescope.method", "", "rule that divided the energy", lambda request: request.method),
     SpanAttribute("joulescope.method_version", "", "its version", lambda request: request.method_version),

@@ -1,4 +1,4 @@
-"""Rows of the metric table that tell an engine's figures once more: by LoRA adapter, by tenant."""
+"""Rows of the metric table that tell an engine's figures once more: by LoRA adapter, tenant, task."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _AGAIN = "The engine's own figure told once more, so do not add the two."
 
 
 def _by(label: str, engine: EngineTotals) -> Mapping[str, LabelTotals]:
+    if label == "task":
+        return engine.tasks
     return engine.adapters if label == "lora" else engine.tenants
 
 
@@ -34,6 +36,18 @@ def _count(label: str, field: str) -> Read:
                 yield Point((name, clean(value)), getattr(told, field))
 
     return read
+
+
+def _per_request(snapshot: Snapshot) -> Iterator[Point]:
+    for engine in snapshot.engines:
+        for value, told in engine.tasks.items():
+            yield Point((clean(engine.info.engine), clean(value)), told.joules_per_request)
+
+
+def _undecided(snapshot: Snapshot) -> Iterator[Point]:
+    for engine in snapshot.engines:
+        for phase, joules in engine.undecided_joules.items():
+            yield Point((clean(engine.info.engine), phase), joules)
 
 
 def _refused(snapshot: Snapshot) -> Iterator[Point]:
@@ -78,13 +92,36 @@ LABELS = (
         "tenant",
         "tenant, where they are told apart: none if it is not known, other for those that got no series",
     ),
+    *_rows(
+        "task",
+        "task",
+        "task class, where they are told apart: none if no source names one, other for those beyond the "
+        "limit. What a request used before its class was known comes at once",
+    ),
+    Metric(
+        "joulescope_task_request_energy_joules",
+        Kind.HISTOGRAM,
+        "joules",
+        ("engine", "task"),
+        "Attributed energy of finished requests by task class, where they are told apart.",
+        _per_request,
+    ),
+    Metric(
+        "joulescope_task_undecided_energy_joules",
+        Kind.GAUGE,
+        "joules",
+        ("engine", "phase"),
+        "Attributed energy of open requests whose task class the length of their output has yet to decide. "
+        "With it, the energy of all task classes is the attributed energy.",
+        _undecided,
+    ),
     Metric(
         "joulescope_label_values_refused_total",
         Kind.COUNTER,
         "values",
         ("engine", "label"),
-        "Different adapters (lora) and tenants (tenant) that got no series of their own and are counted as "
-        "other. Stands still at 10,000.",
+        "Different adapters (lora), tenants (tenant) and task classes (task) that got no series of their own "
+        "and are counted as other. Stands still at 10,000.",
         _refused,
     ),
 )

@@ -21,7 +21,7 @@ from joulescope.units import NANOSECONDS_PER_SECOND, ns_from_seconds
 _MILLI = 1000
 
 STATUS_PERIOD_NS = NANOSECONDS_PER_SECOND
-"""How often the power limit is read."""
+"""How often the power limit and the clocks are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,10 @@ class SimulatedSource(Protocol):
         """The power limit that holds at ``time_ns``, or ``None`` if that is not simulated."""
         ...
 
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        """Clocks of the SMs and of the memory at ``time_ns``, or ``None`` if that is not simulated."""
+        ...
+
 
 class SimulatedSensor:
     """Shows a :class:`SimulatedSource` as NVML would.
@@ -170,7 +174,14 @@ class SimulatedSensor:
         known = self._statuses.get(gpu)
         if known is None or now_ns - known.time_ns >= STATUS_PERIOD_NS:
             limit_watts = self._source.power_limit_watts_at(gpu, now_ns)
-            known = self._statuses[gpu] = GpuStatus(gpu, now_ns, power_limit_watts=limit_watts)
+            sm_hertz, memory_hertz = self._source.clocks_hertz_at(gpu, now_ns) or (None, None)
+            known = self._statuses[gpu] = GpuStatus(
+                gpu,
+                now_ns,
+                power_limit_watts=limit_watts,
+                sm_clock_hertz=sm_hertz,
+                memory_clock_hertz=memory_hertz,
+            )
         return known
 
     def _refreshed_ns(self, what: str, gpu: str, tick_seconds: float, now_ns: int) -> int:

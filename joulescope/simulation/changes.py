@@ -7,7 +7,7 @@ hungrier GPU), some change the work (load, mix). An index of efficiency has to t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from joulescope.simulation.parts import World
@@ -25,6 +25,9 @@ class Kind:
     largest: float = 100.0
 
 
+BURST_PERIOD_NS = 30 * 10**9
+"""From the begin of one burst of arrivals to that of the next, where they come in bursts."""
+
 KINDS = {
     "kernels": Kind("kernels take so many times the time and the energy", 1.2),
     "power": Kind("the GPU draws so many times the power for the same work", 1.2),
@@ -34,6 +37,8 @@ KINDS = {
     "host": Kind("the engine's own work between kernels takes so many times the time", 3.0),
     "load": Kind("so many times the requests arrive", 2.0),
     "mix": Kind("so large a part of the requests has long prompts", 0.5, 0.0, 1.0),
+    "acceptance": Kind("drafted tokens are right such a part as often", 0.5, 0.0, 1.0),
+    "duty": Kind("as many requests arrive within such a part of the time", 0.5, 0.01, 1.0),
 }
 """All kinds by name."""
 
@@ -105,6 +110,7 @@ def _clocks(world: World, size: float) -> World:
     hardware = world.hardware
     slower = replace(
         hardware,
+        clock_ratio=hardware.clock_ratio * size,
         bytes_per_second=hardware.bytes_per_second * size,
         flops_per_second=hardware.flops_per_second * size,
     )
@@ -149,17 +155,21 @@ def requests(
 ) -> Iterator[PlannedRequest]:
     """What clients ask for, in the order of arrival; see :class:`Workload`. Endless.
 
-    From each change of load, mix or cache on, arrivals are a new stream.
+    From each change of what is asked for on, arrivals are a new stream.
     """
     asked = sorted(
         (change for change in changes if change.kind not in _OF_WORLD), key=lambda each: each.after_seconds
     )
-    lost, first, begin_ns = 0.0, 1, start_ns
+    lost, duty, first, begin_ns = 0.0, 1.0, 1, start_ns
     for at, change in enumerate([None, *asked]):
         if change is not None and change.kind == "load":
             rate_per_second *= change.size
         elif change is not None and change.kind == "mix":
             classes = with_long_prompts(classes, change.size)
+        elif change is not None and change.kind == "acceptance":
+            classes = [replace(kind, acceptance=kind.acceptance * change.size) for kind in classes]
+        elif change is not None and change.kind == "duty":
+            duty = change.size
         elif change is not None:
             lost = change.size
         end_ns = start_ns + ns_from_seconds(asked[at].after_seconds) if at < len(asked) else None
@@ -167,17 +177,26 @@ def requests(
             rate_per_second,
             begin_ns,
             classes=classes,
-            seed=seed + at,
+            # What holds from the start on is no new stream: the same clients, who ask for something else.
+            seed=seed + sum(1 for each in asked[:at] if each.after_seconds > 0.0),
             max_prompt_tokens=max_prompt_tokens,
             first_number=first,
         )
-        for plan in stream:
+        for plan in _in_bursts(stream, begin_ns, duty):
             if end_ns is not None and plan.arrival_ns >= end_ns:
                 begin_ns = end_ns
                 break
             first = plan.number + 1
             # Spread evenly: of every hundred requests, so many find nothing.
             yield replace(plan, prefix="") if plan.number * 37 % 100 < 100 * lost else plan
+
+
+def _in_bursts(plans: Iterable[PlannedRequest], begin_ns: int, duty: float) -> Iterator[PlannedRequest]:
+    """The same requests, crowded into the first part of each period."""
+    for plan in plans:
+        periods, rest_ns = divmod(plan.arrival_ns - begin_ns, BURST_PERIOD_NS)
+        at_ns = begin_ns + periods * BURST_PERIOD_NS + int(rest_ns * duty)
+        yield replace(plan, arrival_ns=at_ns) if duty < 1.0 else plan
 
 
 def with_long_prompts(classes: Sequence[RequestClass], part: float) -> tuple[RequestClass, ...]:

@@ -13,7 +13,7 @@ from joulescope.simulation.book import GpuBook
 from joulescope.simulation.engine import SimulatedEngine, advance_together
 from joulescope.simulation.facts import hello
 from joulescope.simulation.gpu import SimulatedGpu
-from joulescope.simulation.parts import GPU_MEMORY_UTILIZATION, World
+from joulescope.simulation.parts import GPU_MEMORY_UTILIZATION, Hardware, World
 from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.truth import TrueLedger
 from joulescope.simulation.workload import PlannedRequest
@@ -136,10 +136,15 @@ class Fleet:
         return self._by_uuid[gpu].sm_utilization_ratio_at(gpu, time_ns)
 
     def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
+        return self._hardware_at(gpu, time_ns).power_limit_watts
+
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        return self._hardware_at(gpu, time_ns).clocks_hertz
+
+    def _hardware_at(self, gpu: str, time_ns: int) -> Hardware:
         change = self.world.change
         changed = change is not None and self._change_ns is not None and time_ns >= self._change_ns
-        hardware = change.hardware if change is not None and changed else self._by_uuid[gpu].hardware
-        return hardware.power_limit_watts
+        return change.hardware if change is not None and changed else self._by_uuid[gpu].hardware
 
 
 def _split(

@@ -172,6 +172,9 @@ class SimulatedGpu:
     def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
         return self.hardware.power_limit_watts
 
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        return self.hardware.clocks_hertz
+
     def _columns(self) -> tuple[list[int], list[int], list[float], list[float], list[float], list[float]]:
         return self._starts, self._ends, self._watts, self._joules, self._rest_watts, self._leaks
 

@@ -137,3 +137,6 @@ class NodeGpus:
 
     def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
         return self._fleet.power_limit_watts_at(gpu, self._head_ns(time_ns))
+
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        return self._fleet.clocks_hertz_at(gpu, self._head_ns(time_ns))

@@ -16,6 +16,10 @@ GPU_MEMORY_UTILIZATION = 0.9
 """Share of the GPU's memory that the runtime takes at once, vLLM's long-time default."""
 
 
+SM_CLOCK_HERTZ, MEMORY_CLOCK_HERTZ = 1.98e9, 2.619e9
+"""Full clocks of an H100 SXM."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dvfs:
     """How clocks and voltage give way at the power limit.
@@ -75,6 +79,14 @@ class Hardware:
     """``None``: at the cap a step is stretched and its energy per operation stays."""
     thermal: Thermal | None = None
     """``None``: leakage does not change."""
+    clock_ratio: float = 1.0
+    """Clocks as the driver tells them, in parts of :data:`SM_CLOCK_HERTZ` and :data:`MEMORY_CLOCK_HERTZ`;
+    what they do to speed is in the figures above."""
+
+    @property
+    def clocks_hertz(self) -> tuple[float, float]:
+        """Of the SMs and of the memory."""
+        return self.clock_ratio * SM_CLOCK_HERTZ, self.clock_ratio * MEMORY_CLOCK_HERTZ
 
     def __post_init__(self) -> None:
         if self.dvfs is not None and not math.isinf(self.overlap_exponent):

@@ -113,6 +113,17 @@ def test_everything_else_goes_through_as_it_is(tmp_path: Path, scope: Scope, env
     assert app.scopes[0] is scope
 
 
+@pytest.mark.parametrize("mode", ["off", "asked"])
+def test_the_headers_names_reach_vllm_in_the_id(tmp_path: Path, mode: str) -> None:
+    """With or without a figure in the answer; the scope of the server is left as it is."""
+    scope = scope_of(headers=[(b"x-task", b"rag"), (b"x-tenant", b"acme"), (b"x-request-id", b"1")])
+    app = App([JSON_HEAD, body(COMPLETION)])
+    names = {"JOULESCOPE_TASK_HEADER": "X-Task", "JOULESCOPE_TENANT_HEADER": "X-Tenant"}
+    run(app, scope, tmp_path / "a", **names, JOULESCOPE_ANSWER=mode)
+    assert dict(app.scopes[0]["headers"])[b"x-request-id"] == b"acme~rag~1"
+    assert dict(scope["headers"])[b"x-request-id"] == b"1"
+
+
 @pytest.mark.parametrize(
     "messages",
     [

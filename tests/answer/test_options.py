@@ -28,8 +28,9 @@ def test_every_variable_is_heeded() -> None:
         ANSWER_DEADLINE_MS="5",
         ANSWER_URL="https://j.example/base/",
         TENANT_HEADER="X-Tenant",
+        TASK_HEADER="X-Task",
     )
-    assert options == Options("all", "/s/a.sock", 0.005, "https://j.example/base", b"x-tenant")
+    assert options == Options("all", "/s/a.sock", 0.005, "https://j.example/base", b"x-tenant", b"x-task")
     assert complaints == []
 
 
@@ -50,6 +51,7 @@ def test_the_socket_is_beside_the_hooks() -> None:
         ("ANSWER_URL", "https://j.example/\r\nset-cookie: x", Options()),
         ("ANSWER_URL", 'https://j.example/">', Options()),
         ("TENANT_HEADER", "x tenant", Options()),
+        ("TASK_HEADER", "x:task", Options()),
     ],
 )
 def test_what_cannot_be_is_said_and_the_default_holds(name: str, value: str, holds: Options) -> None:

@@ -72,3 +72,17 @@ def test_who_pays_can_be_chosen_anew(tmp_path: Path) -> None:
     assert idle[0] > 10.0
     assert idle[1] == 0.0
     assert replay(path, "--idle-to", "nobody").exit_code == 2
+
+
+def test_tasks_are_told_by_the_settings_of_serve(tmp_path: Path) -> None:
+    """The class stands in the line of a request; without the flags none is told, and what cannot be used is
+    refused as in a configuration."""
+    path = trace(tmp_path)
+    rule = ("--task-from", "lengths", "--task-lengths", "short: output <= 4")
+    tasks = [
+        json.loads(replay(path, "--requests", "-", *arguments).stdout)["task"] for arguments in ((), rule)
+    ]
+    assert tasks == ["", "short"]
+    refused = replay(path, "--task-from", "lengths")
+    assert refused.exit_code != 0
+    assert "task_lengths is none" in str(refused.exception)

@@ -11,6 +11,7 @@ from joulescope.config import TABLE, Settings
 from joulescope.config.load import load
 from joulescope.errors import ConfigError
 from joulescope.hook import DEFAULT_SOCKET
+from joulescope.label_model import LengthRule
 
 
 def _file(directory: Path, text: str) -> str:
@@ -101,6 +102,14 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ("tenant_pattern", r"(?P<tenant>\w{8})[*+?]{2}\|", r"(?P<tenant>\w{8})[*+?]{2}\|"),
         ("tenant_pattern", r"(?P<tenant>red|green|blue)\(.*?x", r"(?P<tenant>red|green|blue)\(.*?x"),
         ("max_label_values", "0", 0),
+        ("task_from", "off", ()),
+        ("task_from", "route, lora", ("route", "lora")),
+        ("max_tasks", "0", 0),
+        ("task_pattern", "none", None),
+        ("task_lengths", "none", ()),
+        ("ledger", "/var/lib/joulescope/ledger", "/var/lib/joulescope/ledger"),
+        ("ledger", "file:///srv/ledger", "/srv/ledger"),
+        ("ledger_rotate_mebibytes", "64", 64),
         ("log_level", "debug", "debug"),
         ("log_format", "json", "json"),
     ],
@@ -223,11 +232,40 @@ def test_variables_of_others_are_left_alone() -> None:
         ("max_open_requests", "0", "between 1 and"),
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
+        ("ledger", "s3://key:secret@bucket/ledger", "credentials and options do not belong"),
+        ("ledger", "s3://bucket?region=eu", "credentials and options do not belong"),
+        ("ledger", "s3://", "such as s3://bucket/ledger"),
+        ("ledger_max_days", "0", "between 1 and"),
         ("adapters", ",", "one or more names"),
         ("adapters", ",".join(map(str, range(1001))), "1001 names, 1000 are the most"),
         ("tenants", "acme,none", "'none' already stands for something else"),
         ("adapters", "sql,other", "'other' already stands"),
         ("tenant_from", "header", "one of off, request_id, lora"),
+        ("task_from", "headers", "'headers' is no source: it is off, or some of header, route, lora"),
+        ("task_from", ",", "it is off, or some of"),
+        ("task_from", "route,off", "'off' is no source"),
+        ("task_from", "route,lora,route", "names a source twice"),
+        ("tasks", "chat,other", "'other' already stands"),
+        ("max_tasks", "101", "between 0 and 100"),
+        ("task_pattern", "(?P<tenant>a)", "write (?P<task>...) around the task"),
+        ("task_pattern", "(?P<task>(a+)+)", "repeats a group with +"),
+        ("task_lengths", ";", "it is rules such as 'summarise:"),
+        ("task_lengths", "long", "'long' has no colon"),
+        ("task_lengths", "a b: output > 1", "'a b' is no name of a task"),
+        ("task_lengths", "none: output > 1", "'none' already stands"),
+        ("task_lengths", "a:", "a: '' is no condition: write a length (prompt, output, max_output)"),
+        ("task_lengths", "a: output", "'output' is no condition"),
+        ("task_lengths", "a: output > 8k", "'output > 8k' is no condition"),
+        ("task_lengths", "a: output > 1 or prompt > 1", "'output > 1 or prompt > 1' is no condition"),
+        (
+            "task_lengths",
+            "a: outptu > 1",
+            "'outptu' is no length: it is one of prompt, output, max_out",
+        ),
+        ("task_lengths", "a: prompt > 9999999999", "9999999999 is longer than any prompt"),
+        ("task_lengths", "a: prompt < 0", "a can never hold: no prompt is shorter than 0"),
+        ("task_lengths", "a: prompt > 5 and prompt < 6", "a can never hold: no prompt is that long and that"),
+        ("task_lengths", "; ".join(f"t{at}: output > {at}" for at in range(21)), "21 rules, 20 are the most"),
         ("tenant_pattern", "(?P<tenant>", "no regular expression: missing )"),
         ("tenant_pattern", "(?P<team>.*)", "write (?P<tenant>...)"),
         ("tenant_pattern", "(?P<tenant>(a+)+)", "repeats a group with +"),
@@ -368,9 +406,59 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert f"{binary}: is not UTF-8" in _refused(path=str(binary))
 
 
+RULES = "summarise: prompt >= 4096 and output < 512; long: output >= 2048; any: prompt >= 0"
+
+
+@pytest.mark.parametrize("text", [RULES, RULES.replace(";", ","), RULES.replace("; ", "\n")])
+def test_rules_on_lengths_are_read_and_written_back(text: str) -> None:
+    """A list of a YAML file comes with commas, a block with lines; what is written back is read the same."""
+    kind = TABLE["task_lengths"].kind
+    rules = kind.parse(text)
+    assert rules == (
+        LengthRule("summarise", prompt=(4096, None), output=(0, 511)),
+        LengthRule("long", output=(2048, None)),
+        LengthRule("any"),
+    )
+    assert kind.text(rules) == (
+        "summarise: prompt >= 4096 and output <= 511; long: output >= 2048; any: prompt >= 0"
+    )
+    assert kind.parse(kind.text(rules)) == rules
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"tasks": "chat"}, "say where a task is found"),
+        (
+            {"task_from": "request_id"},
+            "asks request_id (flag --task-from) and task_pattern is none",
+        ),
+        ({"task_from": "route,lengths"}, "task_lengths is none (default): set it, or leave lengths out"),
+        (
+            {"task_pattern": "(?P<task>a)"},
+            "does not ask request_id (default): add request_id to it",
+        ),
+        ({"task_from": "lora", "task_lengths": RULES}, "add lengths to it, or leave task_lengths out"),
+    ],
+)
+def test_sources_of_tasks_and_what_they_need_come_together(flags: dict[str, str], complaint: str) -> None:
+    """A source without its rule would say nothing, and a rule that no source uses is a mistake."""
+    assert complaint in _refused(flags=flags)
+
+
 def test_tenants_are_listed_only_where_they_are_looked_for() -> None:
     """A list of tenants without a place where a tenant is found would show series that stay at 0."""
     message = _refused(flags={"tenants": "acme"})
     assert "say where a tenant is found" in message
     settings, _ = load({"tenants": "acme", "tenant_from": "request_id"}, {})
     assert settings.tenants == ("acme",)
+
+
+def test_a_ledger_in_a_store_has_a_spool_and_no_other_has() -> None:
+    """Either without the other is refused, with what to do."""
+    with pytest.raises(ConfigError, match="needs ledger_spool too"):
+        load({"ledger": "s3://bucket/ledger"}, {})
+    with pytest.raises(ConfigError, match="leave ledger_spool away"):
+        load({"ledger": "/srv/ledger"}, {"JOULESCOPE_LEDGER_SPOOL": "/srv/spool"})
+    settings, _ = load({"ledger": "s3://bucket/ledger/", "ledger_spool": "/srv/spool"}, {})
+    assert settings.ledger == "s3://bucket/ledger"

@@ -110,7 +110,7 @@ def test_the_middlewares_variables_are_no_mistakes() -> None:
     settings, _ = load(
         {}, {"JOULESCOPE_ANSWER": "all", "JOULESCOPE_TENANT_HEADER": "x-tenant",
              "JOULESCOPE_ANSWER_URL": "https://j", "JOULESCOPE_ANSWER_DEADLINE_MS": "5",
-             "JOULESCOPE_ANSWER_SOCKET": "/s/a.sock"},
+             "JOULESCOPE_TASK_HEADER": "x-task", "JOULESCOPE_ANSWER_SOCKET": "/s/a.sock"},
     )  # fmt: skip
     assert settings.answer_socket == "/s/a.sock"
     with pytest.raises(ConfigError, match="107 bytes"):

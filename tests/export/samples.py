@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
+from joulescope.ledger_model import LedgerTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -26,6 +27,7 @@ from joulescope.model import (
     SamplerStatistics,
     SidecarTotals,
     Snapshot,
+    TaskTotals,
 )
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
@@ -219,10 +221,20 @@ def engine_a() -> EngineTotals:
             "none": LabelTotals({"prefill": 50.0, "decode": 0.25}, 100, 1),
             "acme": LabelTotals({"prefill": 250.0, "decode": 500.0}, 1900, 39),
         },
-        refused_labels={"lora": 7, "tenant": 0},
+        tasks={
+            "none": TaskTotals({"prefill": 0.0, "decode": 0.0}, 0, 0, _of_task((0, 0, 0), 0.0)),
+            "rag": TaskTotals({"prefill": 280.0, "decode": 120.0}, 500, 8, _of_task((0, 5, 3), 400.0)),
+            "chat": TaskTotals({"prefill": 15.0, "decode": 370.25}, 1480, 32, _of_task((3, 25, 4), 385.25)),
+        },
+        undecided_joules={"prefill": 5.0, "decode": 10.0},
+        refused_labels={"lora": 7, "tenant": 0, "task": 1},
         batch_tokens=66,
         next_token_joules=0.0625,
     )
+
+
+def _of_task(counts: tuple[int, ...], joules: float) -> HistogramState:
+    return HistogramState(bounds=(1.0, 10.0), counts=counts, total=joules)
 
 
 def engine_b() -> EngineTotals:
@@ -320,6 +332,19 @@ def rich_snapshot() -> Snapshot:
                 LinkState("worker-2", False),
             ),
             refused={"certificate": 2},
+        ),
+        ledger=LedgerTotals(
+            is_kept=True,
+            rows={"requests": 40, "minutes": 5},
+            recovered_rows={"requests": 3, "minutes": 1},
+            lost_rows={"requests": {"no_room": 2}},
+            damaged_bytes=17,
+            failures={"flush": 4, "upload": 1},
+            evicted_bytes={"age": 4096},
+            open_bytes=20_480,
+            parquet_bytes=1_048_576,
+            uploaded_bytes=524_288,
+            flushed_wall_seconds=1_722_470_399.5,
         ),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},

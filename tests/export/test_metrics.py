@@ -54,12 +54,13 @@ def test_labels_are_few_and_free_of_request_identity() -> None:
 
 def test_energy_is_never_a_gauge_but_residuals_and_a_price() -> None:
     """Joules come as counters, so that watts and joules per token can be rates over any window. The price of
-    the next token is no amount of joules that anything drew."""
+    the next token is no amount of joules that anything drew, and what has no task class yet goes to one."""
     gauges = [metric.name for metric in METRICS if metric.unit == "joules" and metric.kind is Kind.GAUGE]
     assert gauges == [
         "joulescope_conservation_residual_joules",
         "joulescope_host_conservation_residual_joules",
         "joulescope_marginal_energy_per_output_token_joules",
+        "joulescope_task_undecided_energy_joules",
     ]
 
 

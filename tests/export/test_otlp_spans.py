@@ -144,6 +144,12 @@ def test_what_is_not_known_is_absent() -> None:
     assert attributes["joulescope.request.complete"] is False
 
 
+def test_a_task_is_told_where_tasks_are_told_apart() -> None:
+    """And is absent where they are not."""
+    assert attributes_of(finished(task="rag"))["joulescope.request.task"] == "rag"
+    assert "joulescope.request.task" not in attributes_of(finished())
+
+
 def test_attribute_names_squat_no_namespace() -> None:
     """Names are unique, and either GenAI's or our own."""
     names = [attribute.name for attribute in SPAN_ATTRIBUTES]

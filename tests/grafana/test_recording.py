@@ -37,11 +37,12 @@ def test_requests_are_served_and_joules_add_up(snapshots: list[Snapshot]) -> Non
     assert gpu.residual_joules == 0
 
 
-def test_adapters_and_tenants_are_told_apart(snapshots: list[Snapshot]) -> None:
-    """Requests have the adapters of the list, and the services of the simulation are tenants."""
+def test_adapters_tenants_and_tasks_are_told_apart(snapshots: list[Snapshot]) -> None:
+    """Requests have the adapters of the list, and the services of the simulation are tenants and tasks."""
     (engine,) = snapshots[-1].engines
     assert {name for name, _ in _ADAPTERS if name} <= set(engine.adapters)
     assert {"chat", "code"} <= set(engine.tenants)
+    assert set(engine.tasks) == set(engine.tenants)
 
 
 def test_what_is_made_up_is_physical(snapshots: list[Snapshot]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import urllib.parse
@@ -123,6 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 "JOULESCOPE_ANSWER_DEADLINE_MS": "1000",  # the machine of a test may be slow
                 "JOULESCOPE_ANSWER_URL": "https://joules.example",
                 "JOULESCOPE_TENANT_HEADER": "x-tenant",
+                "JOULESCOPE_TASK_HEADER": "x-task",
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             },
         )
@@ -130,7 +132,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             vllm.socket_path,
             folder,
             {**environment(build(folder), driver), "REQUESTS_TOKEN": TOKEN},
-            arguments=("--answer-socket", str(answers), "--request-api-token", "env:REQUESTS_TOKEN"),
+            arguments=(
+                *("--answer-socket", str(answers), "--request-api-token", "env:REQUESTS_TOKEN"),
+                *("--task-from", "header,lengths,route", "--task-lengths", "long: output >= 60"),
+                *("--tasks", "rag", "--max-tasks", "3"),
+            ),
         )
         stack.callback(sidecar.kill)
         sidecar.start()
@@ -264,6 +270,36 @@ def test_the_gateways_tenant_is_in_the_id_and_nobody_elses(world: World) -> None
     in_the_body = world.ask({"request_id": "acme~order-9"}, **ASKING)
     assert "~" not in in_the_body.json["id"]
     assert world.request("cmpl-acme~order-7", "?wait=5").json["final"]
+
+
+def test_the_task_is_the_headers_or_follows_from_lengths_and_route(world: World) -> None:
+    """What the client's header says, cleaned; else a rule on lengths; else vLLM's route. An id that looks as
+    if the middleware had marked it says nothing, and made-up names without end are one class in the end."""
+    chat = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 8}
+    asked = {
+        "rag": world.ask({}, **{"X-Task": "rag", "X-Tenant": "acme", "X-Request-Id": "t-1"}),
+        "completion": world.ask({}, **{"X-Request-Id": "~rag~t-2"}),
+        "chat": world.ask(chat, "/v1/chat/completions", **{"X-Task": "no plain name"}),
+        "long": world.ask({"max_tokens": 70}, **{"X-Task": "x" * 32}),
+    }
+    assert asked["rag"].json["id"] == "cmpl-acme~rag~t-1"
+    assert asked["completion"].json["id"] == "cmpl--rag-t-2"
+    told = {name: world.request(answer.json["id"], "?wait=5").json for name, answer in asked.items()}
+    assert {name: [each["task"] for each in one["requests"]] for name, one in told.items()} == {
+        name: [name] for name in asked
+    }
+    for at in range(3):
+        made_up = world.ask({"max_tokens": 2}, **{"X-Task": f"made-up-{at}"}).json["id"]
+        (last,) = world.request(made_up, "?wait=5").json["requests"]
+    assert last["task"] == "other"
+    (engine,) = world.sidecar.snapshot().engines
+    assert set(engine.tasks) == {"none", "other", "rag", "long", "completion", "chat", "made-up-0"}
+    by_task = sum(sum(each.joules.values()) for each in engine.tasks.values())
+    undecided = sum(engine.undecided_joules.values())
+    assert by_task + undecided == pytest.approx(sum(engine.attributed_joules.values()), abs=1e-4)
+    page = (world.sidecar.get("/metrics") or b"").decode()
+    (long,) = re.findall(r"^joulescope_task_request_energy_joules_sum{.*task=\"long\"} (.*)$", page, re.M)
+    assert float(long) == pytest.approx(told["long"]["attributed_joules"])
 
 
 def test_the_sidecars_address_wants_the_token(world: World) -> None:

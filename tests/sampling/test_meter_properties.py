@@ -138,6 +138,9 @@ class Sawtooth:
     def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
         return 700.0
 
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        return None
+
 
 @given(
     low=st.floats(0, 100),

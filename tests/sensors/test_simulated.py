@@ -39,6 +39,9 @@ class Steady:
     def power_limit_watts_at(self, gpu: str, time_ns: int) -> float | None:
         return 700.0
 
+    def clocks_hertz_at(self, gpu: str, time_ns: int) -> tuple[float, float] | None:
+        return None
+
 
 def energies(gpu: str, seconds: float = 1.0) -> list[float]:
     """The counter, polled every 10 ms."""

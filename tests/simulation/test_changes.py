@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import pytest
 
 from joulescope.hook.wire import RequestStart, Step
-from joulescope.simulation.changes import KINDS, PlannedChange, Upheaval, changed_world, requests
+from joulescope.simulation.changes import (
+    BURST_PERIOD_NS,
+    KINDS,
+    PlannedChange,
+    Upheaval,
+    changed_world,
+    requests,
+)
 from joulescope.simulation.parts import World
 from joulescope.simulation.traces import START_NS, SimulatedRun
-from joulescope.simulation.workload import MIXED
+from joulescope.simulation.workload import MIXED, PlannedRequest
 from joulescope.simulation.worlds import H100_LLAMA_8B
 
 SECOND = 1_000_000_000
@@ -149,3 +157,39 @@ def test_every_kind_has_a_usual_size_in_range() -> None:
         assert PlannedChange.parse(f"{name}@1") == PlannedChange(name, kind.usual, 1.0)
         assert kind.least <= kind.usual <= kind.largest
         changed_world(H100_LLAMA_8B, PlannedChange(name, kind.usual, 1.0))
+
+
+def test_clocks_are_told_as_they_fall() -> None:
+    """What a driver would say of them: a part of the full clocks from the change on."""
+    run = SimulatedRun(4.0, seed=3, truth=False, changes=[PlannedChange.parse("clocks=0.7@2")])
+    full = run.gpu.clocks_hertz_at(run.gpu.uuid, START_NS)
+    for _ in run.records():
+        pass
+    assert full is not None
+    assert run.gpu.clocks_hertz_at(run.gpu.uuid, START_NS + 4 * SECOND) == pytest.approx(
+        [0.7 * each for each in full]
+    )
+
+
+def test_bursts_bring_the_same_requests_closer_together() -> None:
+    """Each period's requests come in its first part, and none is lost or another."""
+    bursts = [PlannedChange("duty", 0.25, 0.0)]
+    usual = list(_arriving(120.0, ()))
+    crowded = list(_arriving(120.0, bursts))
+    assert [plan.request_id for plan in crowded] == [plan.request_id for plan in usual]
+    assert all((plan.arrival_ns - START_NS) % BURST_PERIOD_NS <= 0.25 * BURST_PERIOD_NS for plan in crowded)
+
+
+def test_acceptance_falls_for_the_same_clients() -> None:
+    """From the start on it is no new stream: only the luck of drafts is worse."""
+    usual = list(_arriving(20.0, ()))
+    worse = list(_arriving(20.0, [PlannedChange("acceptance", 0.5, 0.0)]))
+    assert [plan.prompt_tokens for plan in worse] == [plan.prompt_tokens for plan in usual]
+    assert [plan.acceptance for plan in worse] == pytest.approx([0.5 * plan.acceptance for plan in usual])
+
+
+def _arriving(seconds: float, changes: Sequence[PlannedChange]) -> Iterator[PlannedRequest]:
+    """Who comes in the first so many seconds, at four requests a second."""
+    stream = requests(4.0, START_NS, classes=MIXED, seed=5, changes=changes)
+    # Whole periods, so that both ways the same requests are within.
+    return takewhile(lambda plan: plan.arrival_ns < START_NS + int(seconds * SECOND), stream)

@@ -4,6 +4,7 @@
 /** @typedef {import("./types.d.ts").Point} Point */
 /** @typedef {import("./types.d.ts").Snapshot} Snapshot */
 /** @typedef {import("./types.d.ts").Engine} Engine */
+/** @typedef {import("./types.d.ts").Share} Share */
 /** @typedef {import("./types.d.ts").ByReason} ByReason */
 
 export const PARTS = ["prefill", "decode", "idle", "overhead", "unattributed"];
@@ -156,17 +157,19 @@ export function losses(snapshot) {
 /** What cache hits saved. @param {Engine[]} engines */
 export const avoided = (engines) => sum(engines.map((engine) => total(engine.avoided_joules)));
 
-/** Joules by adapter or tenant, summed over engines, greatest first; nothing where only one is known.
- * @param {Engine[]} engines @param {"adapters" | "tenants"} which @param {string} nobody */
+/** Joules by adapter, tenant or task, summed over engines, greatest first; nothing where only one is known.
+ * @param {Engine[]} engines @param {"adapters" | "tenants" | "tasks"} which @param {string} nobody */
 export function shares(engines, which, nobody) {
-  /** @type {Map<string, {name: string, joules: number, tokens: number, requests: number}>} */
+  /** @type {Map<string, Share>} */
   const found = new Map();
   for (const engine of engines)
     for (const [name, totals] of Object.entries(engine[which] ?? {})) {
-      const one = found.get(name) ?? { name, joules: 0, tokens: 0, requests: 0 };
+      const one = found.get(name) ?? { name, joules: 0, tokens: 0, requests: 0, whole: 0, counted: 0 };
       one.joules += total(totals.joules);
       one.tokens += totals.generated_tokens;
       one.requests += totals.requests_finished;
+      one.whole += totals.joules_per_request?.total ?? 0;
+      one.counted += sum(totals.joules_per_request?.counts ?? []);
       found.set(name, one);
     }
   const rows = [...found.values()].filter((each) => each.joules > 0 || each.requests > 0);

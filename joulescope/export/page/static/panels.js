@@ -200,7 +200,7 @@ function plainTable(titles, rows, label) {
   );
 }
 
-/** @param {Snapshot} snapshot @param {"adapters" | "tenants"} which @param {string} title @param {string} nobody */
+/** @param {Snapshot} snapshot @param {"adapters" | "tenants" | "tasks"} which @param {string} title @param {string} nobody */
 export function sharesPanel(snapshot, which, title, nobody) {
   const rows = figures.shares(snapshot.engines, which, nobody);
   if (!rows.length) return null;
@@ -210,13 +210,15 @@ export function sharesPanel(snapshot, which, title, nobody) {
     joules(each.joules),
     all > 0 ? percent(each.joules / all) : DASH,
     figure(each.tokens > 0 ? each.joules / each.tokens : null),
+    ...(which === "tasks" ? [figure(each.counted > 0 ? each.whole / each.counted : null)] : []),
     count(each.requests),
   ]);
+  const perRequest = which === "tasks" ? ["J per request"] : [];
   return section(
     title,
     which,
     plainTable(
-      [which === "adapters" ? "adapter" : "tenant", "joules", "of all", "J per output", "finished"],
+      [which.slice(0, -1), "joules", "of all", "J per output", ...perRequest, "finished"],
       cells,
       title,
     ),

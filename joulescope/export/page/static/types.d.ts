@@ -65,6 +65,7 @@ export interface Engine {
   avoided_joules: ByReason;
   adapters: Record<string, LabelTotals>;
   tenants: Record<string, LabelTotals>;
+  tasks?: Record<string, LabelTotals>;
   batch_tokens?: Maybe;
   next_token_joules?: Maybe;
   baseline?: {
@@ -88,11 +89,23 @@ export interface Engine {
   gaps: number;
 }
 
-/** Of one LoRA adapter or tenant: joules by phase. */
+/** Of one LoRA adapter, tenant or task class: joules by phase. */
 export interface LabelTotals {
   joules: ByReason;
   generated_tokens: number;
   requests_finished: number;
+  /** Of a task class: joules of finished requests, by bucket. */
+  joules_per_request?: { counts: number[]; total: number };
+}
+
+/** What engines used in all by one adapter, tenant or task; `whole` joules of `counted` finished requests. */
+export interface Share {
+  name: string;
+  joules: number;
+  tokens: number;
+  requests: number;
+  whole: number;
+  counted: number;
 }
 
 export interface HostDomain {

@@ -68,6 +68,7 @@ export function page({ s, acts, now: nowMs }) {
       lossPanel(s, snapshot),
       sharesPanel(snapshot, "adapters", "By adapter", "base"),
       sharesPanel(snapshot, "tenants", "By tenant", "none"),
+      sharesPanel(snapshot, "tasks", "By task", "none"),
       snapshot.host.domains.length > 0 && hostPanel(snapshot),
       snapshot.servers.length > 0 && serverPanel(snapshot),
     ),

@@ -1,4 +1,4 @@
-"""Whose request it is: the gateway's word, in a place that clients cannot write to."""
+"""Whose request it is and what for: the headers' word, in a place that clients cannot write to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joulescope.answer.asgi import Header
-from joulescope.answer.tenants import with_tenant
+from joulescope.answer.marks import MAX_ID_BYTES, with_marks
 
-TENANT = b"x-tenant"
+TENANT, TASK = b"x-tenant", b"x-task"
 
 
 def ids(*headers: Header) -> list[bytes]:
-    made = with_tenant(headers, TENANT, lambda: b"made")
+    made = with_marks(headers, TENANT, b"", lambda: b"made")
     return [value for name, value in made if name == b"x-request-id"]
 
 
@@ -60,4 +60,41 @@ def test_no_header_makes_a_tenant_of_its_own(headers: list[Header]) -> None:
 def test_other_headers_stay_as_they_are() -> None:
     """Nothing but the id is touched, and the tenant's header still reaches vLLM."""
     headers = [(b"authorization", b"Bearer x"), (TENANT, b"acme"), (b"host", b"h")]
-    assert with_tenant(headers, TENANT, lambda: b"made")[:3] == headers
+    assert with_marks(headers, TENANT, b"", lambda: b"made")[:3] == headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_id"),
+    [
+        ([(TASK, b"rag"), (b"x-request-id", b"order-7")], b"~rag~order-7"),
+        ([(TENANT, b"acme"), (TASK, b" rag "), (b"x-request-id", b"order-7")], b"acme~rag~order-7"),
+        ([(TENANT, b"acme"), (b"x-request-id", b"~rag~order-7")], b"acme~-rag-order-7"),
+        ([(TASK, b"rag"), (TASK, b"chat"), (b"x-request-id", b"a")], b"a"),
+        ([(TASK, b"r~g"), (b"x-request-id", b"a")], b"a"),
+        ([(TASK, b"a" * 32), (b"x-request-id", b"a")], b"a"),
+        ([(TASK, b"a" * 31), (b"x-request-id", b"a")], b"~" + b"a" * 31 + b"~a"),
+        ([(TASK, b"")], b"made"),
+    ],
+)
+def test_the_task_stands_behind_the_tenant(headers: list[Header], request_id: bytes) -> None:
+    """Its place is the second, with an empty first one where no tenant is told."""
+    made = with_marks(headers, TENANT, TASK, lambda: b"made")
+    assert [value for name, value in made if name == b"x-request-id"] == [request_id]
+
+
+def test_an_id_with_all_its_marks_is_kept_whole() -> None:
+    """The longest names, the longest id and what vLLM adds are within the 256 characters that are kept."""
+    headers = [(TENANT, b"t" * 63), (TASK, b"k" * 31), (b"x-request-id", b"i" * MAX_ID_BYTES)]
+    request_id = dict(with_marks(headers, TENANT, TASK, lambda: b"made"))[b"x-request-id"]
+    assert len(b"generative-scoring-" + request_id + b"-0-0123abcd") <= 256
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([TENANT, TASK, b"x-request-id"]), st.binary(max_size=40))))
+def test_whatever_is_sent_an_id_has_no_marks_but_ours(headers: list[Header]) -> None:
+    """No mark, one behind a tenant, or two behind a task: nothing else can come of any headers."""
+    made = with_marks(headers, TENANT, TASK, lambda: b"made")
+    (request_id,) = [value for name, value in made if name == b"x-request-id"]
+    assert re.fullmatch(
+        rb"(?:[A-Za-z0-9_.-]{1,63}~|[A-Za-z0-9_.-]{0,63}~[A-Za-z0-9_.-]{1,31}~)?[!-}]{1,128}", request_id
+    )

@@ -1,0 +1,419 @@
+"""How near plans come to the truth, in simulated worlds whose truth is known, and to published measurements.
+
+Four questions, each with its table:
+
+* the model of the engine alone: a world's true cost of steps is given, and what is foreseen is how the engine
+  fares under a load and limits;
+* batches that were not seen: an engine is observed under one load, and foreseen with other batch limits and
+  other rates, with intervals that should hold nine of ten truths;
+* what-ifs: foreseen on other GPUs in number, another precision, another power limit, against such worlds;
+* published rows: foreseen from other rows, or from nothing but the data sheet.
+
+Lengths of the requests are those that came in the window that is compared, so that it is not the luck of the
+draw that is measured. Nothing here was measured on hardware.
+
+    python benchmarks/capacity.py [--part structure] [--processes 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks.capacity_published import published
+from benchmarks.capacity_truth import Truth, learn, run
+from benchmarks.report import RESULTS, machine, save
+from joulescope.insight.capacity.forecast import Forecaster, Setting
+from joulescope.insight.capacity.observed import Observed
+from joulescope.insight.capacity.what_if import WhatIf, as_it_is, setting_of
+from joulescope.insight.steady import Operation, Workload, steady_state
+from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_8B, WORLDS
+from tests.insight.steady.services import service_of
+
+LEARN_SEED, TRUE_SEED = 41, 42
+LEARN_SECONDS = 180.0
+
+FIGURES = ("joules_per_token", "inter_token_seconds", "tokens_per_second", "first_token_seconds")
+
+
+@dataclass(frozen=True)
+class Load:
+    """A world under a load and limits."""
+
+    world: str
+    rate: float
+    limits: tuple[tuple[str, int], ...] = ()
+    settle: float = 50.0
+    seconds: float = 120.0
+
+    @property
+    def place(self) -> World:
+        world = WORLDS[self.world]
+        return replace(world, limits=replace(world.limits, **dict(self.limits)))
+
+    @property
+    def name(self) -> str:
+        limits = ", ".join(f"{name} {value}" for name, value in self.limits)
+        return f"{self.rate:g}/s" + (f", {limits}" if limits else "")
+
+    def truth(self) -> Truth:
+        return run(self.place, self.rate, settle=self.settle, seconds=self.seconds, seed=TRUE_SEED)
+
+
+STRUCTURE = (
+    *(Load("calibrated", rate, seconds=240.0) for rate in (1.0, 2.0, 4.0, 8.0, 16.0)),
+    Load("calibrated", 30.0),
+    *(Load("calibrated", 30.0, (("max_num_seqs", batch),)) for batch in (8, 32, 128)),
+    *(Load("calibrated", 30.0, (("kv_cache_tokens", tokens),)) for tokens in (60_000, 120_000)),
+    Load("calibrated", 10.0, (("kv_cache_tokens", 120_000),)),
+    Load("low-cap", 8.0),
+    *(Load("preemption-heavy", rate) for rate in (4.0, 6.0, 16.0)),
+    *(Load("prefix-heavy", rate, settle=100.0) for rate in (4.0, 12.0, 30.0)),
+    Load("long-context", 1.0, settle=200.0, seconds=300.0),
+    Load("long-context", 8.0, settle=250.0, seconds=200.0),
+    *(Load("moe", rate) for rate in (2.0, 8.0, 24.0)),
+    *(Load("host-bound", rate) for rate in (2.0, 8.0)),
+)
+"""Worlds whose cost of steps has the form of the laws."""
+
+UNSEEN_WORLDS = (
+    "calibrated",
+    "cheap-arithmetic",
+    "slow-memory",
+    "costly-sequences",
+    "blended-roofline",
+    "dvfs",
+    "moe",
+    "speculative",
+    "cuda-graphs",
+    "host-bound",
+    "thermal",
+    "tensor-parallel-2",
+    "moe-tensor-parallel-2",
+    "pipeline-parallel-2",
+    "prefix-heavy",
+    "long-context",
+)
+UNSEEN_BATCHES = (4, 32, 256)
+LEARN_RATE = {
+    "tensor-parallel-2": 3.0,
+    "pipeline-parallel-2": 3.0,
+    "long-context": 1.0,
+    "moe-tensor-parallel-2": 3.0,
+}
+USUAL_LEARN_RATE = 6.0
+
+
+def structure(load: Load) -> dict[str, Any]:
+    """One row of the first table."""
+    truth = load.truth()
+    world = load.place
+    service = replace(
+        service_of(world), tokens_per_pass=truth.tokens_per_pass, drafted_per_pass=truth.drafted_per_pass
+    )
+    workload = Workload(truth.classes, arrivals_per_second=truth.requests_per_second)
+    workload = replace(workload, shared_tokens=_shared(truth, workload, world))
+    operation = steady_state(workload, service)
+    return {"world": load.world, "load": load.name, **_compared(operation, truth)}
+
+
+def _shared(truth: Truth, workload: Workload, world: World) -> float:
+    """As plans infer it: what is in use of the KV cache beyond what the running requests hold."""
+    from joulescope.insight.steady.requests import mean_of
+
+    if not any(each.cached_tokens for each in workload.classes):
+        return 0.0
+    held = mean_of(workload.classes, truth.tokens_per_pass, 1.0).held
+    return max(truth.kv_usage_ratio * world.limits.kv_cache_tokens - truth.running * held, 0.0)
+
+
+def _compared(operation: Operation, truth: Truth) -> dict[str, Any]:
+    parts = operation.joules_per_token
+    assert parts is not None
+    waited = operation.saturated or operation.first_token_seconds is None
+    return {
+        "batch": truth.batch,
+        "kv_usage": truth.kv_usage_ratio,
+        "preemptions": truth.preemptions_per_second,
+        "true_joules_per_token": truth.joules_per_token,
+        "true_inter_token_seconds": truth.inter_token_seconds,
+        "saturated": operation.saturated,
+        "joules_per_token": parts.total / truth.joules_per_token - 1.0,
+        "inter_token_seconds": operation.inter_token_seconds / truth.inter_token_seconds - 1.0,
+        "tokens_per_second": operation.tokens_per_second / truth.tokens_per_second - 1.0,
+        "first_token_seconds": None
+        if waited
+        else ((operation.first_token_seconds or 0.0) - operation.intake_seconds) / truth.first_token_seconds
+        - 1.0,
+        "foreseen_batch": operation.batch,
+        "foreseen_kv_usage": operation.kv_usage_ratio,
+        "foreseen_preemptions": operation.preemptions_per_second,
+    }
+
+
+def unseen(world: str) -> list[dict[str, Any]]:
+    """Rows of the second table: one world, observed under one load, foreseen at others."""
+    rate = LEARN_RATE.get(world, USUAL_LEARN_RATE)
+    observed = learn(WORLDS[world], rate, seconds=LEARN_SECONDS, seed=LEARN_SEED)
+    loads = [Load(world, 40.0, (("max_num_seqs", batch),), seconds=60.0) for batch in UNSEEN_BATCHES]
+    loads += [Load(world, factor * rate) for factor in (0.25, 2.0)]
+    if world == "long-context":
+        loads = [replace(load, rate=min(load.rate, 4.0), settle=200.0) for load in loads]
+    return [row for load in loads if (row := _foreseen(observed, load)) is not None]
+
+
+def _foreseen(observed: Observed, load: Load) -> dict[str, Any] | None:
+    truth, closed = load.truth(), bool(load.limits)
+    setting = as_it_is(observed)
+    limits = dict(load.limits)
+    service = replace(setting.service, limits=replace(setting.service.limits, **limits))
+    workload = replace(observed.workload, classes=truth.classes)
+    if closed:
+        workload = replace(workload, arrivals_per_second=None, concurrency=math.inf)
+    else:
+        workload = replace(workload, arrivals_per_second=truth.requests_per_second)
+    return _judged(observed, replace(setting, service=service), workload, truth) | {
+        "world": load.world,
+        "learned_batch": observed.fared.batch,
+        "load": load.name,
+    }
+
+
+def _judged(observed: Observed, setting: Setting, workload: Workload, truth: Truth) -> dict[str, Any]:
+    """Errors and whether the intervals hold the truth."""
+    forecast = Forecaster(observed).of(workload, setting)
+    row = {
+        **_compared(forecast.operation, truth),
+        "support": forecast.support.verdict,
+        "octaves": forecast.support.octaves,
+        "notes": list(forecast.support.notes),
+    }
+    for name in FIGURES[:3]:
+        figure = forecast.figures.get(name)
+        if figure is not None:
+            true = getattr(truth, name)
+            row[f"{name}_held"] = bool(figure.low <= true <= figure.high)
+            row[f"{name}_width"] = 0.5 * (figure.high - figure.low) / figure.value
+    return row
+
+
+def _fp8(world: World) -> World:
+    """The same model and GPU in 8 bits, without the costs of small batches, which no simulated world has."""
+    model = replace(LLAMA_3_1_8B, weight_bytes=0.5 * LLAMA_3_1_8B.weight_bytes)
+    more = int(model.weight_bytes / model.kv_bytes_per_token)
+    limits = replace(world.limits, kv_cache_tokens=world.limits.kv_cache_tokens + more)
+    return replace(world, hardware=H100_FP8, model=model, limits=limits)
+
+
+def _limit(world: World, watts: float) -> World:
+    return replace(world, hardware=replace(world.hardware, power_limit_watts=watts))
+
+
+def _two(world: World) -> World:
+    more = int(world.model.weight_bytes / world.model.kv_bytes_per_token) + 2 * world.limits.kv_cache_tokens
+    limits = replace(world.limits, kv_cache_tokens=more)
+    return replace(world, parallel=Parallel(tensor=2), limits=limits)
+
+
+WHAT_IFS = (
+    ("calibrated", WhatIf(gpus=2), _two),
+    ("slow-memory", WhatIf(gpus=2), _two),
+    ("calibrated", WhatIf(precision="fp8"), _fp8),
+    ("calibrated", WhatIf(power_limit_watts=500.0), lambda world: _limit(world, 500.0)),
+    ("dvfs-uncapped", WhatIf(power_limit_watts=480.0), lambda world: _limit(world, 480.0)),
+)
+
+
+def what_ifs(index: int) -> list[dict[str, Any]]:
+    """Rows of the third table."""
+    name, what_if, other = WHAT_IFS[index]
+    world = _limit(WORLDS["dvfs"], 900.0) if name == "dvfs-uncapped" else WORLDS[name]
+    observed = learn(world, USUAL_LEARN_RATE, seconds=LEARN_SECONDS, seed=LEARN_SEED)
+    setting, rows = setting_of(what_if, observed), []
+    for batch in (8, 64, 256):
+        limited = other(replace(world, limits=replace(world.limits, max_num_seqs=batch)))
+        truth = run(limited, 60.0, settle=50.0, seconds=60.0, seed=TRUE_SEED)
+        service = replace(setting.service, limits=replace(setting.service.limits, max_num_seqs=batch))
+        variants = tuple(
+            replace(each, limits=replace(each.limits, max_num_seqs=batch)) for each in setting.variants
+        )
+        workload = replace(
+            observed.workload, classes=truth.classes, arrivals_per_second=None, concurrency=math.inf
+        )
+        here = replace(setting, service=service, variants=variants)
+        rows.append({"world": name, "what_if": what_if.name, "load": f"batch {batch}"})
+        rows[-1] |= _judged(observed, here, workload, truth)
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------- report
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100.0 * value:+.1f} %"
+
+
+def _errors(rows: Sequence[dict[str, Any]], name: str) -> str:
+    values = np.abs([row[name] for row in rows if row.get(name) is not None])
+    return f"mean {100 * values.mean():.1f} %, worst {100 * values.max():.1f} %" if len(values) else "–"
+
+
+def _structure_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| world | load | batch | J/token | ITL | tokens/s | TTFT | KV used: true, foreseen "
+        "| preemptions/s: true, foreseen |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {row['world']} | {row['load']} | {row['batch']:.1f} | {_percent(row['joules_per_token'])} "
+        f"| {_percent(row['inter_token_seconds'])} | {_percent(row['tokens_per_second'])} "
+        f"| {_percent(row['first_token_seconds'])} | {row['kv_usage']:.2f}, {row['foreseen_kv_usage']:.2f} "
+        f"| {row['preemptions']:.2f}, {row['foreseen_preemptions']:.2f} |"
+        for row in rows
+    ]
+
+
+def _judged_lines(rows: Sequence[dict[str, Any]], first: str) -> list[str]:
+    lines = [
+        f"| world | {first} | load | batch | octaves beyond | J/token | ITL | tokens/s | ± J/token | holds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        held = [row[f"{name}_held"] for name in FIGURES[:3] if f"{name}_held" in row]
+        told = row["what_if"] if first == "what if" else f"{row['learned_batch']:.1f}"
+        width = row.get("joules_per_token_width")
+        lines.append(
+            f"| {row['world']} | {told} | {row['load']} | {row['batch']:.1f} | {row['octaves']:.1f} "
+            f"| {_percent(row['joules_per_token'])} | {_percent(row['inter_token_seconds'])} "
+            f"| {_percent(row['tokens_per_second'])} | {'–' if width is None else f'{100 * width:.0f} %'} "
+            f"| {'refused' if not held else f'{sum(held)} of {len(held)}'} |"
+        )
+    return lines
+
+
+def _coverage(rows: Sequence[dict[str, Any]]) -> str:
+    held = [row[f"{name}_held"] for row in rows for name in FIGURES[:2] if f"{name}_held" in row]
+    return f"{100.0 * np.mean(held):.0f} %" if held else "–"
+
+
+def _published_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["| foreseen | batch | from | J/token | W | tokens/s | ITL |", "|---|---|---|---|---|---|---|"]
+    return lines + [
+        f"| {row['model']} on {row['gpus']} | {row['batch']} | {row['from']} "
+        f"| {_percent(row['joules_per_token'])} | {_percent(row['watts'])} "
+        f"| {_percent(row['tokens_per_second'])} | {_percent(row['inter_token'])} |"
+        for row in rows
+    ]
+
+
+_TEXT = """# Plans against the truth
+
+{date}, {cpu}, Python {python}, numpy {numpy}. Made by `benchmarks/capacity.py`. Simulated engines and
+published figures: nothing here was measured on hardware. Errors are (foreseen − true) / true; ITL and TTFT
+are means.
+
+## The model of the engine alone
+
+The true cost of steps is given; lengths, rate and what shared prefixes take of the KV cache are those of the
+run. J/token: {one_joules}. ITL: {one_between}. TTFT, where no queue grows: {one_first}.
+
+{structure}
+
+## Batches and rates that were not seen
+
+Each world is observed for {learn:.0f} s under one load, at the batch of the second column, by the sidecar's
+own accounting. Then it is foreseen with other batch limits and a queue that never empties, and at a quarter
+and twice the rate.
+
+| distance from the batches that were seen | J/token | ITL | tokens/s | 90 % intervals hold |
+|---|---|---|---|---|
+{distances}
+
+{unseen}
+
+## What-ifs
+
+Observed as it is, foreseen otherwise, against a world that is otherwise. What GPUs take to talk, and what
+8 bits gain, is the same in the simulated worlds as is assumed: these rows test the scaling, not the
+assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. In
+`dvfs-uncapped` clocks and voltage fall at the limit, which the law does not know.
+
+{what_ifs}
+
+## Published rows
+
+ML.ENERGY v3; repeats of one run scatter by some 5 %, throughput and ITL of a row differ by 2 to 9 %, and
+lengths are assumed. Rows foreseen from the two others: J/token {told}.
+
+{published}
+"""
+
+
+def _text(report: dict[str, Any]) -> str:
+    one, two, here = report["structure"], report["unseen"], report["machine"]
+    near = [row for row in two if row["octaves"] <= 1.0]
+    far = [row for row in two if row["octaves"] > 1.0]
+    told = [row for row in report["published"] if row["from"].startswith("batches")]
+    distances = (
+        f"| {name} | {_errors(rows, 'joules_per_token')} | {_errors(rows, 'inter_token_seconds')} "
+        f"| {_errors(rows, 'tokens_per_second')} | {_coverage(rows)} |"
+        for name, rows in (("up to an octave", near), ("more than an octave", far))
+    )
+    return _TEXT.format(
+        date=here["date"],
+        cpu=here["cpu"],
+        python=here["python"],
+        numpy=here["versions"]["numpy"],
+        one_joules=_errors(one, "joules_per_token"),
+        one_between=_errors(one, "inter_token_seconds"),
+        one_first=_errors(one, "first_token_seconds"),
+        structure="\n".join(_structure_lines(one)),
+        learn=LEARN_SECONDS,
+        distances="\n".join(distances),
+        unseen="\n".join(_judged_lines(two, "learned at batch")),
+        what_ifs="\n".join(_judged_lines(report["what_ifs"], "what if")),
+        told=_errors(told, "joules_per_token"),
+        published="\n".join(_published_lines(report["published"])),
+    )
+
+
+PARTS: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
+    "structure": (structure, STRUCTURE),
+    "unseen": (unseen, UNSEEN_WORLDS),
+    "what_ifs": (what_ifs, range(len(WHAT_IFS))),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument(
+        "--part", choices=PARTS, help="measure this anew, and keep the rest of the last result"
+    )
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {}
+    if arguments.part:
+        report = json.loads((RESULTS / "capacity.json").read_text())
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for name, (measure, cases) in PARTS.items():
+            if arguments.part in (None, name):
+                found = list(pool.map(measure, cases))
+                report[name] = found if name == "structure" else [row for rows in found for row in rows]
+    report |= {"machine": machine("numpy"), "published": published()}
+    save("capacity", report, _text(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Rows for people, for programs and for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from joulescope.insight.queries.ledger import Opened
+from joulescope.insight.queries.money import Prices
+from joulescope.model import TOKEN
+
+WIDTH_OF_A_FILE = 200
+"""Columns that a table may take where standard output is not a terminal."""
+
+_NOTHING: tuple[Any, ...] = (None, "")
+_SILENT: Mapping[str, tuple[Any, ...]] = {"unit": (*_NOTHING, TOKEN)}
+"""What says nothing in a column: one that has nothing else is left out."""
+
+
+def print_note(text: str) -> None:
+    """To standard error, beside the answer."""
+    click.echo(f"joulescope: {text}", err=True)
+
+
+def print_json(opened: Opened, prices: Prices, **answer: Any) -> None:
+    """One object: the span, the prices, and the answer."""
+    span = {"since": _iso(opened.span.begin), "until": _iso(opened.span.end)}
+    left_out = [{"path": path, "reason": reason} for path, reason in opened.rejected]
+    whole = {"root": opened.root, **span, "prices": asdict(prices), "rejected": left_out, **answer}
+    click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
+
+
+def _iso(instant: Any) -> str | None:
+    return None if instant is None else instant.isoformat().replace("+00:00", "Z")
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A heading and a line for each row; nothing for what is not known."""
+    if not rows:
+        return
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Columns in line; those in which nothing is known are left out."""
+    if not rows:
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+    columns = [name for name in rows[0] if any(row[name] not in _SILENT.get(name, _NOTHING) for row in rows)]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        number = not any(isinstance(row[name], str) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(shown(row[name]) for name in columns))
+    console.print(table)
+    console.print()
+
+
+def shown(value: Any) -> str:
+    """A figure as people read it: four digits that count, thousands apart; ``-`` for what is not known."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value) or "-"

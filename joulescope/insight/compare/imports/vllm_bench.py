@@ -1,0 +1,169 @@
+"""What ``vllm bench serve --save-result`` writes, one JSON object a run, several if it was told to append.
+
+Fields: https://github.com/vllm-project/vllm/blob/main/vllm/benchmarks/serve.py. It has times and lengths,
+and joules (``gpu_energy_j``, of the whole run) only where they were asked for and the release reads them.
+What GPUs served it does not say: ``--metadata gpu=H100 gpu_count=1 precision=fp8 task=chat`` writes it into
+the file, and is read here. The batch is what the client had under way: requests/s times the time of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from joulescope.insight.compare.figures import QUANTILES
+from joulescope.insight.compare.imports.common import mean_latency, quantiles_ms
+from joulescope.insight.compare.imports.fields import Fields, Skipped
+from joulescope.insight.compare.imports.mlenergy import Found
+from joulescope.insight.compare.precision import gpu_of, parallel_of, precision_of
+from joulescope.insight.compare.values import CLIENT, Mean, Origin, Part, Requests, Setup, Work
+
+FORMAT = "vllm bench serve"
+PRODUCER = "`vllm bench serve --save-result`"
+
+
+def is_serve(document: Any) -> bool:
+    return isinstance(document, dict) and {"duration", "completed", "request_throughput"} <= document.keys()
+
+
+def is_other_bench(document: Any) -> bool:
+    """Of `vllm bench throughput` or `latency`."""
+    return isinstance(document, dict) and (
+        {"elapsed_time", "tokens_per_second"} <= document.keys()
+        or {"avg_latency", "percentiles"} <= document.keys()
+    )
+
+
+def serve(document: Any, path: Path, place: str, skipped: Skipped) -> Iterator[Found]:
+    """The one run of an object."""
+    fields = Fields(document, place, PRODUCER)
+    seconds, completed = fields.positive("duration"), fields.positive("completed")
+    tokens = fields.number_or_none("total_output_tokens")
+    if not tokens:
+        raise fields.wrong(
+            "total_output_tokens",
+            "is missing or 0: nothing was generated",
+            "embeddings are not compared here",
+        )
+    latencies, quantiles = _times(fields, completed, tokens)
+    end = latencies.get("e2e")
+    part = Part(
+        where=place,
+        whole=Work(_joules(fields), tokens, seconds),
+        batch=None if end is None else Mean(end.total / end.count * completed, seconds),
+        gpu_seconds=_gpu_seconds(fields, seconds),
+        requests=Requests(
+            count=round(completed),
+            failed=_failed(fields, completed),
+            prompt_tokens=fields.number_or_none("total_input_tokens"),
+            output_units=tokens,
+        ),
+        latencies=latencies,
+        quantiles=quantiles,
+        group=f"{place} {_load(fields)}",
+    )
+    yield _setup(fields), Origin(FORMAT, str(path), clock=CLIENT), part, _remarks(fields, end)
+
+
+def _joules(fields: Fields) -> float | None:
+    return fields.number_or_none("gpu_energy_j") or None
+
+
+def _gpu_seconds(fields: Fields, seconds: float) -> float | None:
+    gpus = _gpu_count(fields)
+    return None if gpus is None else gpus * seconds
+
+
+def _failed(fields: Fields, completed: float) -> int:
+    told = fields.number_or_none("failed")
+    asked = fields.number_or_none("num_prompts") or completed
+    return round(told if told is not None else max(asked - completed, 0))
+
+
+def _times(fields: Fields, completed: float, tokens: float) -> tuple[dict[str, Mean], dict[str, float]]:
+    """Means and quantiles as written; with ``--save-detailed`` what is missing is made of single requests."""
+    gaps = max(tokens - completed, 0)
+    latencies = {
+        **mean_latency(fields, "itl", "itl", gaps),
+        **mean_latency(fields, "ttft", "ttft", completed),
+        **mean_latency(fields, "e2e", "e2el", completed),
+    }
+    quantiles: dict[str, float] = {}
+    for name, theirs in (("itl", "itl"), ("tpot", "tpot"), ("ttft", "ttft"), ("e2e", "e2el")):
+        quantiles.update(quantiles_ms(fields, name, theirs))
+    if "e2e" not in latencies:
+        ends = _ends(fields)
+        if ends:
+            latencies["e2e"] = Mean(sum(ends), len(ends))
+            levels = np.percentile(ends, QUANTILES)
+            quantiles.update(
+                {f"e2e_p{level}": float(end) for level, end in zip(QUANTILES, levels, strict=True)}
+            )
+        elif "ttft" in latencies and "itl" in latencies:
+            whole = latencies["ttft"].total + latencies["itl"].total
+            latencies["e2e"] = Mean(whole, completed)
+    return latencies, quantiles
+
+
+def _ends(fields: Fields) -> list[float]:
+    """Seconds of each request that succeeded, from ``--save-detailed``."""
+    firsts, gaps, errors = (fields.values.get(name) for name in ("ttfts", "itls", "errors"))
+    if not isinstance(firsts, list) or not isinstance(gaps, list) or len(firsts) != len(gaps):
+        return []
+    failed = errors if isinstance(errors, list) and len(errors) == len(firsts) else [""] * len(firsts)
+    try:
+        return [
+            float(first) + float(sum(times))
+            for first, times, error in zip(firsts, gaps, failed, strict=True)
+            if not error and first
+        ]
+    except TypeError:
+        raise fields.wrong("itls", "is no list of lists of numbers") from None
+
+
+def _load(fields: Fields) -> str:
+    concurrency, rate = fields.values.get("max_concurrency"), fields.values.get("request_rate")
+    if concurrency is not None:
+        return f"concurrency {concurrency}"
+    return f"{rate}/s" if rate is not None else ""
+
+
+def _gpu_count(fields: Fields) -> int | None:
+    for name in ("gpu_count", "num_gpus", "gpus"):
+        text = str(fields.values.get(name, ""))
+        if text.isdigit():
+            return int(text)
+    listed = fields.values.get("energy_gpu_ids")
+    return len(listed) if isinstance(listed, list) and listed else None
+
+
+def _setup(fields: Fields) -> Setup:
+    """Model, and what ``--metadata`` told."""
+
+    def told(*names: str) -> str:
+        return next((str(fields.values[name]) for name in names if fields.values.get(name)), "")
+
+    model = fields.text("model_id")
+    tensor = told("tensor_parallel_size", "tensor_parallel", "tp")
+    return Setup(
+        model=model,
+        precision=precision_of(told("precision", "dtype"), told("quantization"), model),
+        gpu=gpu_of(told("gpu", "gpu_name", "gpu_model")),
+        gpu_count=_gpu_count(fields),
+        parallel=parallel_of(int(tensor) if tensor.isdigit() else 1, 1, 1),
+        software=f"vllm {told('vllm_version', 'version')}".strip(),
+        task=told("task"),
+    )
+
+
+def _remarks(fields: Fields, end: Mean | None) -> tuple[str, ...]:
+    found = []
+    if end is not None and fields.number_or_none("mean_e2el_ms") is None and not _ends(fields):
+        found.append(
+            "the file has no end-to-end times (--percentile-metrics ttft,tpot,itl,e2el): E2E and batch are "
+            "those of the mean first token and the mean inter-token time"
+        )
+    return tuple(found)

@@ -1,0 +1,76 @@
+"""Drivers of an engine's joules per token, as values: some may be of one window and some of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from joulescope.insight.diagnosis.cache import Found
+from joulescope.insight.steady import LengthClass, Operation, Service, Workload, steady_state
+
+_LEAST_DUTY = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that decides how an engine fares."""
+
+    classes: tuple[LengthClass, ...]
+    """What is asked for; ``cached_tokens`` as it was where the classes were seen."""
+    shared_tokens: float
+    found: Found
+    """How much of a cached prefix is found, against where the classes were seen."""
+    usual: Mapping[int, float]
+    """Part of the prompts that is cached, by bin of length, where none was cached where they were seen."""
+    arrivals_per_second: float
+    duty: float
+    """Part of the time in which anything arrives, 0..1."""
+    service: Service
+
+    def workload(self, rate: float) -> Workload:
+        classes = tuple(
+            replace(each, cached_tokens=self.found.cached(each.prompt_tokens, each.cached_tokens, self.usual))
+            for each in self.classes
+        )
+        return Workload(classes, arrivals_per_second=rate, shared_tokens=self.shared_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a state fares."""
+
+    joules_per_token: float
+    operation: Operation
+    """While requests arrive."""
+    busy_ratio: float
+
+
+def fare(state: State) -> Outcome:
+    """Joules per token of a state, by the structural model.
+
+    While nothing arrives the engine is idle: what a burst leaves behind is taken to be served in it.
+    """
+    duty = max(min(state.duty, 1.0), _LEAST_DUTY)
+    operation = steady_state(state.workload(state.arrivals_per_second / duty), state.service)
+    laws = state.service.laws
+    idle_watts = laws.idle_watts * state.service.gpu_count
+    watts = duty * operation.watts + (1.0 - duty) * idle_watts
+    tokens = duty * operation.tokens_per_second
+    return Outcome(watts / max(tokens, 1e-9), operation, duty * operation.busy_ratio)
+
+
+def duty_of(state: State, busy_ratio: float) -> float:
+    """The part of the time in which requests must arrive for the engine to be busy for so much of it.
+
+    1 where they may arrive at any time.
+    """
+    if fare(replace(state, duty=1.0)).busy_ratio - busy_ratio < 0.02:
+        return 1.0
+    low, high = max(0.2 * busy_ratio, _LEAST_DUTY), 1.0
+    for _ in range(20):
+        middle = 0.5 * (low + high)
+        if fare(replace(state, duty=middle)).busy_ratio < busy_ratio:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)

@@ -1,0 +1,143 @@
+"""What lies between causes and joules: utilisation and memory, measured in a window. ``None``: not known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from joulescope.insight.diagnosis import causes
+from joulescope.insight.diagnosis.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Latents:
+    """Ratios are 0..1."""
+
+    batch: float
+    """Mean requests in a step."""
+    step_seconds: float
+    inter_token_seconds: float | None
+    """Of a decode step, waiting included, by tokens that a request gets of it."""
+    watts_per_gpu: float
+    gpus: int
+    requests_per_second: float
+    prompt_tokens: float | None
+    """Mean of finished requests; so is the next."""
+    output_tokens: float | None
+    cached_ratio: float | None
+    """Of prompt tokens."""
+    accepted_ratio: float | None
+    """Of drafted tokens."""
+    busy_ratio: float | None
+    idle_joules_ratio: float
+    """Of the measured joules."""
+    static_joules_ratio: float | None
+    """Of the joules of steps: static power, that is paid for their time whatever they do."""
+    waited_ratio: float
+    """Of the time with requests running: the GPUs waited for the host."""
+    arithmetic_intensity: float | None
+    """FLOPs of a step by bytes that it reads."""
+    memory_bound_ratio: float | None
+    """Of the time of steps; so are the next two."""
+    compute_bound_ratio: float | None
+    power_bound_ratio: float | None
+    sm_active_ratio: float | None
+    tensor_active_ratio: float | None
+    dram_active_ratio: float | None
+    sm_clock_hertz: float | None
+    power_limit_watts: float | None
+    throttled_ratio: float | None
+    kv_cache_tokens: int | None
+    kv_usage_ratio: float | None
+    kv_full_ratio: float | None
+    """Of the time."""
+    preemptions_per_request: float | None
+    preempted_joules_ratio: float
+    """Of the measured joules: computing again what a preemption lost."""
+
+
+def latents_of(window: Window) -> Latents:
+    """The latent figures of a window."""
+    whole, fared = window.whole, window.observed.fared
+    joules, load, gpu, tokens = whole.joules, whole.load, whole.gpu, whole.tokens
+    kinds = window.steps()
+    gpus = window.observed.service.gpu_count
+    seconds = sum(each.seconds for each in kinds)
+    waited = sum(each.waited_seconds for each in kinds)
+    read = sum(each.weight_bytes + each.kv_bytes for each in kinds)
+    modelled = sum(each.modelled_joules for each in kinds)
+    requests = sum(cell.requests for cell in whole.tasks)
+    prompts = sum(cell.prompt_tokens for cell in whole.tasks)
+    decode = whole.decode_steps
+    passes = window.observed.service.tokens_per_pass
+    known = gpu.throttle_known_seconds
+    throttled = gpu.throttled_power_seconds + gpu.throttled_thermal_seconds + gpu.throttled_other_seconds
+    lost = joules.overhead_preemption or joules.wasted_preemption
+    return Latents(
+        batch=fared.batch,
+        step_seconds=fared.step_seconds,
+        inter_token_seconds=_part(decode.seconds + decode.waited_seconds, decode.steps * gpus * passes),
+        watts_per_gpu=fared.watts / gpus,
+        gpus=gpus,
+        requests_per_second=fared.requests_per_second,
+        prompt_tokens=_part(prompts, requests),
+        output_tokens=_part(sum(cell.output_tokens for cell in whole.tasks), requests),
+        cached_ratio=_part(sum(cell.cached_tokens for cell in whole.tasks), prompts),
+        accepted_ratio=_part(tokens.accepted, tokens.drafted),
+        busy_ratio=_part(load.busy_seconds, load.seconds),
+        idle_joules_ratio=joules.idle / joules.measured,
+        static_joules_ratio=_part(sum(each.static_joules for each in kinds), modelled),
+        waited_ratio=waited / max(seconds + waited, 1e-9),
+        arithmetic_intensity=_part(sum(each.flops for each in kinds), read),
+        memory_bound_ratio=_part(sum(each.memory_bound_seconds for each in kinds), seconds),
+        compute_bound_ratio=_part(sum(each.compute_bound_seconds for each in kinds), seconds),
+        power_bound_ratio=_part(sum(each.power_bound_seconds for each in kinds), seconds),
+        sm_active_ratio=_part(gpu.sm_active_seconds, gpu.sm_active_known_seconds),
+        tensor_active_ratio=_part(gpu.tensor_active_seconds, gpu.tensor_active_known_seconds),
+        dram_active_ratio=_part(gpu.dram_active_seconds, gpu.dram_active_known_seconds),
+        sm_clock_hertz=_part(gpu.sm_clock_hertz_seconds, gpu.sm_clock_known_seconds),
+        power_limit_watts=_part(gpu.power_limit_joules, gpu.power_limit_known_seconds),
+        throttled_ratio=_part(throttled, known),
+        kv_cache_tokens=whole.limits.kv_cache_tokens,
+        kv_usage_ratio=fared.kv_usage_ratio,
+        kv_full_ratio=_part(load.kv_full_seconds, load.kv_known_seconds),
+        preemptions_per_request=_part(load.preemptions, requests),
+        preempted_joules_ratio=lost / joules.measured,
+    )
+
+
+def _part(value: float, whole: float) -> float | None:
+    return value / whole if whole > 0.0 else None
+
+
+_EVERYWHERE = ("batch", "watts_per_gpu", "inter_token_seconds")
+
+BESIDE: dict[str, tuple[str, ...]] = {
+    causes.MIX: ("prompt_tokens", "output_tokens", "batch", "arithmetic_intensity", "compute_bound_ratio"),
+    causes.LOAD: ("requests_per_second", "batch", "busy_ratio", "idle_joules_ratio", "static_joules_ratio"),
+    causes.BATCH_LIMIT: ("batch", "static_joules_ratio", "memory_bound_ratio", "dram_active_ratio"),
+    causes.KV_CAPACITY: (
+        "kv_cache_tokens",
+        "kv_usage_ratio",
+        "kv_full_ratio",
+        "batch",
+        "preemptions_per_request",
+        "preempted_joules_ratio",
+    ),
+    causes.PREFIX_CACHE: ("cached_ratio", "compute_bound_ratio", "arithmetic_intensity", "kv_usage_ratio"),
+    causes.SPECULATION: ("accepted_ratio", "inter_token_seconds", "batch"),
+    causes.HOST: ("waited_ratio", "step_seconds", *_EVERYWHERE, "kv_usage_ratio", "sm_active_ratio"),
+    causes.CLOCKS: (
+        "sm_clock_hertz",
+        "power_limit_watts",
+        "throttled_ratio",
+        "power_bound_ratio",
+        *_EVERYWHERE,
+    ),
+    causes.LAYOUT: ("gpus", "kv_cache_tokens", "static_joules_ratio", *_EVERYWHERE),
+    causes.MODEL: ("arithmetic_intensity", "memory_bound_ratio", "kv_cache_tokens", *_EVERYWHERE),
+    causes.EFFICIENCY: ("step_seconds", *_EVERYWHERE, "sm_active_ratio", "dram_active_ratio"),
+    causes.OVERHEAD: ("busy_ratio",),
+    causes.UNATTRIBUTED: (),
+    causes.UNEXPLAINED: _EVERYWHERE,
+}
+"""Which figures stand beside a cause; those that are not known are left out."""

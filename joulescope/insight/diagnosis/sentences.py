@@ -1,0 +1,205 @@
+"""What is seen of a cause, in plain words, and the lever to pull where tokens became dearer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from joulescope.insight.diagnosis import causes
+from joulescope.insight.diagnosis.latents import Latents
+
+_Say = Callable[[bool, Latents, Latents], str]
+
+
+def sentence_of(cause: str, joules_per_token: float, before: Latents, after: Latents) -> str:
+    """One or two sentences about a cause that is significant."""
+    return _SAY[cause](joules_per_token > 0.0, before, after)
+
+
+def _from_to(name: str, one: float | None, other: float | None, form: str, unit: str = "") -> str:
+    """``name 1 to 2``; empty where either is not known."""
+    if one is None or other is None:
+        return ""
+    return f"{name} {one:{form}} to {other:{form}}{unit}"
+
+
+def _ratio(name: str, one: float | None, other: float | None) -> str:
+    if one is None or other is None:
+        return ""
+    return f"{name} {100.0 * one:.0f} to {100.0 * other:.0f} %"
+
+
+def _join(*facts: str) -> str:
+    kept = [fact for fact in facts if fact]
+    text = "; ".join(kept)
+    return text[:1].upper() + text[1:]
+
+
+def _advised(facts: str, dearer: bool, lever: str) -> str:
+    return f"{facts}: {lever}." if dearer else f"{facts}."
+
+
+def _mix(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
+        _from_to("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
+        _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
+    )
+    lever = "clients ask for other work, nothing is broken; shorten or share prompts, or set max_tokens"
+    return _advised(facts, dearer, lever)
+
+
+def _load(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("requests", before.requests_per_second, after.requests_per_second, ".2f", " a second"),
+        _from_to("batch", before.batch, after.batch, ".1f"),
+        _ratio("requests running", before.busy_ratio, after.busy_ratio) + " of the time"
+        if before.busy_ratio is not None and after.busy_ratio is not None
+        else "",
+        _ratio("idle joules", before.idle_joules_ratio, after.idle_joules_ratio),
+    )
+    lever = (
+        "send the same requests to fewer replicas, scale down when idle, or put offline work into the gaps"
+    )
+    return _advised(facts, dearer, lever)
+
+
+def _batch(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("batch", before.batch, after.batch, ".1f"),
+        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
+        + " of the joules of steps",
+    )
+    return _advised(facts, dearer, "raise max-num-seqs or max-num-batched-tokens")
+
+
+def _kv(dearer: bool, before: Latents, after: Latents) -> str:
+    full, lost = after.kv_full_ratio, after.preempted_joules_ratio
+    state = "" if full is None else f"KV cache full {100.0 * full:.0f} % of the time"
+    cost = f"preemption cost {100.0 * lost:.0f} % of joules" if lost > 0.005 else ""
+    facts = _join(
+        state,
+        cost,
+        _from_to("batch", before.batch, after.batch, ".1f"),
+        _from_to("room", before.kv_cache_tokens, after.kv_cache_tokens, ".0f", " tokens"),
+    )
+    return _advised(facts, dearer, "raise gpu-memory-utilization, add a GPU or use an FP8 KV cache")
+
+
+def _cache(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(_ratio("prompt tokens found in the prefix cache:", before.cached_ratio, after.cached_ratio))
+    lever = (
+        "check that enable-prefix-caching is on, that prompts begin alike, and that requests with one prefix "
+        "go to one replica"
+    )
+    return _advised(facts, dearer, lever)
+
+
+def _speculation(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(_ratio("drafted tokens accepted:", before.accepted_ratio, after.accepted_ratio))
+    lever = "draft fewer tokens, or use a drafter that was trained for this traffic"
+    return _advised(facts or "Drafts differ", dearer, lever)
+
+
+def _host(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _pace(before, after),
+        _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
+        _ratio("GPUs waited for the host", before.waited_ratio, after.waited_ratio),
+        f"KV cache {100.0 * after.kv_usage_ratio:.0f} % in use" if after.kv_usage_ratio is not None else "",
+    )
+    lever = (
+        "give the engine's process faster or freer CPU cores, check CUDA graphs (enforce-eager off) and "
+        "asynchronous scheduling"
+    )
+    return _advised(facts, dearer, lever)
+
+
+def _pace(before: Latents, after: Latents) -> str:
+    one, other = _ms(before.inter_token_seconds), _ms(after.inter_token_seconds)
+    return _from_to("inter-token time", one, other, ".1f", " ms")
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000.0 * seconds
+
+
+def _clocks(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
+        _from_to("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
+        _ratio("throttled", before.throttled_ratio, after.throttled_ratio),
+        _ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
+    )
+    return _advised(
+        facts, dearer, "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling"
+    )
+
+
+def _mega(hertz: float | None) -> float | None:
+    return None if hertz is None else hertz / 1e6
+
+
+def _layout(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("GPUs", before.gpus, after.gpus, ".0f"),
+        _from_to("batch", before.batch, after.batch, ".1f"),
+        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
+        + " of the joules of steps",
+    )
+    lever = "the same batch on more GPUs costs more; let it serve more requests at a time, or use fewer GPUs"
+    return _advised(facts, dearer, lever)
+
+
+def _model(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        "another model or precision",
+        _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
+        _pace(before, after),
+    )
+    return _advised(
+        facts,
+        dearer,
+        "low precision pays at large batches: compare both at your batch with 'joulescope plan'",
+    )
+
+
+def _efficiency(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        "the same steps cost otherwise, and no clock or limit says why",
+        _pace(before, after),
+        _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
+    )
+    lever = "look for another version of vLLM, the driver or attention kernels, or another GPU"
+    return _advised(facts, dearer, lever)
+
+
+def _overhead(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = "Start-up, warm-up or empty steps of data parallelism were in the window"
+    return _advised(facts, dearer, "restart less often; even out the load of data-parallel engines")
+
+
+def _unattributed(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = "Joules of time of which nothing is known: records were lost, or the GPUs were not read"
+    return _advised(facts, dearer, "see joulescope_records_dropped_total, and 'joulescope doctor'")
+
+
+def _unexplained(dearer: bool, before: Latents, after: Latents) -> str:
+    return "The structural model does not say what this is."
+
+
+_SAY: dict[str, _Say] = {
+    causes.MIX: _mix,
+    causes.LOAD: _load,
+    causes.BATCH_LIMIT: _batch,
+    causes.KV_CAPACITY: _kv,
+    causes.PREFIX_CACHE: _cache,
+    causes.SPECULATION: _speculation,
+    causes.HOST: _host,
+    causes.CLOCKS: _clocks,
+    causes.LAYOUT: _layout,
+    causes.MODEL: _model,
+    causes.EFFICIENCY: _efficiency,
+    causes.OVERHEAD: _overhead,
+    causes.UNATTRIBUTED: _unattributed,
+    causes.UNEXPLAINED: _unexplained,
+}

@@ -1,0 +1,129 @@
+"""One side of a comparison: what the minutes of an engine in one window say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from joulescope.errors import PlanError
+from joulescope.insight.capacity.observed import Observed, observe
+from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
+from joulescope.minutes import merge
+
+_FEW = 3
+"""So many minutes at least have a middle one."""
+
+_LEAST_TOKENS = 100
+"""A window in which fewer came out says nothing of joules per token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An engine in a window of time."""
+
+    minutes: tuple[EngineMinute, ...]
+    """Of one kind."""
+    whole: EngineMinute
+    """Their sum."""
+    observed: Observed
+    laws: Laws
+    """The cost model: coefficients as most of the later minutes have them, for those of one moment may be
+    off, as where records end in the middle of an interval."""
+    left_out: int
+    """Minutes of the same engine while it was of another kind."""
+
+    @property
+    def tokens(self) -> float:
+        return float(self.whole.tokens.generated)
+
+    @property
+    def joules_per_token(self) -> float:
+        return self.whole.joules.measured / self.tokens
+
+    @property
+    def overhead(self) -> float:
+        """J/token of start-up and empty steps."""
+        joules = self.whole.joules
+        return (joules.overhead_startup + joules.overhead_dummy_batch) / self.tokens
+
+    @property
+    def unattributed(self) -> float:
+        return self.whole.joules.unattributed / self.tokens
+
+    @property
+    def modelled(self) -> float:
+        """J/token of what a model of steps, waiting and idle time can say something of."""
+        return self.joules_per_token - self.overhead - self.unattributed
+
+    @property
+    def error(self) -> float:
+        """Standard error of the J/token by the scatter of the minutes, as a part of it."""
+        full = [each for each in self.minutes if each.tokens.generated > 0 and each.load.seconds > 30.0]
+        if len(full) < 3:
+            return 0.05
+        mean = self.joules_per_token
+        tokens = [each.tokens.generated for each in full]
+        apart = [each.joules.measured - mean * count for each, count in zip(full, tokens, strict=True)]
+        count = len(full)
+        return math.sqrt(sum(each * each for each in apart) * count / (count - 1)) / sum(tokens) / mean
+
+    def steps(self) -> tuple[Steps, Steps]:
+        return self.whole.decode_steps, self.whole.prefill_steps
+
+
+def window_of(minutes: Sequence[EngineMinute], name: str, engine: str | None) -> Window:
+    """What the minutes of one window say of an engine.
+
+    Args:
+        name: of the window, for messages.
+        engine: its label; may be left out where there is only one.
+
+    Raises:
+        PlanError: too little is known; the message says what and where.
+    """
+    try:
+        observed = observe(_settled(minutes), engine)
+    except PlanError as error:
+        raise PlanError(f"window {name}: {error}") from None
+    label = observed.kind.engine
+    mine = [each for each in minutes if each.kind.engine == label]
+    kept = tuple(each for each in mine if each.kind == observed.kind)
+    (whole,) = merge(kept)
+    if whole.tokens.generated < _LEAST_TOKENS:
+        raise PlanError(
+            f"window {name}: engine {label} generated {whole.tokens.generated} tokens in it; "
+            f"joules per token need {_LEAST_TOKENS} at least. Take a longer window"
+        )
+    whole = replace(whole, limits=observed.service.limits)
+    laws = next(each.laws for each in _settled(kept) if each.laws is not None)
+    return Window(kept, whole, observed, laws, len(mine) - len(kept))
+
+
+def _settled(minutes: Sequence[EngineMinute]) -> list[EngineMinute]:
+    """The same minutes with laws that are those of their kind's later minutes together."""
+    by_kind: dict[Kind, list[EngineMinute]] = {}
+    for minute in sorted(minutes, key=lambda each: each.end_wall_seconds):
+        by_kind.setdefault(minute.kind, []).append(minute)
+    laws = {kind: _laws([each.laws for each in mine if each.laws]) for kind, mine in by_kind.items()}
+    return [replace(each, laws=each.laws and laws[each.kind]) for each in minutes]
+
+
+def _laws(told: Sequence[Laws]) -> Laws | None:
+    """Of laws in the order of time the latest, with the middle one of each coefficient of the later half."""
+    if not told:
+        return None
+    latest = told[-1]
+    later = told[min(len(told) // 2, max(len(told) - _FEW, 0)) :]
+    alike = [each for each in later if each.cost == latest.cost]
+    return replace(
+        latest,
+        time_coefficients=_middle([each.time_coefficients for each in alike]),
+        energy_coefficients=_middle([each.energy_coefficients for each in alike]),
+        idle_watts=median(each.idle_watts for each in alike),
+    )
+
+
+def _middle(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(median(column) for column in zip(*rows, strict=True))

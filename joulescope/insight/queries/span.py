@@ -1,0 +1,85 @@
+"""A stretch of wall time, as a command line gives it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from joulescope.errors import ConfigError
+from joulescope.units import NANOSECONDS_PER_SECOND
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From ``begin_ns``, inclusive, to ``end_ns``, exclusive: nanoseconds since the epoch; ``None`` is open.
+
+    A request belongs to the span in which it ended, a minute of an engine to that in which it started.
+    """
+
+    begin_ns: int | None = None
+    end_ns: int | None = None
+
+    @property
+    def begin(self) -> datetime | None:
+        return None if self.begin_ns is None else moment(self.begin_ns)
+
+    @property
+    def end(self) -> datetime | None:
+        return None if self.end_ns is None else moment(self.end_ns)
+
+    def __str__(self) -> str:
+        if self == ALWAYS:
+            return "at any time"
+        begin, end = self.begin, self.end
+        parts = [f"from {text_of(begin)}" if begin else "", f"until {text_of(end)}" if end else ""]
+        return " ".join(filter(None, parts))
+
+
+ALWAYS = Span()
+
+
+def moment(unix_ns: int) -> datetime:
+    """The instant in UTC, to the microsecond."""
+    seconds, rest_ns = divmod(unix_ns, NANOSECONDS_PER_SECOND)
+    return datetime.fromtimestamp(seconds, timezone.utc).replace(microsecond=rest_ns // 1000)
+
+
+def text_of(instant: datetime) -> str:
+    """``2026-01-31T12:00Z``, with seconds where there are any."""
+    return f"{instant:%Y-%m-%dT%H:%M:%S}Z" if instant.second else f"{instant:%Y-%m-%dT%H:%M}Z"
+
+
+def parse_span(since: str | None, until: str | None, now_ns: int) -> Span:
+    """The span between two texts: ISO 8601 (UTC where no offset is given), ``now``, or an age such as ``7d``.
+
+    Raises:
+        ConfigError: if a text is neither, or the span ends before it begins.
+    """
+    begin_ns = None if since is None else _instant(since, "--since", now_ns)
+    end_ns = None if until is None else _instant(until, "--until", now_ns)
+    if begin_ns is not None and end_ns is not None and end_ns <= begin_ns:
+        raise ConfigError(f"--until {until} is not after --since {since}: exchange them")
+    return Span(begin_ns, end_ns)
+
+
+def _instant(text: str, flag: str, now_ns: int) -> int:
+    if text == "now":
+        return now_ns
+    if ago := _AGO.fullmatch(text):
+        return now_ns - round(float(ago[1]) * _SECONDS[ago[2]] * NANOSECONDS_PER_SECOND)
+    try:
+        instant = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+    except ValueError:
+        raise ConfigError(
+            f"{flag} {text!r} is no instant: write a date or time such as 2026-01-31 or "
+            "2026-01-31T12:00:00Z (UTC unless it has an offset), an age such as 7d or 12h, or now"
+        ) from None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=timezone.utc)
+    whole = instant - _EPOCH
+    return (whole.days * 86_400 + whole.seconds) * NANOSECONDS_PER_SECOND + whole.microseconds * 1000

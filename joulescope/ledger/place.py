@@ -1,0 +1,184 @@
+"""Where a ledger's Parquet files lie: a local folder, or anything that fsspec knows by a URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from joulescope.errors import LedgerError, MissingExtra
+from joulescope.ledger.layout import PARQUET, day_of, stem_and_crc
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_url(root: str) -> bool:
+    """Whether a root is a URL, and thus no local folder; ``file://`` is one of those."""
+    return bool(_URL.match(root)) and not root.startswith("file://")
+
+
+def local_root(root: str) -> Path:
+    """A local root as a path."""
+    return Path(root.removeprefix("file://"))
+
+
+def require_packages() -> None:
+    """Looks whether the packages of the extra are there, which the ledger imports when it needs them.
+
+    Raises:
+        MissingExtra: if one is not; the message has the line that installs it.
+    """
+    try:
+        import fsspec  # noqa: F401
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            f"a ledger needs the package {error.name}: pip install 'joulescope-inference[sidecar,ledger]'"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A Parquet file of a ledger."""
+
+    path: str
+    """As the file system names it."""
+    stem: str
+    crc: int | None
+    day: date
+    size_bytes: int
+
+
+class Place:
+    """The Parquet files of a ledger, wherever they are. Errors of the store come out as :class:`OSError`."""
+
+    def __init__(self, root: str) -> None:
+        """Nothing is contacted yet.
+
+        Raises:
+            LedgerError: if there is no file system for such a URL, and what to install.
+        """
+        self.root = root
+        self.is_local = not is_url(root)
+        self.system, self.base = _system(root)
+        self.base = self.base.rstrip("/") or "/"
+
+    def stored(
+        self,
+        table: str,
+        begin: date | None = None,
+        end: date | None = None,
+        strange: Callable[[str, str], None] = lambda path, reason: None,
+    ) -> Iterator[Stored]:
+        """The files of a table by day and name; of the days from ``begin`` to ``end``, both contained.
+
+        Args:
+            strange: is told what else lies there, and why it is not read.
+
+        Raises:
+            OSError: if the store does not answer.
+        """
+        for folder in sorted(self._list(f"{self.base}/{table}"), key=_name):
+            day = day_of(_base(folder))
+            if day is None or folder["type"] != "directory":
+                if not _hidden(folder):
+                    strange(folder["name"], "is no folder of a day: those are named as date=2026-01-31")
+                continue
+            if (begin is not None and day < begin) or (end is not None and day > end):
+                continue
+            for entry in sorted(self._list(folder["name"]), key=_name):
+                found = stem_and_crc(_base(entry))
+                if found is not None and entry["type"] != "directory":
+                    yield Stored(entry["name"], *found, day, int(entry.get("size") or 0))
+                elif not _hidden(entry):
+                    strange(entry["name"], f"is no file of a ledger: those end in {PARQUET}")
+
+    def open(self, path: str) -> Any:
+        """A file, to be read as bytes.
+
+        Raises:
+            OSError: if that is not possible.
+        """
+        if self.is_local:
+            return open(path, "rb")
+        try:
+            return self.system.open(path, "rb")
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+    def put(self, local: str, name: str) -> int:
+        """Copies a local file here, and returns its size when it is here whole.
+
+        Args:
+            name: below the root, with slashes.
+
+        Raises:
+            OSError: if that is not possible, or did not come to its end.
+        """
+        path = f"{self.base}/{name}"
+        size = os.path.getsize(local)
+        try:
+            self._put(local, path)
+            self.system.invalidate_cache(path)
+            found = self.system.info(path)["size"]
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        if found != size:
+            raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
+        return size
+
+    def _put(self, local: str, path: str) -> None:
+        """Folders are made only where they must be: in a bucket that would take rights of its own."""
+        try:
+            self.system.put_file(local, path)
+        except FileNotFoundError:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.put_file(local, path)
+
+    def url(self, path: str) -> str:
+        """The path as others can open it: with the protocol, where it is not local."""
+        return path if self.is_local else str(self.system.unstrip_protocol(path))
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        try:
+            self.system.invalidate_cache(path)
+            return [entry for entry in self.system.ls(path, detail=True) if entry["name"].rstrip("/") != path]
+        except FileNotFoundError:
+            return []
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _base(entry: dict[str, Any]) -> str:
+    return str(entry["name"]).rstrip("/").rpartition("/")[2]
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry["name"])
+
+
+def _hidden(entry: dict[str, Any]) -> bool:
+    return _base(entry).startswith((".", "_"))
+
+
+def _system(root: str) -> tuple[Any, str]:
+    import fsspec
+
+    if not is_url(root):
+        system = fsspec.filesystem("file")
+        return system, str(local_root(root).absolute())
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError) as error:
+        raise LedgerError(f"{root}: {error}") from None
+    return found

@@ -1,0 +1,102 @@
+"""`joulescope plan`, through the command line, on the minutes of a simulated run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from joulescope.cli.main import main
+from joulescope.minute_model import EngineMinute
+from joulescope.minutes import json_line
+from joulescope.replay import Replay
+from joulescope.simulation.traces import SimulatedRun
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    minutes: list[EngineMinute] = []
+    for _ in Replay(SimulatedRun(62.0, rate_per_second=5.0, truth=False).records(), on_minute=minutes.append):
+        pass
+    path = tmp_path_factory.mktemp("plan") / "run.jsonl"
+    path.write_text("".join(map(json_line, minutes)))
+    return path
+
+
+def test_it_tells_people_what_the_engine_could_serve(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(source), "--goal", "itl=20ms", "--what-if", "gpus=2"]) == 0
+    text = capsys.readouterr().out
+    assert "── as observed" in text
+    assert "── gpus=2" in text
+    assert "goal ITL ≤ 20 ms" in text
+    assert "assumes: two all-reduces a layer" in text
+    assert "* beyond what was seen" in text
+
+
+def test_it_tells_programs_the_same(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--power-cap", "5kW", "--host-watts", "400W", "--rate", "7", "--json"]
+    assert main(["plan", str(source), *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["schema"] == "joulescope.plan/1"
+    (only,) = told["alternatives"]
+    assert only["power_cap"]["cap"] == {"watts": 5000.0, "per": "node", "gpus": 8, "host_watts": 400.0}
+    assert all(way["watts"] <= 4600.01 for way in only["power_cap"]["ways"])
+    figure = only["at_load"]["joules_per_token"]
+    assert figure["low"] < figure["value"] < figure["high"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_it_draws_the_frontier(source: Path, tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    image = tmp_path / f"plan.{suffix}"
+    assert main(["plan", str(source), "--image", str(image), "--goal", "itl=30ms"]) == 0
+    begin = image.read_bytes()[:200]
+    assert begin.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in begin
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--goal", "itl=30"], "is not a number above 0 with a unit (us, ms, s)"),
+        (["--goal", "p99=30ms"], "is not one of itl=…, ttft=…"),
+        (["--what-if", "gpus=0"], "gpus=0 is not a whole number above 0"),
+        (["--what-if", "precision=fp3"], "precision=fp3 is not one of"),
+        (["--what-if", "gpus=2,gpus=3"], "gpus comes twice"),
+        (["--power-cap", "5 horses"], "is not a number above 0 with a unit (W, kW, MW)"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(
+    source: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["plan", str(source), *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "nobody"], "does not tell of engine nobody"),
+        (["--power-cap", "300W"], "at rest"),
+        (["--what-if", "power-limit=100W"], "hardly more than"),
+        (["--image", "plan.xyz"], "the picture cannot be written"),
+    ],
+)
+def test_what_cannot_be_answered_is_said_on_one_line(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", str(source), *arguments]) == 4
+    assert message in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(tmp_path / "nothing.jsonl")]) == 4
+    assert "nothing.jsonl" in capsys.readouterr().err
