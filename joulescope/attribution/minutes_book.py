@@ -118,8 +118,7 @@ class MinuteBook:
     def finished(self, engine: Engine, requests: Iterable[FinishedRequest]) -> None:
         """Requests whose accounts are closed; each counts for the minute in which it ended."""
         for request in requests:
-            task = getattr(request, "task", "")
-            self._of(engine, self.clock.of(request.end_ns)).finished(request, task)
+            self._of(engine, self.clock.of(request.end_ns)).finished(request, request.task)
 
     def take(
         self,
