@@ -36,6 +36,20 @@ RUN_ELSEWHERE = {
         '"vllm.entrypoints.openai.api_server"',
     ),
     "pip install '.[sidecar]'": ("Makefile", "--editable '.[sidecar]'"),
+    "pip install '.[sidecar,analysis]'": ("pyproject.toml", '"joulescope-inference[analysis]"'),
+    "joulescope diagnose http://localhost:5685 --last 10m --before 1h": (
+        "tests/cli/test_diagnose_command.py",
+        '"--last", "2m", "--before", "1h"',
+    ),
+    "joulescope plan http://localhost:5685 --goal itl=30ms --what-if precision=fp8": (
+        "tests/cli/test_plan_command.py",
+        '"--what-if"',
+    ),
+    "joulescope compare monday.jsonl tuesday.jsonl": ("tests/cli/test_compare_command.py", '"compare"'),
+    "joulescope ledger tenants /var/lib/joulescope/ledger --by month": (
+        "tests/cli/test_ledger_command.py",
+        '"tenants"',
+    ),
 }
 """Commands too dear for a unit test: the file that runs them or their like, and the words that do."""
 
@@ -48,6 +62,7 @@ RUN_HERE = {
     "joulescope inject -f deploy/examples/deployment.yaml --image registry.example/joulescope:0.1.0": (
         "test_inject_prints_the_manifest_with_the_sidecar"
     ),
+    "joulescope estimate --preset v2": "test_an_estimate_needs_nothing",
     "joulescope config show": "test_quick_commands_work",
     "joulescope config example": "test_quick_commands_work",
     "joulescope record run.jsonl.gz": "test_record_then_replay_then_parse",
@@ -146,6 +161,11 @@ def test_quick_commands_work(command: str, tmp_path: Path) -> None:
 def test_the_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
     """It ends with 0 where no GPU is asked for and nothing else is amiss."""
     assert "no joules are measured, by choice" in _run("joulescope doctor", tmp_path).stdout
+
+
+def test_an_estimate_needs_nothing(tmp_path: Path) -> None:
+    """No file, no sidecar, no GPU."""
+    assert "Wh" in _run("joulescope estimate --preset v2", tmp_path).stdout
 
 
 def test_inject_prints_the_manifest_with_the_sidecar() -> None:

@@ -67,7 +67,7 @@ def command(
     """Divide the change of joules per token from window A to window B among its causes.
 
     A and B are {sources}, each with an optional @BEGIN..END. With A alone its last minutes are compared with
-    earlier ones, as of a running sidecar: joulescope diagnose http://localhost:9464 --last 10m --before 1h.
+    earlier ones, as of a running sidecar: joulescope diagnose http://localhost:5685 --last 10m --before 1h.
 
     The parts sum to the change. A cause that is not beyond chance is drawn, and not named.
     """

@@ -168,7 +168,7 @@ def test_a_store_that_is_down_holds_nothing_up(tmp_path: Path, caplog: pytest.Lo
     keeper.step_upload()
     keeper.step_upload()
     assert keeper.totals().failures["upload"] == 2
-    said = [record.message for record in caplog.records if "store" in record.message]
+    said = [record.message for record in caplog.records if "ledger's store" in record.message]
     assert len(said) == 1
     assert "no route to host" in said[0]
     place.system = system
