@@ -96,7 +96,7 @@ $(VENV)/.sidecar: pyproject.toml | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[sidecar,test,lint]'
+	$(PIP) --editable '.[sidecar,test,spark,lint]'
 	@touch $@ $(VENV)/.sidecar
 
 .PHONY: help demo test test-fast lint layers bench compat docs dashboards deploy pictures lock wheel clean
