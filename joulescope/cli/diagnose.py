@@ -12,12 +12,11 @@ from rich.console import Console
 
 from joulescope.cli.diagnose_text import rendered
 from joulescope.cli.minutes_source import SOURCES, read_minutes
-from joulescope.errors import MinuteError, MissingExtra
-from joulescope.insight.diagnosis.diagnosis import Diagnosis, diagnose
+from joulescope.errors import MinuteError
+from joulescope.insight.diagnosis.diagnosis import diagnose
+from joulescope.insight.diagnosis.drawing import draw
 from joulescope.insight.diagnosis.told import told
 from joulescope.minute_model import EngineMinute
-
-ANALYSIS_LINE = "pip install 'joulescope-inference[analysis]'"
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -79,7 +78,7 @@ def command(
         old, new, names = read_minutes(a), read_minutes(b), ("A", "B")
     found = diagnose(old, new, engine=engine, names=names)
     if image is not None:
-        _draw(found, image)
+        draw(found, image)
     if as_json:
         click.echo(json.dumps(told(found), allow_nan=False))
     else:
@@ -108,13 +107,3 @@ def _of_one(
 
 def _told(seconds: float) -> str:
     return f"{seconds / 60.0:.0f} min"
-
-
-def _draw(found: Diagnosis, image: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtra(ANALYSIS_LINE) from None
-    from joulescope.insight.diagnosis.drawing import draw
-
-    draw(found, image)

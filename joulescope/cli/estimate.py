@@ -13,17 +13,16 @@ from rich.console import Console
 from joulescope.cli.estimate_flags import Flags, parameters_of
 from joulescope.cli.estimate_text import show
 from joulescope.cli.minutes_source import SOURCES, read_minutes
-from joulescope.errors import ConfigError, MissingExtra
+from joulescope.errors import ConfigError
 from joulescope.insight.estimate.document import to_document
-from joulescope.insight.estimate.estimate import MIX, Estimate, estimate
+from joulescope.insight.estimate.drawing import draw
+from joulescope.insight.estimate.estimate import MIX, estimate
 from joulescope.insight.estimate.files import write_document
 from joulescope.insight.estimate.measured import measure
 from joulescope.insight.estimate.parameters import check
 from joulescope.insight.estimate.sensitivity import sensitivity
 from joulescope.insight.estimate.told import told
 from joulescope.insight.estimate.versus import versus
-
-ANALYSIS_LINE = "pip install 'joulescope-inference[analysis]'"
 
 _DISTRIBUTION = "DISTRIBUTION"
 _LENGTH = "[KIND=]DISTRIBUTION"
@@ -122,7 +121,7 @@ def command(
         beside = versus(found, measured, query=query, measured_pue=measured_pue)
     swings = sensitivity(parameters) if tornado else ()
     if image is not None:
-        _draw(found, image)
+        draw(found, image)
     if as_json:
         document = told(found, versus=beside, swings=swings)
         click.echo(json.dumps({**document, "notes": [*document["notes"], *notes]}, allow_nan=False))
@@ -141,13 +140,3 @@ def _console() -> Console:
     """As wide as the terminal; wide enough for every table where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=140)
-
-
-def _draw(found: Estimate, image: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtra(ANALYSIS_LINE) from None
-    from joulescope.insight.estimate.drawing import draw
-
-    draw(found, image)

@@ -12,15 +12,13 @@ import click
 
 from joulescope.cli.minutes_source import SOURCES, read_minutes
 from joulescope.cli.plan_text import plan_lines
-from joulescope.errors import MissingExtra
+from joulescope.insight.capacity.drawing import draw
 from joulescope.insight.capacity.goals import Goal
 from joulescope.insight.capacity.observed import observe
-from joulescope.insight.capacity.plan import Asked, Plan, plan
+from joulescope.insight.capacity.plan import Asked, plan
 from joulescope.insight.capacity.power_cap import Cap
 from joulescope.insight.capacity.told import told
 from joulescope.insight.capacity.what_if import PRECISIONS, WhatIf
-
-ANALYSIS_LINE = "pip install 'joulescope-inference[analysis]'"
 
 _GOALS = {"itl": "inter_token_seconds", "ttft": "first_token_seconds"}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -176,7 +174,7 @@ def command(
         cap = Cap(power_cap * count if power_cap is not None else 0.0, per, count)
     made = plan(observed, Asked(goals, cap, what_ifs, rate))
     if image is not None:
-        _draw(made, image)
+        draw(made, image)
     if as_json:
         click.echo(json.dumps(told(made), allow_nan=False))
     else:
@@ -185,13 +183,3 @@ def command(
 
 
 command.help = (command.help or "").format(sources=SOURCES)
-
-
-def _draw(made: Plan, image: Path) -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtra(ANALYSIS_LINE) from None
-    from joulescope.insight.capacity.drawing import draw
-
-    draw(made, image)

@@ -8,10 +8,10 @@ from typing import Any
 from joulescope.errors import PlanError
 from joulescope.insight.capacity.curves import Point
 from joulescope.insight.capacity.plan import Alternative, Plan
+from joulescope.insight.picture import COLOURS, new_figure, plain_ticks, save, without_frame
 
-_COLOURS = ("#1f5fa8", "#c2571a", "#2f8f5b", "#8b4fa3", "#8a6d1d", "#a3304f")
 _KEY = "numbers: batch; hollow: not seen\nband: 90 %; black ring: on the frontier"
-_SIZE, _DPI = (11.0, 4.8), 150
+_SIZE = (11.0, 4.8)
 
 
 def draw(plan: Plan, path: Path) -> None:
@@ -19,15 +19,12 @@ def draw(plan: Plan, path: Path) -> None:
 
     Raises:
         PlanError: the file cannot be written, or its ending is no picture's.
+        MissingExtra: without matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*_SIZE)
     left, right = figure.subplots(1, 2)
     for index, alternative in enumerate(plan.alternatives):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         _draw_frontier(left, alternative, plan, colour)
         _draw_throughput(right, alternative, colour)
     _draw_goals(left, plan)
@@ -36,16 +33,13 @@ def draw(plan: Plan, path: Path) -> None:
     _label(right, "requests in a step", "tokens per second and watt", "Throughput per watt")
     left.set_xscale("log")
     left.set_yscale("log")
-    _plain_ticks(left)
-    _plain_ticks(right)
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        plain_ticks(axis)
     left.legend(frameon=False, fontsize=8, title=_KEY, title_fontsize=7)
     kind = plan.observed.kind
     name = kind.served_model or kind.model or kind.engine
     figure.suptitle(f"{name} on {plan.observed.service.gpu_count}×{kind.gpu_name or 'GPU'}", fontsize=10)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as problem:
-        raise PlanError(f"{path}: the picture cannot be written: {problem}") from None
+    save(figure, path, PlanError)
 
 
 def _known(alternative: Alternative) -> list[Point]:
@@ -110,18 +104,4 @@ def _label(axes: Any, x: str, y: str, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.tick_params(labelsize=8)
     axes.grid(visible=True, which="major", lw=0.4, alpha=0.5)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _plain_ticks(axes: Any) -> None:
-    """Numbers instead of powers, at 1, 2 and 5 of each decade; batches at powers of two."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for scale, axis in ((axes.get_xscale(), axes.xaxis), (axes.get_yscale(), axes.yaxis)):
-        if scale == "log":
-            if axis.get_transform().base == 10:
-                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(plain)
-            axis.set_minor_formatter(NullFormatter())
+    without_frame(axes)

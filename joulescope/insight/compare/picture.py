@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from joulescope.errors import ComparisonError, MissingExtra
+from joulescope.errors import ComparisonError
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure
 from joulescope.insight.compare.tables import written_value
 from joulescope.insight.compare.values import At, Comparison, Figure, Match, Point, Side
+from joulescope.insight.picture import new_figure, plain_ticks, save
 
-INSTALL_LINE = "pip install 'joulescope-inference[analysis]'"
 SUFFIXES = (".png", ".svg", ".pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
@@ -29,23 +29,14 @@ def draw(comparison: Comparison, path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ComparisonError(f"--image {path}: choose a name that ends in {', '.join(SUFFIXES)}")
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        raise MissingExtra(INSTALL_LINE) from None
     matches = comparison.matches[:_MOST_BARS]
-    canvas = Canvas(figsize=(11 if matches else 6.5, 5.2), layout="constrained")
+    canvas = new_figure(11 if matches else 6.5, 5.2)
     scatter, *rest = canvas.subplots(1, 2 if matches else 1, squeeze=False)[0]
     _scatter(scatter, comparison)
     if matches:
         _bars(rest[0], comparison.sides, matches)
     canvas.legend(*scatter.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
-    try:
-        canvas.savefig(path, dpi=150)
-    except OSError as error:
-        raise ComparisonError(
-            f"--image {path}: cannot be written: {error.strerror or error}; choose another file"
-        ) from None
+    save(canvas, path, ComparisonError)
 
 
 def _style(place: int) -> tuple[str, str]:
@@ -85,7 +76,7 @@ def _scatter(axes: Any, comparison: Comparison) -> None:
         return
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("log")
-        _plain_numbers(axis)
+        plain_ticks(axis)
     axes.set_xlabel(heading(across, unit))
     axes.set_ylabel(heading(up, unit))
     axes.grid(True, which="both", alpha=0.2, linewidth=0.5)
@@ -98,15 +89,6 @@ def _up(sides: Sequence[Side]) -> str:
     cost = cost_figure(sides)
     choices = (cost, "units_per_second", "units_per_second_all")
     return next((name for name in choices if any(_has(side, name) for side in sides)), cost)
-
-
-def _plain_numbers(axis: Any) -> None:
-    """``20`` and ``0.2`` along a logarithmic axis, and no powers of ten; few, so that they do not meet."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _has(side: Side, name: str) -> bool:

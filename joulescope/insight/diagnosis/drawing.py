@@ -8,9 +8,9 @@ from typing import Any
 from joulescope.errors import PlanError
 from joulescope.insight.diagnosis.diagnosis import Diagnosis
 from joulescope.insight.diagnosis.waterfall import Bar, bars_of, span_of
+from joulescope.insight.picture import new_figure, save, without_frame
 
 _LEVEL, _DEARER, _CHEAPER, _DOUBTFUL = "#5b6b7b", "#c2571a", "#2f8f5b", "#b9c0c7"
-_DPI = 150
 
 
 def draw(diagnosis: Diagnosis, path: Path) -> None:
@@ -18,13 +18,10 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
 
     Raises:
         PlanError: the file cannot be written, or its ending is no picture's.
+        MissingExtra: without matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     bars = bars_of(diagnosis)
-    figure = Figure(figsize=(max(6.0, 1.25 * len(bars) + 1.5), 4.6), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.0, 1.25 * len(bars) + 1.5), 4.6)
     axes = figure.subplots()
     low, high = span_of(bars)
     for at, bar in enumerate(bars):
@@ -38,18 +35,14 @@ def draw(diagnosis: Diagnosis, path: Path) -> None:
     axes.set_ylabel(f"joules per {diagnosis.unit}{cut}", fontsize=9)
     axes.grid(visible=True, axis="y", lw=0.4, alpha=0.5)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    without_frame(axes)
     before = diagnosis.before.joules_per_token
     axes.set_title(
         f"{diagnosis.engine}: {before:.4g} to {diagnosis.after.joules_per_token:.4g} J/{diagnosis.unit} "
         f"({diagnosis.change / before:+.1%})",
         fontsize=10,
     )
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as problem:
-        raise PlanError(f"{path}: the picture cannot be written: {problem}") from None
+    save(figure, path, PlanError)
 
 
 def _draw_bar(axes: Any, at: int, bar: Bar, low: float, high: float) -> None:

@@ -12,9 +12,9 @@ from joulescope.insight.estimate.estimate import JOULES_PER_WATT_HOUR, MIX, Esti
 from joulescope.insight.estimate.parameters import changed
 from joulescope.insight.estimate.presets import PRESETS
 from joulescope.insight.estimate.spread import Spread
+from joulescope.insight.picture import COLOURS, new_figure, save, without_frame
 
-_COLOURS = ("#1f5fa8", "#c2571a", "#2f8f5b", "#8b4fa3", "#8a6d1d", "#a3304f")
-_SIZE, _DPI, _BINS = (11.0, 4.8), 150, 160
+_SIZE, _BINS = (11.0, 4.8), 160
 
 
 def draw(found: Estimate, path: Path) -> None:
@@ -22,12 +22,9 @@ def draw(found: Estimate, path: Path) -> None:
 
     Raises:
         ConfigError: the file cannot be written, or its ending is no picture's.
+        MissingExtra: without matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*_SIZE)
     if found.levers:
         left, right = figure.subplots(1, 2)
         _draw_levers(right, found)
@@ -35,10 +32,7 @@ def draw(found: Estimate, path: Path) -> None:
         left = figure.subplots()
     _draw_spreads(left, found)
     figure.suptitle(_title(found), fontsize=10)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as problem:
-        raise ConfigError(f"{path}: the picture cannot be written: {problem}") from None
+    save(figure, path, ConfigError)
 
 
 def _title(found: Estimate) -> str:
@@ -53,7 +47,7 @@ def _title(found: Estimate) -> str:
 def _draw_spreads(axes: Any, found: Estimate) -> None:
     """Density over the logarithm of watt hours, with median and quartiles of each kind."""
     for index, (query, draws) in enumerate(found.draws.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         values = np.concatenate([each.joules for each in draws]) / JOULES_PER_WATT_HOUR
         weights = np.concatenate(
             [np.full(each.joules.size, each.weight / each.joules.size) for each in draws]
@@ -84,7 +78,7 @@ def _draw_levers(axes: Any, found: Estimate) -> None:
     """Median and quartiles of the joules that are left, one row a lever."""
     rows: list[tuple[str, Spread, str]] = []
     for index, part in enumerate(part for part in found.queries if part.query != MIX):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         rows.append((part.query, part.joules, colour))
         rows += [
             (f"{part.query}, {_name(each)}", each.joules, colour)
@@ -113,6 +107,5 @@ def _label(axes: Any, below: str, left: str) -> None:
     axes.set_xlabel(below, fontsize=9)
     axes.set_ylabel(left, fontsize=9)
     axes.grid(visible=True, alpha=0.25, lw=0.5)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    without_frame(axes)
     axes.tick_params(labelsize=8)

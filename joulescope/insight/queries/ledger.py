@@ -9,13 +9,13 @@ from typing import Any
 
 from joulescope.errors import QueryError
 from joulescope.insight.queries.balance import coverage
-from joulescope.insight.queries.source import INSTALL_LINE, need_packages, open_duckdb
+from joulescope.insight.queries.source import need_packages, open_duckdb
 from joulescope.insight.queries.span import ALWAYS, Span, moment, text_of
 from joulescope.insight.queries.tables import Tables
 from joulescope.ledger.read import Ledger, open_ledger
 from joulescope.units import NANOSECONDS_PER_SECOND
 
-__all__ = ["INSTALL_LINE", "Opened", "extent_text", "open_root"]
+__all__ = ["Opened", "extent_text", "open_root"]
 
 LONGEST_MINUTE_SECONDS = 61.0
 """A minute that starts in a span is filed by its end, which may lie in the day after."""

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from joulescope.errors import MissingExtra, QueryError
+from joulescope.insight.extra import ANALYSIS_LINE
 from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.span import ALWAYS, Span
 from joulescope.insight.queries.tables import MINUTE_COLUMNS, REQUEST_COLUMNS, Tables, tables
 
-INSTALL_LINE = "pip install 'joulescope-inference[analysis]'"
 _KINDS: Mapping[str, Mapping[str, str]] = {"requests": REQUEST_COLUMNS, "minutes": MINUTE_COLUMNS}
 
 
 def need_packages(find: Callable[[str], object] = importlib.util.find_spec) -> None:
     """Raises MissingExtra, with the line that installs them, without the packages that a question needs."""
     if any(find(name) is None for name in ("duckdb", "fsspec", "ibis", "pyarrow")):
-        raise MissingExtra(INSTALL_LINE)
+        raise MissingExtra(ANALYSIS_LINE)
 
 
 def open_duckdb(requests: Sequence[str], minutes: Sequence[str], span: Span = ALWAYS) -> Tables:
