@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Protocol
 
 
@@ -65,3 +66,18 @@ class WallAnchor:
     def wall_of(self, monotonic_ns: int) -> int:
         """Wall time, nanoseconds since the epoch, of a monotonic instant."""
         return self.wall_ns + (monotonic_ns - self.monotonic_ns)
+
+
+def utc_instant(text: str) -> datetime:
+    """An ISO 8601 instant such as ``2026-01-31T12:00:00.123456Z``; UTC is meant where no offset is given.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))  # before Python 3.11 it knew no Z
+    if found.tzinfo is None:
+        return found.replace(tzinfo=timezone.utc)
+    try:
+        return found.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is beyond the calendar") from error

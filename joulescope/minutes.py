@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from joulescope.clock import utc_instant
 from joulescope.engine_model import CostFacts
 from joulescope.errors import MinuteError
 from joulescope.minute_model import (
@@ -220,7 +221,7 @@ def _time(wall_seconds: float) -> datetime:
 def _wall_seconds(value: Any, column: str) -> float:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+            value = utc_instant(value)
         except ValueError:
             raise MinuteError(
                 f"column {column}: {value!r} is no instant such as 2026-11-27T16:00:00Z"

@@ -10,6 +10,8 @@ from __future__ import annotations
 NANOSECONDS_PER_SECOND = 1_000_000_000
 MICROJOULES_PER_JOULE = 1_000_000
 JOULES_PER_KWH = 3_600_000
+SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+"""Of the letters in which people write ages and stretches of time, such as ``10m``."""
 
 
 def seconds_from_ns(duration_ns: int) -> float:

@@ -55,7 +55,7 @@ ROOMS: dict[str, Room] = {
     "surroundings_model": _room(),
     "serving_model": _room(),
     "minute_model": _room("engine_model"),
-    "minutes": _room("engine_model minute_model errors"),
+    "minutes": _room("engine_model minute_model errors clock"),
     "model": _room(
         "engine_model gpu_model host_model label_model ledger_model link_model surroundings_model "
         "serving_model",

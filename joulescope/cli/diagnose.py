@@ -17,9 +17,9 @@ from joulescope.insight.diagnosis.diagnosis import diagnose
 from joulescope.insight.diagnosis.drawing import draw
 from joulescope.insight.diagnosis.told import told
 from joulescope.minute_model import EngineMinute
+from joulescope.units import SECONDS_BY_UNIT
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _span(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
@@ -29,7 +29,7 @@ def _span(context: click.Context, parameter: click.Parameter, text: str | None) 
     found = _SPAN.fullmatch(text.strip())
     if found is None or float(found[1]) <= 0.0:
         raise click.BadParameter(f"{text!r} is no stretch of time such as 10m, 1h or 1d")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(found[1]) * SECONDS_BY_UNIT[found[2]]
 
 
 @click.command()

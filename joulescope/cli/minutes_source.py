@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import io
 import json
 import re
@@ -14,19 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 import zstandard
 
 from joulescope.attribution.policy import Policy
+from joulescope.clock import utc_instant
 from joulescope.errors import MinuteError
 from joulescope.ingest.trace import TraceReader
+from joulescope.ledger.read import open_ledger
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import read_lines
 from joulescope.replay import Replay
 from joulescope.terminal.source import HttpSource
 from joulescope.terminal.target import Target, target_of
+from joulescope.units import SECONDS_BY_UNIT
 
 MINUTES_PATH = "/api/v1/minutes"
 
@@ -35,7 +37,6 @@ SOURCES = "http(s)://HOST:PORT, a ledger (folder or URL), a trace or a file of m
 
 _MOST_PAGES = 1000
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])")
-_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -149,17 +150,14 @@ def _instant(text: str, last: float) -> float:
     """Seconds since the epoch."""
     ago = _AGO.fullmatch(text.strip())
     if ago is not None:
-        return last - float(ago[1]) * _UNIT_SECONDS[ago[2]]
+        return last - float(ago[1]) * SECONDS_BY_UNIT[ago[2]]
     try:
-        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        return utc_instant(text.strip()).timestamp()
     except ValueError:
         raise MinuteError(
             f"{text!r} is no instant: give one such as 2026-11-27T16:00:00Z, or -30m for half an hour before "
             "the last minute's end"
         ) from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=timezone.utc)
-    return found.timestamp()
 
 
 def _iso(wall_seconds: float) -> str:
@@ -192,8 +190,7 @@ def _of_sidecar(target: Target) -> list[EngineMinute]:
 def _of_ledger(root: str, span: Span | None) -> list[EngineMinute]:
     """Of a span without relative ends only the days that it needs are read; what cannot be read is named."""
     begin, end = (None, None) if span is None or not span.absolute else span.instants(0.0)
-    opened: Any = importlib.import_module("joulescope.ledger.read").open_ledger(root)
-    with opened as ledger:
+    with open_ledger(root) as ledger:
         found = list(ledger.minutes(begin, end))
         for path, reason in ledger.rejected:
             click.echo(f"{path}: {reason}", err=True)

@@ -82,7 +82,7 @@ def _sample(request: FinishedRequest, wall: WallAnchor, path: str) -> Sample:
     return sample(
         path,
         request.engine,
-        getattr(request, "task", ""),
+        request.task,
         seconds_from_ns(wall.wall_of(request.start_ns)),
         None if first is None else seconds_from_ns(wall.wall_of(first)),
         seconds_from_ns(wall.wall_of(request.end_ns)),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from joulescope.clock import utc_instant
 from joulescope.export.minute_ring import MinuteRing
 
 PATH = "/api/v1/minutes"
@@ -51,11 +52,8 @@ def _instant(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-        try:
-            found = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
-            seconds = found.replace(tzinfo=found.tzinfo or timezone.utc).timestamp()
-        except (ValueError, OverflowError):
-            pass
+        with contextlib.suppress(ValueError, OverflowError):
+            seconds = utc_instant(text.replace(" ", "+")).timestamp()
     if not math.isfinite(seconds):
         raise ValueError(
             f"since is seconds since the epoch, or an instant such as 2026-11-27T16:00:00Z, not {text[:40]!r}"

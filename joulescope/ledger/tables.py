@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
+from joulescope.clock import utc_instant
 from joulescope.minutes import CELL_COLUMNS, COLUMNS
 
 REQUESTS = "requests"
@@ -172,8 +173,7 @@ def instant(text: Any) -> datetime:
     """
     if not isinstance(text, str):
         raise ValueError(f"{text!r} is no instant")
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
+    return utc_instant(text)
 
 
 def names_of(tables: str | Iterable[str]) -> tuple[str, ...]:

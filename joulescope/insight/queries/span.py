@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from joulescope.clock import utc_instant
 from joulescope.errors import ConfigError
-from joulescope.units import NANOSECONDS_PER_SECOND
+from joulescope.units import NANOSECONDS_PER_SECOND, SECONDS_BY_UNIT
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -71,15 +71,13 @@ def _instant(text: str, flag: str, now_ns: int) -> int:
     if text == "now":
         return now_ns
     if ago := _AGO.fullmatch(text):
-        return now_ns - round(float(ago[1]) * _SECONDS[ago[2]] * NANOSECONDS_PER_SECOND)
+        return now_ns - round(float(ago[1]) * SECONDS_BY_UNIT[ago[2]] * NANOSECONDS_PER_SECOND)
     try:
-        instant = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+        instant = utc_instant(text.upper())
     except ValueError:
         raise ConfigError(
             f"{flag} {text!r} is no instant: write a date or time such as 2026-01-31 or "
             "2026-01-31T12:00:00Z (UTC unless it has an offset), an age such as 7d or 12h, or now"
         ) from None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=timezone.utc)
     whole = instant - _EPOCH
     return (whole.days * 86_400 + whole.seconds) * NANOSECONDS_PER_SECOND + whole.microseconds * 1000
