@@ -186,7 +186,7 @@ def _sum(minutes: Iterable[EngineMinute]) -> EngineMinute:
     return whole
 
 
-def _all_steps(minute: EngineMinute) -> tuple[Steps, Steps]:
+def all_steps(minute: EngineMinute) -> tuple[Steps, Steps]:
     return minute.decode_steps, minute.prefill_steps
 
 
@@ -217,13 +217,12 @@ def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
 
     The minutes' own modelled joules are by the laws of their moment, which may still have been learning.
     """
-    joules = whole.joules
-    measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
-    steps = sum(_joules_by(laws, each, whole.kind.gpu_count) for each in _all_steps(whole))
-    waited = sum(each.waited_seconds for each in _all_steps(whole)) * laws.idle_watts
-    if steps <= 0.0 or measured <= waited:
+    measured = joules_of_steps(whole, laws.idle_watts)
+    work = work_of_steps(whole, whole.kind.gpu_count)
+    steps = sum(price * amount for price, amount in zip(laws.energy_coefficients, work, strict=True))
+    if steps <= 0.0 or measured <= 0.0:
         return laws, 1.0
-    scale = (measured - waited) / steps
+    scale = measured / steps
     if abs(scale - 1.0) > _FAR_OFF:
         raise PlanError(
             f"engine {label}: measured joules are {scale:.2f} times what its cost model says, so the model "
@@ -232,10 +231,23 @@ def _scaled(whole: EngineMinute, laws: Laws, label: str) -> tuple[Laws, float]:
     return replace(laws, energy_coefficients=tuple(scale * each for each in laws.energy_coefficients)), scale
 
 
-def _joules_by(laws: Laws, steps: Steps, gpus: int) -> float:
-    """What steps should have drawn on all GPUs, given how long they took."""
-    work = (steps.weight_bytes, steps.kv_bytes, steps.flops, steps.sequences * max(gpus, 1), steps.seconds)
-    return sum(price * amount for price, amount in zip(laws.energy_coefficients, work, strict=True))
+def joules_of_steps(whole: EngineMinute, idle_watts: float) -> float:
+    """Measured joules of the steps alone: what the GPUs drew while they waited for the host is taken off."""
+    joules = whole.joules
+    measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
+    return measured - sum(each.waited_seconds for each in all_steps(whole)) * idle_watts
+
+
+def work_of_steps(whole: EngineMinute, gpus: int) -> tuple[float, ...]:
+    """What the joules of the steps are linear in, on all GPUs, in the order of the laws' coefficients."""
+    steps = all_steps(whole)
+    return (
+        sum(each.weight_bytes for each in steps),
+        sum(each.kv_bytes for each in steps),
+        sum(each.flops for each in steps),
+        sum(each.sequences for each in steps) * max(gpus, 1),
+        sum(each.seconds for each in steps),
+    )
 
 
 def _drafts(whole: EngineMinute) -> tuple[float, float]:
@@ -266,13 +278,13 @@ def _seen(minutes: Sequence[EngineMinute]) -> Seen:
     batches, prompts, limits = [], [], []
     bound = [0.0, 0.0, 0.0]
     for minute in minutes:
-        count = sum(each.steps for each in _all_steps(minute))
+        count = sum(each.steps for each in all_steps(minute))
         if count >= _LEAST_STEPS or len(minutes) == 1:
-            batches.append(sum(each.sequences for each in _all_steps(minute)) / max(count, 1.0))
+            batches.append(sum(each.sequences for each in all_steps(minute)) / max(count, 1.0))
         prompts += [cell.prompt_tokens / cell.requests for cell in minute.tasks if cell.requests]
         if minute.gpu.power_limit_known_seconds > 0.0:
             limits.append(minute.gpu.power_limit_joules / minute.gpu.power_limit_known_seconds)
-        for each in _all_steps(minute):
+        for each in all_steps(minute):
             bound[0] += each.memory_bound_seconds
             bound[1] += each.compute_bound_seconds
             bound[2] += each.power_bound_seconds
@@ -290,13 +302,13 @@ def _seen(minutes: Sequence[EngineMinute]) -> Seen:
 def _fared(whole: EngineMinute) -> Fared:
     load, joules, generated = whole.load, whole.joules, whole.tokens.generated
     seconds = load.seconds or max(whole.end_wall_seconds - whole.start_wall_seconds, 1e-9)
-    steps = sum(each.steps for each in _all_steps(whole))
-    worked = sum(each.seconds for each in _all_steps(whole)) / max(whole.kind.gpu_count, 1)
+    steps = sum(each.steps for each in all_steps(whole))
+    worked = sum(each.seconds for each in all_steps(whole)) / max(whole.kind.gpu_count, 1)
     told = sum(cell.first_token_requests for cell in whole.tasks)
     first = sum(cell.first_token_seconds for cell in whole.tasks)
     return Fared(
         seconds=seconds,
-        batch=sum(each.sequences for each in _all_steps(whole)) / max(steps, 1.0),
+        batch=sum(each.sequences for each in all_steps(whole)) / max(steps, 1.0),
         running=load.running_seconds / load.seconds if load.seconds else None,
         joules_per_token=joules.measured / generated if generated else None,
         busy_joules_per_token=(joules.measured - joules.idle) / generated if generated else None,

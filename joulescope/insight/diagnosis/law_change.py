@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from joulescope.insight.capacity.observed import joules_of_steps, work_of_steps
 from joulescope.insight.diagnosis.pooling import Floats, pair
 from joulescope.insight.diagnosis.window import Window
-from joulescope.minute_model import Laws, Steps
+from joulescope.minute_model import Laws
 
 _DOUBT = 2.5
 """So many standard errors a difference must be from none,"""
@@ -227,22 +228,6 @@ def _vector(values: tuple[float, ...]) -> Floats:
 
 def _energy_sums(window: Window) -> tuple[Floats, float]:
     """What the joules of all steps are linear in, on the mean GPU; and what was measured of them."""
-    kinds = window.steps()
     gpus = window.observed.service.gpu_count
-    row = np.array(
-        [
-            sum(each.weight_bytes for each in kinds) / gpus,
-            sum(each.kv_bytes for each in kinds) / gpus,
-            sum(each.flops for each in kinds) / gpus,
-            sum(each.sequences for each in kinds),
-            sum(each.seconds for each in kinds) / gpus,
-        ]
-    )
-    joules = window.whole.joules
-    measured = joules.prefill + joules.decode + joules.overhead_preemption + joules.overhead_rejected_draft
-    waited = sum(map(_waited, kinds)) * window.laws.idle_watts
-    return row, (measured - waited) / gpus
-
-
-def _waited(steps: Steps) -> float:
-    return steps.waited_seconds
+    row = np.array(work_of_steps(window.whole, gpus)) / gpus
+    return row, joules_of_steps(window.whole, window.laws.idle_watts) / gpus

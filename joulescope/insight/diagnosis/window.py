@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from joulescope.errors import PlanError
-from joulescope.insight.capacity.observed import Observed, observe
+from joulescope.insight.capacity.observed import Observed, all_steps, observe
 from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
 from joulescope.minutes import merge
 
@@ -70,7 +70,7 @@ class Window:
         return math.sqrt(sum(each * each for each in apart) * count / (count - 1)) / sum(tokens) / mean
 
     def steps(self) -> tuple[Steps, Steps]:
-        return self.whole.decode_steps, self.whole.prefill_steps
+        return all_steps(self.whole)
 
 
 def window_of(minutes: Sequence[EngineMinute], name: str, engine: str | None) -> Window:
