@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,15 @@ def _started(handle: int, time_ns: int) -> RequestStarted:
     return RequestStarted("e", handle, f"r{handle}", time_ns, prompt_tokens=PROMPT_TOKENS)
 
 
-def seconds_for(told: list[Event]) -> tuple[float, int]:
-    """Processor seconds that the accountant takes, and the requests that it finished."""
-    accountant = Accountant()
+def feed(
+    accountant: Accountant,
+    told: list[Event],
+    before: Callable[[EnergyInterval], None] = lambda interval: None,
+) -> tuple[float, int]:
+    """Processor seconds that the accountant takes, and the requests that it finished.
+
+    ``before``: what else it is told before an interval.
+    """
     accountant.gpu_found(GpuInfo("g", name="NVIDIA H100 80GB HBM3", power_limit_watts=700.0))
     accountant.engine_up(EngineInfo("e", gpus=("g",), cost=COST), 0)
     finished = 0
@@ -112,9 +118,11 @@ def seconds_for(told: list[Event]) -> tuple[float, int]:
         elif isinstance(event, RequestEnded):
             accountant.request_ended(event)
         else:
+            before(event)
             accountant.interval(event)
             accountant.settle(event.end_ns)
             finished += len(accountant.drain_finished())
+            accountant.drain_minutes()
     return time.process_time() - begin, finished
 
 
@@ -126,7 +134,7 @@ def served_seconds(told: list[Event]) -> float:
 def measure(batch: int, window_seconds: float, repeat: int) -> dict[str, Any]:
     told = list(events(batch, REQUEST_STEPS, window_seconds))
     steps = sum(isinstance(event, StepDone) for event in told)
-    runs = [seconds_for(told) for _ in range(repeat)]
+    runs = [feed(Accountant(), told) for _ in range(repeat)]
     seconds = float(np.median([seconds for seconds, _ in runs]))
     return {
         "batch": batch,

@@ -29,8 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 
+from benchmarks.capacity_page import page_of
 from benchmarks.capacity_published import published
 from benchmarks.capacity_truth import Truth, learn, run
 from benchmarks.report import RESULTS, machine, save
@@ -261,134 +261,6 @@ def what_ifs(index: int) -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------------------------------------- report
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100.0 * value:+.1f} %"
-
-
-def _errors(rows: Sequence[dict[str, Any]], name: str) -> str:
-    values = np.abs([row[name] for row in rows if row.get(name) is not None])
-    return f"mean {100 * values.mean():.1f} %, worst {100 * values.max():.1f} %" if len(values) else "–"
-
-
-def _structure_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| world | load | batch | J/token | ITL | tokens/s | TTFT | KV used: true, foreseen "
-        "| preemptions/s: true, foreseen |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    return lines + [
-        f"| {row['world']} | {row['load']} | {row['batch']:.1f} | {_percent(row['joules_per_token'])} "
-        f"| {_percent(row['inter_token_seconds'])} | {_percent(row['tokens_per_second'])} "
-        f"| {_percent(row['first_token_seconds'])} | {row['kv_usage']:.2f}, {row['foreseen_kv_usage']:.2f} "
-        f"| {row['preemptions']:.2f}, {row['foreseen_preemptions']:.2f} |"
-        for row in rows
-    ]
-
-
-def _judged_lines(rows: Sequence[dict[str, Any]], first: str) -> list[str]:
-    lines = [
-        f"| world | {first} | load | batch | octaves beyond | J/token | ITL | tokens/s | ± J/token | holds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        held = [row[f"{name}_held"] for name in FIGURES[:3] if f"{name}_held" in row]
-        told = row["what_if"] if first == "what if" else f"{row['learned_batch']:.1f}"
-        width = row.get("joules_per_token_width")
-        lines.append(
-            f"| {row['world']} | {told} | {row['load']} | {row['batch']:.1f} | {row['octaves']:.1f} "
-            f"| {_percent(row['joules_per_token'])} | {_percent(row['inter_token_seconds'])} "
-            f"| {_percent(row['tokens_per_second'])} | {'–' if width is None else f'{100 * width:.0f} %'} "
-            f"| {'refused' if not held else f'{sum(held)} of {len(held)}'} |"
-        )
-    return lines
-
-
-def _coverage(rows: Sequence[dict[str, Any]]) -> str:
-    held = [row[f"{name}_held"] for row in rows for name in FIGURES[:2] if f"{name}_held" in row]
-    return f"{100.0 * np.mean(held):.0f} %" if held else "–"
-
-
-def _published_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| foreseen | batch | from | J/token | W | tokens/s | ITL |", "|---|---|---|---|---|---|---|"]
-    return lines + [
-        f"| {row['model']} on {row['gpus']} | {row['batch']} | {row['from']} "
-        f"| {_percent(row['joules_per_token'])} | {_percent(row['watts'])} "
-        f"| {_percent(row['tokens_per_second'])} | {_percent(row['inter_token'])} |"
-        for row in rows
-    ]
-
-
-_TEXT = """# Plans against the truth
-
-{date}, {cpu}, Python {python}, numpy {numpy}. Made by `benchmarks/capacity.py`. Simulated engines and
-published figures: nothing here was measured on hardware. Errors are (foreseen − true) / true; ITL and TTFT
-are means.
-
-## The model of the engine alone
-
-The true cost of steps is given; lengths, rate and what shared prefixes take of the KV cache are those of the
-run. J/token: {one_joules}. ITL: {one_between}. TTFT, where no queue grows: {one_first}.
-
-{structure}
-
-## Batches and rates that were not seen
-
-Each world is observed for {learn:.0f} s under one load, at the batch of the second column, by the sidecar's
-own accounting. Then it is foreseen with other batch limits and a queue that never empties, and at a quarter
-and twice the rate.
-
-| distance from the batches that were seen | J/token | ITL | tokens/s | 90 % intervals hold |
-|---|---|---|---|---|
-{distances}
-
-{unseen}
-
-## What-ifs
-
-Observed as it is, foreseen otherwise, against a world that is otherwise. What GPUs take to talk, and what
-8 bits gain, is the same in the simulated worlds as is assumed: these rows test the scaling, not the
-assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. In
-`dvfs-uncapped` clocks and voltage fall at the limit, which the law does not know.
-
-{what_ifs}
-
-## Published rows
-
-ML.ENERGY v3; repeats of one run scatter by some 5 %, throughput and ITL of a row differ by 2 to 9 %, and
-lengths are assumed. Rows foreseen from the two others: J/token {told}.
-
-{published}
-"""
-
-
-def _text(report: dict[str, Any]) -> str:
-    one, two, here = report["structure"], report["unseen"], report["machine"]
-    near = [row for row in two if row["octaves"] <= 1.0]
-    far = [row for row in two if row["octaves"] > 1.0]
-    told = [row for row in report["published"] if row["from"].startswith("batches")]
-    distances = (
-        f"| {name} | {_errors(rows, 'joules_per_token')} | {_errors(rows, 'inter_token_seconds')} "
-        f"| {_errors(rows, 'tokens_per_second')} | {_coverage(rows)} |"
-        for name, rows in (("up to an octave", near), ("more than an octave", far))
-    )
-    return _TEXT.format(
-        date=here["date"],
-        cpu=here["cpu"],
-        python=here["python"],
-        numpy=here["versions"]["numpy"],
-        one_joules=_errors(one, "joules_per_token"),
-        one_between=_errors(one, "inter_token_seconds"),
-        one_first=_errors(one, "first_token_seconds"),
-        structure="\n".join(_structure_lines(one)),
-        learn=LEARN_SECONDS,
-        distances="\n".join(distances),
-        unseen="\n".join(_judged_lines(two, "learned at batch")),
-        what_ifs="\n".join(_judged_lines(report["what_ifs"], "what if")),
-        told=_errors(told, "joules_per_token"),
-        published="\n".join(_published_lines(report["published"])),
-    )
-
-
 PARTS: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
     "structure": (structure, STRUCTURE),
     "unseen": (unseen, UNSEEN_WORLDS),
@@ -412,7 +284,7 @@ def main() -> None:
                 found = list(pool.map(measure, cases))
                 report[name] = found if name == "structure" else [row for rows in found for row in rows]
     report |= {"machine": machine("numpy"), "published": published()}
-    save("capacity", report, _text(report))
+    save("capacity", report, page_of(report, FIGURES, LEARN_SECONDS))
 
 
 if __name__ == "__main__":

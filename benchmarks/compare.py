@@ -29,9 +29,10 @@ from joulescope.insight.compare.values import At, Comparison, Source
 from joulescope.minute_model import EngineMinute
 from joulescope.replay import Replay
 from joulescope.simulation.calibration import CHAT_TASK
-from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.parts import World
 from joulescope.simulation.traces import SimulatedRun
-from joulescope.simulation.worlds import H100, H100_FP8, H100_LLAMA_8B, LLAMA_3_1_70B_FP8, WORLDS
+from joulescope.simulation.worlds import H100, H100_LLAMA_8B, WORLDS
+from tests.insight.compare.worlds import A100_LIKE, BF16, FP8, ON_TWO
 
 SEEN = (8, 32, 128)
 KEPT_BACK = (16, 64)
@@ -41,33 +42,12 @@ MOST_REQUESTS_PER_SECOND = 0.6
 """For each place in the batch: more than any of these worlds can serve."""
 FIGURES = ("joules_per_unit", "watts", "units_per_second", "itl")
 
-_SEVENTY = replace(WORLDS["tensor-parallel-2"], parallel=Parallel())
-_A100 = replace(
-    H100_FP8,
-    name="NVIDIA A100-SXM4-80GB (simulated)",
-    bytes_per_second=1.6e12,
-    flops_per_second=240e12,
-    joules_per_byte=0.16e-9,
-    joules_per_flop=1.1e-12,
-    active_watts=110.0,
-    idle_watts=60.0,
-    power_limit_watts=400.0,
-)
-"""Slower at a lower power; plausible, and calibrated by nothing."""
-_BF16 = replace(
-    LLAMA_3_1_70B_FP8,
-    name="meta-llama/Llama-3.1-70B-Instruct",
-    stored_bytes=2 * LLAMA_3_1_70B_FP8.stored_bytes,
-    weight_bytes=2 * LLAMA_3_1_70B_FP8.weight_bytes,
-)
-_TWO = Parallel(tensor=2)
-
 NAMED: Mapping[str, World] = {
     "8B BF16 1×H100": H100_LLAMA_8B,
-    "70B FP8 1×H100": _SEVENTY,
-    "70B FP8 2×H100": replace(_SEVENTY, parallel=_TWO),
-    "70B BF16 2×H100": replace(_SEVENTY, hardware=H100, model=_BF16, parallel=_TWO),
-    "70B FP8 1×A100": replace(_SEVENTY, hardware=_A100),
+    "70B FP8 1×H100": FP8,
+    "70B FP8 2×H100": replace(FP8, parallel=ON_TWO),
+    "70B BF16 2×H100": replace(FP8, hardware=H100, model=BF16, parallel=ON_TWO),
+    "70B FP8 1×A100": replace(FP8, hardware=A100_LIKE),
     "30B MoE 1×H100": WORLDS["moe"],
     "8B clocks fall": WORLDS["dvfs"],
     "8B host-bound": WORLDS["host-bound"],

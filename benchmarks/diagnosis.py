@@ -217,6 +217,40 @@ def summary_of(results: Sequence[Result], equal: Sequence[Result]) -> list[str]:
     ]
 
 
+def page_of(
+    facts: dict[str, Any], seconds: float, found: Mapping[str, Sequence[Result]], equal: Sequence[Result]
+) -> str:
+    """The page of results."""
+    results = [result for of_group in found.values() for result in of_group]
+    lines = [
+        "# Diagnosis of planted causes",
+        "",
+        f"`python benchmarks/diagnosis.py`, {facts['date']}, {facts['cpu']}, Python {facts['python']}. "
+        f"Windows of {seconds:g} s of simulated services, through the real path. "
+        "**Nothing was measured on hardware.**",
+        "",
+        *summary_of(results, equal),
+        "",
+        "`!` marks a part that is more than 10 % from the truth, and a case in which another cause is named "
+        "first. Unexplained is told as a part of the change.",
+        "",
+        "Rules and thresholds of the diagnosis were set while the cases of the first three tables, and the "
+        "equal windows, were looked at, and some cases were made larger where the change was too small to "
+        "divide. Those of the last table were not: they say what to expect.",
+    ]
+    for title, of_group in found.items():
+        lines += ["", f"## {title}", "", *table_of(of_group)]
+    lines += [
+        "",
+        "## Confusion",
+        "",
+        "Cases with one cause, by what is named first.",
+        "",
+        *confusion_of(results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -241,35 +275,8 @@ def main() -> None:
         for title, cases in groups.items()
     }
     equal = list(equal_results(options.seconds, keeper, options.only))
-    results = [result for of_group in found.values() for result in of_group]
     facts = machine("numpy", "joulescope-inference")
-    lines = [
-        "# Diagnosis of planted causes",
-        "",
-        f"`python benchmarks/diagnosis.py`, {facts['date']}, {facts['cpu']}, Python {facts['python']}. "
-        f"Windows of {options.seconds:g} s of simulated services, through the real path. "
-        "**Nothing was measured on hardware.**",
-        "",
-        *summary_of(results, equal),
-        "",
-        "`!` marks a part that is more than 10 % from the truth, and a case in which another cause is named "
-        "first. Unexplained is told as a part of the change.",
-        "",
-        "Rules and thresholds of the diagnosis were set while the cases of the first three tables, and the "
-        "equal windows, were looked at, and some cases were made larger where the change was too small to "
-        "divide. Those of the last table were not: they say what to expect.",
-    ]
-    for title, of_group in found.items():
-        lines += ["", f"## {title}", "", *table_of(of_group)]
-    lines += [
-        "",
-        "## Confusion",
-        "",
-        "Cases with one cause, by what is named first.",
-        "",
-        *confusion_of(results),
-    ]
-    text = "\n".join(lines) + "\n"
+    text = page_of(facts, options.seconds, found, equal)
     if options.only:
         print(text)
         return

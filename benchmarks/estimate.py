@@ -204,24 +204,7 @@ def text_of(report: dict[str, Any]) -> str:
         "Nothing was measured on hardware.\n",
     ]
     for kind in ("other mixes", "full load"):
-        rows = [row for row in report["rows"] if row["kind"] == kind]
-        off = np.abs([row["error"] for row in rows])
-        lines += [
-            f"### From {kind}\n",
-            f"{len(rows)} runs: off by {off.mean():.0%} in the mean, {off.max():.0%} at most.\n",
-            "| world | arrivals/s | mix | measured J/query | estimated | error | power | length | "
-            "throughput |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            parts = row["factors"]
-            throughput = parts["throughput"] * parts["throughput-by-length"]
-            lines.append(
-                f"| {row['world']} | {row['load']:g} | {row['mix']} | {row['measured_joules']:.1f} | "
-                f"{row['estimated_joules']:.1f} | {row['error']:+.0%} | {parts['power']:.2f} | "
-                f"{parts['output-length']:.2f} | {throughput:.2f} |"
-            )
-        lines.append("")
+        lines += _from_lines(kind, [row for row in report["rows"] if row["kind"] == kind])
     lines += [
         "## The preset v2 beside the same runs\n",
         "Typical queries of models above 200 billion parameters on nodes of eight GPUs, with PUE and fleet "
@@ -239,6 +222,25 @@ def text_of(report: dict[str, Any]) -> str:
                 f"{throughput:.2f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _from_lines(kind: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    off = np.abs([row["error"] for row in rows])
+    lines = [
+        f"### From {kind}\n",
+        f"{len(rows)} runs: off by {off.mean():.0%} in the mean, {off.max():.0%} at most.\n",
+        "| world | arrivals/s | mix | measured J/query | estimated | error | power | length | throughput |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        parts = row["factors"]
+        throughput = parts["throughput"] * parts["throughput-by-length"]
+        lines.append(
+            f"| {row['world']} | {row['load']:g} | {row['mix']} | {row['measured_joules']:.1f} | "
+            f"{row['estimated_joules']:.1f} | {row['error']:+.0%} | {parts['power']:.2f} | "
+            f"{parts['output-length']:.2f} | {throughput:.2f} |"
+        )
+    return [*lines, ""]
 
 
 def _between(quartiles: Sequence[float] | None) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.attribution_speed import COST, Event, events
+from benchmarks.attribution_speed import Event, events, feed, served_seconds
 from benchmarks.report import machine, save
 from joulescope.attribution.accountant import Accountant
 from joulescope.export.minute_ring import MinuteRing
@@ -28,11 +28,7 @@ from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from joulescope.model import (
     EnergyInterval,
-    EngineInfo,
-    GpuInfo,
     GpuStatus,
-    RequestEnded,
-    RequestStarted,
     StepDone,
 )
 from joulescope.replay import Replay
@@ -56,34 +52,23 @@ def told_of(batch: int, window_seconds: float) -> list[Event]:
 
 
 def seconds_for(told: list[Event], *, minutes: bool) -> float:
-    """Processor seconds that the accountant takes."""
+    """Processor seconds that the accountant takes, the GPU's statuses once a second included."""
     accountant = Accountant(minutes=minutes)
-    accountant.gpu_found(GpuInfo("g", name="NVIDIA H100 80GB HBM3", power_limit_watts=700.0))
-    accountant.engine_up(EngineInfo("e", gpus=("g",), cost=COST), 0)
     status = GpuStatus("g", 0, power_limit_watts=700.0, sm_clock_hertz=1.7e9, throttle_reasons=frozenset())
-    begin = time.process_time()
-    for event in told:
-        if isinstance(event, StepDone):
-            accountant.step_done(event)
-        elif isinstance(event, RequestStarted):
-            accountant.request_started(event)
-        elif isinstance(event, RequestEnded):
-            accountant.request_ended(event)
-        else:
-            if event.end_ns - status.time_ns >= 1e9:
-                status = replace(status, time_ns=event.end_ns)
-                accountant.status(status)
-            accountant.interval(event)
-            accountant.settle(event.end_ns)
-            accountant.drain_finished()
-            accountant.drain_minutes()
-    return time.process_time() - begin
+
+    def before(interval: EnergyInterval) -> None:
+        nonlocal status
+        if interval.end_ns - status.time_ns >= 1e9:
+            status = replace(status, time_ns=interval.end_ns)
+            accountant.status(status)
+
+    return feed(accountant, told, before)[0]
 
 
 def cost(batch: int, window_seconds: float, repeat: int) -> dict[str, Any]:
     told = told_of(batch, window_seconds)
     intervals = sum(isinstance(event, EnergyInterval) for event in told)
-    served = max(event.output_end_ns for event in told if isinstance(event, StepDone)) / 1e9
+    served = served_seconds(told)
     without, beside = [], []
     for _ in range(repeat):
         without.append(seconds_for(told, minutes=False))

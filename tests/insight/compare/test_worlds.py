@@ -23,32 +23,11 @@ from joulescope.minutes import json_line
 from joulescope.model import FinishedRequest
 from joulescope.replay import Replay
 from joulescope.simulation.calibration import CHAT_TASK
-from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.parts import World
 from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.workload import RequestClass
-from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_70B_FP8, WORLDS
+from tests.insight.compare.worlds import A100_LIKE, BF16, FP8, ON_TWO
 
-FP8 = replace(WORLDS["tensor-parallel-2"], parallel=Parallel())
-"""Llama 3.1 70B in 8 bits on one H100."""
-A100_LIKE = replace(
-    H100_FP8,
-    name="NVIDIA A100-SXM4-80GB (simulated)",
-    bytes_per_second=1.6e12,
-    flops_per_second=240e12,
-    joules_per_byte=0.16e-9,
-    joules_per_flop=1.1e-12,
-    active_watts=110.0,
-    idle_watts=60.0,
-    power_limit_watts=400.0,
-)
-"""Slower memory and arithmetic at a lower power; its figures are plausible and calibrated by nothing."""
-BF16 = replace(
-    LLAMA_3_1_70B_FP8,
-    name="meta-llama/Llama-3.1-70B-Instruct",
-    stored_bytes=2 * LLAMA_3_1_70B_FP8.stored_bytes,
-    weight_bytes=2 * LLAMA_3_1_70B_FP8.weight_bytes,
-)
-ON_TWO = Parallel(tensor=2)
 TASK = replace(CHAT_TASK, max_tokens=400)
 RUNS: dict[str, tuple[World, tuple[int, ...]]] = {
     "h100": (FP8, (12, 20, 32)),
