@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 import click
-import zstandard
 
 from joulescope.attribution.policy import Policy
+from joulescope.cli.compressed import UNREADABLE, gunzipped, unzstd
 from joulescope.clock import utc_instant
 from joulescope.errors import MinuteError
 from joulescope.ingest.trace import TraceReader
@@ -211,13 +208,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as raw:
             if path.suffix == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw))
+                yield gunzipped(raw)
             elif path.suffix == ".zst":
-                with zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-                    yield io.BufferedReader(reader)
+                yield unzstd(raw)
             else:
                 yield raw
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except UNREADABLE as error:
         raise MinuteError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -7,19 +7,17 @@ first byte that cannot be read ends it.
 
 from __future__ import annotations
 
-import gzip
 import io
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, cast, get_args
+from typing import cast, get_args
 
 import click
 import msgspec
-import zstandard
 
+from joulescope.cli.compressed import UNREADABLE, gunzipped, unzstd
 from joulescope.errors import ProtocolError
 from joulescope.hook.wire import LENGTH_BYTES, MAX_FRAME_BYTES, AnyRecord
 
@@ -29,8 +27,6 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Each of these, and "{" as well, would as the start of a frame's length announce more than
 # MAX_FRAME_BYTES: the first bytes tell the formats apart, whatever the file is called.
-
-_UNREADABLE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
 @click.command()
@@ -73,7 +69,7 @@ class _Source:
     def _take(self, read: Callable[[], bytes]) -> bytes:
         try:
             data = read()
-        except _UNREADABLE as problem:
+        except UNREADABLE as problem:
             raise self.error(self.offset, f"cannot be read on: {problem}") from None
         self.offset += len(data)
         return data
@@ -93,14 +89,10 @@ def _open(file: str, stack: ExitStack) -> _Source:
         raise ProtocolError(f"{name}: cannot be read: {problem.strerror}") from None
     source = _Source(name, plain)
     if start.startswith(_GZIP_MAGIC):
-        source.stream = io.BufferedReader(gzip.GzipFile(fileobj=plain))
+        source.stream = gunzipped(plain)
     elif start.startswith(_ZSTD_MAGIC):
-        source.stream = io.BufferedReader(_unzstd(plain))
+        source.stream = unzstd(plain)
     return source
-
-
-def _unzstd(plain: BinaryIO) -> zstandard.ZstdDecompressionReader:
-    return zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
 
 
 def _records(source: _Source) -> Iterator[dict[object, object]]:
@@ -111,7 +103,7 @@ def _records(source: _Source) -> Iterator[dict[object, object]]:
     """
     try:
         start = source.stream.peek(1)[:1]
-    except _UNREADABLE as problem:
+    except UNREADABLE as problem:
         raise source.error(0, f"cannot be read: {problem}") from None
     if start.isspace() or start == b"{":
         return _from_lines(source)
