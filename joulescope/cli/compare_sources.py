@@ -159,7 +159,7 @@ def pooled(found: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
 
 def renamed(found: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
     """Named after their files where nothing else tells two sides apart."""
-    setups = [(name, replace(source.setup)) for name, source in found]
+    setups = [(name, source.setup) for name, source in found]
     return [
         (name or (Path(source.origin.path).name if setups.count((name, source.setup)) > 1 else ""), source)
         for name, source in found

@@ -43,7 +43,7 @@ def sources_of(
         wanted = _wanted(minute, tasks) if by_task or tasks else [None]
         for task in wanted:
             origin = Origin(_format(minute.kind), path, method, ENGINE, divided=task is not None)
-            of_task = setup if task is None else _with_task(setup, task)
+            of_task = setup if task is None else replace(setup, task=task or NO_TASK)
             gathered = found.setdefault((of_task, method), _Gathered(origin))
             gathered.half_measured += not _is_measured(minute)
             gathered.experts |= minute.laws is not None and minute.laws.cost.expert_weight_bytes > 0
@@ -117,19 +117,6 @@ def _format(kind: Kind) -> str:
 def _wanted(minute: EngineMinute, tasks: Sequence[str]) -> list[str | None]:
     names = dict.fromkeys(cell.task for cell in minute.tasks)
     return [name for name in names if not tasks or name in tasks]
-
-
-def _with_task(setup: Setup, task: str) -> Setup:
-    return Setup(
-        setup.model,
-        setup.precision,
-        setup.gpu,
-        setup.gpu_count,
-        setup.parallel,
-        setup.software,
-        task or NO_TASK,
-        setup.unit,
-    )
 
 
 def _is_measured(minute: EngineMinute) -> bool:
