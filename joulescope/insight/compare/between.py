@@ -73,11 +73,12 @@ class _Way:
         ends, values = self._ends(self.axis), self._ends(name)
         kind, q = self._law(name)
         if kind is None or q is None:
-            found = math.exp(_between(*map(math.log, values), _share(*map(math.log, (*ends, at)))))
+            share = _share(math.log(ends[0]), math.log(ends[1]), math.log(at))
+            found = math.exp(_between(math.log(values[0]), math.log(values[1]), share))
         else:
-            steps = [_of_step(kind, value, end) for value, end in zip(values, ends, strict=True)]
-            share = _share(*(grown(each, q) for each in (*ends, at)))
-            found = _from_step(kind, _between(*steps, share), at)
+            low, high = (_of_step(kind, value, end) for value, end in zip(values, ends, strict=True))
+            share = _share(grown(ends[0], q), grown(ends[1], q), grown(at, q))
+            found = _from_step(kind, _between(low, high, share), at)
         return min(max(found, min(values)), max(values))
 
     def place(self, name: str, value: float) -> float:
@@ -85,7 +86,8 @@ class _Way:
         ends, values = self._ends(self.axis), self._ends(name)
         kind, q = self._law(name)
         if kind != _STEP or q is None:
-            return math.exp(_between(*map(math.log, ends), _share(*map(math.log, (*values, value)))))
+            share = _share(math.log(values[0]), math.log(values[1]), math.log(value))
+            return math.exp(_between(math.log(ends[0]), math.log(ends[1]), share))
         low, high = (grown(end, q) for end in ends)
         return shrunk(_between(low, high, _share(*values, value)), q)
 
@@ -137,16 +139,24 @@ def between(before: Point, after: Point, figure: str, value: float, others: Sequ
             figures[name], form[name] = _of_nothing(before, after, name, way, place), 0.0
             continue
         found = way.figure(name, place)
-        others_say = (
-            other.figure(name, value if axis == figure else other.place(figure, value))
-            for other in _other_ways(way, name)
-        )
-        form[name] = math.hypot(max(abs(each / found - 1) for each in others_say), way.roughness())
+        form[name] = _form(way, name, figure, value, found)
         figures[name] = _with_error(before, after, name, found, form[name])
     for name, factors in _PRODUCTS.items():
         if name in figures and axis == "batch":
             figures[name] = _product(figures, name, factors)
     return At({**figures, figure: Figure(value)}, (before, after), form)
+
+
+def _form(way: _Way, name: str, matched: str, value: float, found: float) -> float:
+    """How far the figure may be off between the points, relative, however sure the points are."""
+
+    def by(other: _Way, value: float) -> float:
+        place = value if way.axis == matched else other.place(matched, value)
+        return abs(other.figure(name, place) / found - 1)
+
+    rough = way.roughness()
+    elsewhere = 0.0 if way.axis == matched else by(way, value * (1 + rough))
+    return math.hypot(max(by(other, value) for other in _other_ways(way, name)), rough, elsewhere)
 
 
 def _exponents(
