@@ -158,16 +158,29 @@ def test_longer_answers_are_named_as_the_mix(world: World) -> None:
 
 
 def test_a_plan_starts_from_what_was_measured(world: World) -> None:
-    """At the load that was seen it foresees the J/token that was measured; larger batches are cheaper."""
+    """From a trace: the batch that was seen is told so, larger ones are cheaper, and no power is made up."""
     found = called("plan", world.traces["fast"])
-    print(json.dumps(found)[:3000])
+    (alternative,) = found["alternatives"]
+    seen = found["observed"]["seen"]["batch"]
+    assert 1 <= seen["low"] <= found["observed"]["fared"]["batch"] <= seen["high"] < 10
+    points = [point for point in alternative["by_batch"] if point["support"] != "refused"]
+    costs = [point["joules_per_token"]["value"] for point in points]
+    assert len(costs) > 2
+    assert costs == sorted(costs, reverse=True)
+    assert points[0]["watts"]["low"] < 1.2 * WATTS
 
 
 def test_a_comparison_lays_the_loads_side_by_side(world: World) -> None:
-    """All joules by token are the power by the throughput, and no batch is made up at which both ran."""
+    """The power over everything is the meter's, and J/token falls with what was asked for."""
     found = called("compare", *(f"{name}={path}" for name, path in world.traces.items()))
     sides = {side["name"]: side for side in found["sides"]}
-    assert set(sides) == {"slow", "fast", "long"}
-    for side in sides.values():
-        figures = side["over_everything"]["figures"] if "over_everything" in side else side
-        print(json.dumps(figures)[:1500])
+    assert list(sides) == ["slow", "fast", "long"]
+    costs = {}
+    for name, side in sides.items():
+        figures = {figure: each["value"] for figure, each in side["whole"]["figures"].items()}
+        assert figures["watts_all"] == pytest.approx(WATTS, rel=0.03)
+        assert figures["joules_per_unit"] < figures["joules_per_unit_all"]
+        assert side["setup"]["software"] == "vllm 0.32.0"
+        costs[name] = figures["joules_per_unit_all"]
+    assert max(costs["fast"], costs["long"]) < 0.5 * costs["slow"]
+    assert {"short", "few"} <= {warning["code"] for warning in found["warnings"]}
