@@ -77,7 +77,7 @@ def test_a_report_of_guidellm_says_itself_what_is_wrong_with_it() -> None:
 
 @pytest.mark.parametrize(("release", "named"), [("0.5.4", "guidellm 0.5.4"), ("0.3.1", "guidellm")])
 def test_older_reports_of_guidellm_are_read_as_well(release: str, named: str) -> None:
-    """Four clients kept about four requests under way, and the times of a request make its time to the end."""
+    """Four clients kept about four requests under way, and a request's times make its time to the end."""
     (side,) = sides(DATA / f"guidellm-{release}.json")
     (point,) = side.points
     assert (side.origin.format, side.setup.model, point.requests) == (named, "tiny", 20)
