@@ -206,7 +206,7 @@ class PriorRegression:
         """
         if self._covariance is None:
             information = self._information + self._prior_information
-            self._covariance = self._relative(np.linalg.inv(information) * max(self.misfit, 1.0))
+            self._covariance = self._relative(np.asarray(np.linalg.inv(information)) * max(self.misfit, 1.0))
         return self._covariance
 
     def covariance_where(self, noise_ratio: float, prior_ratio: float) -> Floats:
@@ -215,7 +215,7 @@ class PriorRegression:
         Unlike the other times a square this leaves the prior's width to what the data do not tell.
         """
         told = self._information / (noise_ratio**2 * max(self.misfit, 1.0))
-        return self._relative(np.linalg.inv(told + self._prior_information / prior_ratio**2))
+        return self._relative(np.asarray(np.linalg.inv(told + self._prior_information / prior_ratio**2)))
 
     def _relative(self, covariance: Floats) -> Floats:
         """A covariance in parts of the prior as one in parts of the values, doubt for the floor's sake
