@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from joulescope.insight.queries import SPREADS, Span, chargeback, coverage, open_duckdb
+from joulescope.insight.queries.chargeback import PARTS
 from tests.insight.queries.conftest import Made
 from tests.made_ledger import BEGIN_NS, DAY_NS, Recipe, files_of, write
 
@@ -38,7 +39,12 @@ def test_idle_and_overhead_stand_apart(made: Made) -> None:
         "unattributed": minutes["unattributed"].sum(),
         "open": 2 * 5_000_000,
     }
-    assert {row["part"] for row in rows if row["owned"]} == {"requests"}
+    owned = {
+        part: sum(row["joules_uj"] for row in rows if row["owned"] and row["part"] == part) for part in PARTS
+    }
+    wasted = made.requests["wasted_uj"].sum()
+    drawn = np.maximum(made.requests["joules_uj"], 0).sum()
+    assert owned == {**dict.fromkeys(PARTS, 0), "requests": drawn - wasted, "wasted": wasted}
 
 
 def test_idle_is_spread_by_attributed_joules_of_the_engine(made: Made) -> None:
