@@ -66,7 +66,7 @@ def exported(root: Path, **options: Any) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     finished=st.lists(requests(), max_size=12),
     kept=st.lists(minutes(), min_size=1, max_size=12),
@@ -98,3 +98,4 @@ def test_each_joule_is_in_one_row(
     }
     assert sum(found.values()) == sum(sum(parts.values()) for _, parts in kept)
     assert sum(int(row["x_Requests"] or 0) for row in rows) == len(finished)
+    assert all(int(row["x_EnergyMicrojoules"]) >= 0 for row in rows if row["x_Part"] != "open")
