@@ -54,8 +54,8 @@ def save(
     root: Path, table: str, name: str, rows: Iterable[Mapping[str, Any]], without: Sequence[str] = ()
 ) -> str:
     """Writes rows as a Parquet file of the ledger, ``without`` some columns; returns where it is."""
-    given = list(rows)
-    fields = [field for field in arrow_schema(table) if field.name not in without]
+    given, schema = list(rows), arrow_schema(table)
+    fields = [field for field in schema if field.name not in without]
 
     def column(field: pa.Field) -> pa.Array:
         values = [row.get(field.name) for row in given]
@@ -64,5 +64,5 @@ def save(
 
     path = root / table / "date=2026-01-31" / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table([column(field) for field in fields], pa.schema(fields)), path)
+    pq.write_table(pa.table([column(field) for field in fields], pa.schema(fields, schema.metadata)), path)
     return str(path)
