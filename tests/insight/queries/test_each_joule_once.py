@@ -66,10 +66,10 @@ def exported(root: Path, **options: Any) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    finished=st.lists(requests(), max_size=12),
-    kept=st.lists(minutes(), min_size=1, max_size=12),
+    finished=st.lists(requests(), max_size=30),
+    kept=st.lists(minutes(), min_size=1, max_size=30),
     period=st.sampled_from(PERIODS_OF_FOCUS),
     spread=st.sampled_from(SPREADS),
 )
