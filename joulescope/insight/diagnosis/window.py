@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median, stdev
 
 from joulescope.errors import PlanError
 from joulescope.insight.capacity.observed import Observed, all_steps, observe
@@ -68,6 +68,21 @@ class Window:
         apart = [each.joules.measured - mean * count for each, count in zip(full, tokens, strict=True)]
         count = len(full)
         return math.sqrt(sum(each * each for each in apart) * count / (count - 1)) / sum(tokens) / mean
+
+    @property
+    def present(self) -> float:
+        """Mean requests that run or wait."""
+        load = self.whole.load
+        return (load.running_seconds + load.waiting_seconds) / load.seconds if load.seconds > 0.0 else 0.0
+
+    @property
+    def present_error(self) -> float:
+        """Standard error of that by the scatter of the minutes, as a part of it."""
+        full = [each.load for each in self.minutes if each.load.seconds > 30.0]
+        if len(full) < 3 or self.present <= 0.0:
+            return 0.02
+        there = [(each.running_seconds + each.waiting_seconds) / each.seconds for each in full]
+        return stdev(there) / math.sqrt(len(there)) / self.present
 
     def steps(self) -> tuple[Steps, Steps]:
         return all_steps(self.whole)
