@@ -37,8 +37,26 @@ class Usual:
 
     cached: Mapping[Sort, float]
     """Part of the prompt tokens, by task and bin of length."""
-    share: Mapping[Sort, float]
-    """Of the requests."""
+    requests: Mapping[Sort, int]
+    """By the same."""
+
+    def left_in(self, other: Usual) -> dict[Sort, float]:
+        """Which part of another window's requests may be of clients as in this one, by task and bin.
+
+        The other's requests are taken for a part of such as these, alike of each sort, and others. That part
+        is at most what is left of the sort that fell most.
+        """
+        mine, theirs = (max(sum(each.requests.values()), 1) for each in (self, other))
+        left = 1.0
+        for at, count in self.requests.items():
+            if count >= _KNOWN_REQUESTS:
+                now = other.requests.get(at, 0)
+                left = min(left, (now + _ALIKE * math.sqrt(now + 1.0)) / theirs / (count / mine))
+        return {
+            at: min(left * self.requests.get(at, 0) / mine / (count / theirs), 1.0)
+            for at, count in other.requests.items()
+            if count
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +84,10 @@ class Found:
     """Of the window that the cache is from."""
     usual: Usual | None = None
     """Of the other window, for prompts of which nothing was found where they were seen."""
-    seen_share: Mapping[Sort, float] = field(default_factory=dict)
-    """Requests by task and bin of length where they were seen."""
+    known: Mapping[Sort, float] = field(default_factory=dict)
+    """Part of those prompts, by task and bin of length, that is of clients as in the other window."""
     sharing: float = 0.5
-    """How many of the prompts beyond those that such a cache knew share prefixes too, 0..1. Nobody knows."""
+    """How many of the others share prefixes as much, 0..1. Nobody knows."""
 
     def fewer(self, factor: float) -> Found:
         """So many times as many prompts find theirs."""
@@ -91,16 +109,12 @@ class Found:
         return _divided(each, full, min(hit, 1.0))
 
     def _usual_part(self, each: LengthClass) -> float:
-        """Cached part of prompts of which nothing was cached here, as of such prompts in the other window.
-
-        There may be more of them here than there, by request: how many of those share prefixes is not known.
-        """
+        """Cached part of prompts of which nothing was cached here, as of such prompts in the other window."""
         if self.usual is None:
             return 0.0
         at = (each.task, length_bin(int(each.prompt_tokens)))
-        part = min(self.usual.cached.get(at, 0.0), 1.0)
-        known = min(self.usual.share.get(at, 0.0) / max(self.seen_share.get(at, 0.0), 1e-12), 1.0)
-        return part * (known + (1.0 - known) * self.sharing)
+        known = self.known.get(at, 0.0)
+        return min(self.usual.cached.get(at, 0.0), 1.0) * (known + (1.0 - known) * self.sharing)
 
 
 UNCHANGED = Found()
@@ -119,6 +133,8 @@ class CacheChange:
 
     hits: tuple[Hits, Hits] = (ALL_HIT, ALL_HIT)
     usual: tuple[Usual, Usual] = (Usual({}, {}), Usual({}, {}))
+    left: tuple[Mapping[Sort, float], Mapping[Sort, float]] = ({}, {})
+    """For the prompts of each window: :meth:`Usual.left_in` it of the other."""
 
     @property
     def changed(self) -> bool:
@@ -134,7 +150,7 @@ class CacheChange:
         """What prompts of the one window (``True``: the second) find in the cache of the other."""
         if not self.changed:
             return UNCHANGED
-        return Found(self.hits[seen], self.hits[kept], self.usual[not seen], self.usual[seen].share, sharing)
+        return Found(self.hits[seen], self.hits[kept], self.usual[not seen], self.left[seen], sharing)
 
 
 def common_change(before: Sequence[TaskSums], after: Sequence[TaskSums]) -> CacheChange:
@@ -144,7 +160,7 @@ def common_change(before: Sequence[TaskSums], after: Sequence[TaskSums]) -> Cach
     if not abs(common.value - 1.0) > max(_LEAST, _ALIKE * common.error):
         return CacheChange()
     one, other = _hits(common.value)
-    return CacheChange((Hits(one), Hits(other)), (_usual(before), _usual(after)))
+    return _change((Hits(one), Hits(other)), before, after)
 
 
 def change_by_sort(before: Sequence[TaskSums], after: Sequence[TaskSums]) -> CacheChange:
@@ -154,8 +170,13 @@ def change_by_sort(before: Sequence[TaskSums], after: Sequence[TaskSums]) -> Cac
         for sort, ratio in _ratios(before, after).items()
         if abs(ratio.value - 1.0) > _LEAST
     }
-    hits = [Hits(1.0, {sort: each[at] for sort, each in apart.items()}) for at in (0, 1)]
-    return CacheChange((hits[0], hits[1]), (_usual(before), _usual(after)))
+    one, other = (Hits(1.0, {sort: each[at] for sort, each in apart.items()}) for at in (0, 1))
+    return _change((one, other), before, after)
+
+
+def _change(hits: tuple[Hits, Hits], before: Sequence[TaskSums], after: Sequence[TaskSums]) -> CacheChange:
+    old, new = _usual(before), _usual(after)
+    return CacheChange(hits, (old, new), (new.left_in(old), old.left_in(new)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +247,9 @@ def _usual(tasks: Sequence[TaskSums]) -> Usual:
         of_bin = sums.setdefault((cell.task, cell.prompt_bin), [0, 0, 0])
         for at, value in enumerate((cell.requests, cell.prompt_tokens, cell.cached_tokens)):
             of_bin[at] += value
-    whole = max(sum(each[0] for each in sums.values()), 1)
     return Usual(
         cached={at: cached / prompt for at, (_, prompt, cached) in sums.items() if prompt},
-        share={at: requests / whole for at, (requests, _, _) in sums.items()},
+        requests={at: requests for at, (requests, _, _) in sums.items()},
     )
 
 
