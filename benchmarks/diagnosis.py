@@ -296,8 +296,8 @@ def page_of(
         *summary_of(results, equal),
         "",
         "`!` marks a part that is more than 10 % from the truth, and a case in which another cause is named "
-        "first, or that the truth is more than 2 standard errors (±) off. *Off by* is told in standard errors, "
-        "unexplained as a part of the J/token before.",
+        "first, or that the truth is more than 2 standard errors (±) off. *Off by* is told in standard "
+        "errors, unexplained as a part of the J/token before.",
         "",
         "Rules and thresholds of the diagnosis were set while the cases of the first three tables, and the "
         "equal windows, were looked at, and some cases were made larger where the change was too small to "

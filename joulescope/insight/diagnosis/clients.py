@@ -3,8 +3,9 @@
 Requests that come whenever they like scatter: how many are there wanders around its mean, the more slowly the
 longer they stay. Where each client sends a request when it has its answer, there are always as many as
 clients. So the number present, minute by minute, says which it is: whether it scatters as that of arrivals
-at random would, or next to not at all. Even arrivals of equal requests scatter as little; what tells
-these apart is what stayed when the engine changed, the number or the rate.
+at random would, or next to not at all. Requests that a clock sends make it as even, but then they come evenly,
+which those of clients that wait for answers of many lengths do not. If they do, what stayed tells when
+the engine changed: the number, or the rate.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _CHANCE = 0.01
 """That arrivals at random would scatter so little, in each of the windows, for them to be a closed loop."""
 
 _LEAST_SECONDS, _LEAST_MINUTES, _LEAST_REQUESTS = 30.0, 3, 30
+_ROUNDING = 1.5
+"""Requests that a minute may have more or fewer because one came just before its edge."""
+
 _LEAST_PRESENT = 0.9
 """A client that waits for answers is always there."""
 
@@ -28,14 +32,21 @@ def wait_for_answers(first: Window, second: Window) -> bool:
     """Whether clients of both windows do."""
     if not (steady_number(first.minutes) and steady_number(second.minutes)):
         return False
-    numbers, rates = (
-        [each.present for each in (first, second)],
-        [each.observed.workload.arrivals_per_second or 0.0 for each in (first, second)],
-    )
+    if not (even_arrivals(first.minutes) and even_arrivals(second.minutes)):
+        return True
+    numbers = [each.present for each in (first, second)]
+    rates = [each.observed.workload.arrivals_per_second or 0.0 for each in (first, second)]
     if min(numbers) <= 0.0 or min(rates) <= 0.0:
         return False
-    moved = [abs(math.log(second / first)) for first, second in (numbers, rates)]
+    moved = [abs(math.log(new / old)) for old, new in (numbers, rates)]
     return moved[0] <= moved[1]
+
+
+def even_arrivals(minutes: Sequence[EngineMinute]) -> bool:
+    """Whether as many requests start in each minute as its time says, as if a clock sent them."""
+    full = [each.load for each in minutes if each.load.seconds > _LEAST_SECONDS]
+    rate = sum(each.requests_started for each in full) / max(sum(each.seconds for each in full), 1e-9)
+    return all(abs(each.requests_started - rate * each.seconds) <= _ROUNDING for each in full)
 
 
 def steady_number(minutes: Sequence[EngineMinute]) -> bool:

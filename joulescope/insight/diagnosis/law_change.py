@@ -139,9 +139,12 @@ def _compare_joules(first: Window, second: Window) -> _JoulesChange:
     ratio = off[1] / off[0]
     error = math.sqrt(float(apart @ both.covariance() @ apart) + 2.0 * _FLOOR**2)
     beyond = abs(math.log(ratio)) > max(_DOUBT * error, _LEAST_JOULES)
-    # Unchanged, one level for both: the mean leaves to each window half of what is between them.
-    level = off[0] if beyond else math.sqrt(off[0] * off[1])
-    return _JoulesChange(tuple((level * coefficients).tolist()), ratio if beyond else 1.0, error)
+    if beyond:
+        return _JoulesChange(tuple((off[0] * coefficients).tolist()), ratio, error)
+    # Unchanged, one law for both: what was measured of different steps says which coefficients are off.
+    level = math.sqrt(off[0] * off[1])
+    told = both.held_to(level * coefficients, [row / measured for row, measured in sums], _FLOOR)
+    return _JoulesChange(tuple(told.tolist()), 1.0, error)
 
 
 def _groups(count: int) -> Floats:
