@@ -3,9 +3,9 @@
 Requests that come whenever they like scatter: how many are there wanders around its mean, the more slowly the
 longer they stay. Where each client sends a request when it has its answer, there are always as many as
 clients. So the number present, minute by minute, says which it is: whether it scatters as that of arrivals
-at random would, or next to not at all. Requests that a clock sends make it as even, but then they come evenly,
-which those of clients that wait for answers of many lengths do not. If they do, what stayed tells when
-the engine changed: the number, or the rate.
+at random would, or next to not at all. Requests that a clock sends make it as even, but then they come
+evenly, which those of clients that wait for answers of many lengths do not. If they do, what stayed tells
+when the engine changed: the number, or the rate.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Window:
 
     @property
     def present_error(self) -> float:
-        """Standard error of the clients that wait for answers by the scatter of the minutes, as a part of them;
+        """Standard error of clients that wait for answers, by the scatter of the minutes, as a part of them;
         those that are between an answer and their next request are not seen."""
         full = [each.load for each in self.minutes if each.load.seconds > 30.0]
         if len(full) < 3 or self.present <= 0.0:

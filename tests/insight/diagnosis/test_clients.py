@@ -20,7 +20,7 @@ from tests.insight.diagnosis.windows import SECONDS, minutes
 
 
 def _present(means: Sequence[float], requests: int = 240, uneven: int = 0) -> list[EngineMinute]:
-    """Minutes in which so many requests were there in the mean, and so many came, one minute more than another."""
+    """Minutes in which so many requests were there in the mean, and so many came."""
     (minute, *_) = minutes()
     return [
         replace(
@@ -79,7 +79,7 @@ def test_even_arrivals_are_told_from_a_closed_loop_by_what_stayed() -> None:
 
 
 def test_clients_may_become_fewer() -> None:
-    """Half of them send more than half of the requests, for answers come sooner; it is a closed loop still."""
+    """Half of them send more than half of the requests, for answers come sooner."""
     before = _window([16.0, 16.01, 15.99, 16.0], 8.0, uneven=9)
     assert wait_for_answers(before, _window([8.0, 8.01, 7.99, 8.0], 5.0, uneven=7))
 
