@@ -31,11 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.planted import (
     CAUSE_OF,
     LUCK,
-    MIXED_CAUSES,
-    OTHERS,
-    SINGLE,
-    UNSEEN,
-    WAITING,
     Case,
     Job,
     Ran,
@@ -43,6 +38,7 @@ from benchmarks.planted import (
     jobs_of,
     truth_of,
 )
+from benchmarks.planted_cases import MIXED_CAUSES, OTHERS, SINGLE, UNSEEN, WAITING
 from benchmarks.report import machine, save
 from joulescope.insight.diagnosis.causes import CAUSES, UNEXPLAINED
 from joulescope.insight.diagnosis.diagnosis import Diagnosis, diagnose

@@ -9,7 +9,6 @@ import pytest
 from benchmarks.diagnosis import Result, confusion_of, summary_of, table_of
 from benchmarks.planted import (
     LUCK,
-    SINGLE,
     Case,
     Plant,
     Ran,
@@ -18,6 +17,7 @@ from benchmarks.planted import (
     shapley,
     truth_of,
 )
+from benchmarks.planted_cases import SINGLE
 from joulescope.simulation.workload import PlannedRequest
 
 

@@ -39,6 +39,17 @@ def _ratio(name: str, one: float | None, other: float | None) -> str:
     return f"{name} {100.0 * one:.0f} to {100.0 * other:.0f} %"
 
 
+def _moved(name: str, one: float | None, other: float | None, form: str, unit: str = "") -> str:
+    """The same where it moved as far as it is told."""
+    same = one is not None and other is not None and f"{one:{form}}" == f"{other:{form}}"
+    return "" if same else _from_to(name, one, other, form, unit)
+
+
+def _moved_ratio(name: str, one: float | None, other: float | None) -> str:
+    same = one is not None and other is not None and round(100.0 * one) == round(100.0 * other)
+    return "" if same else _ratio(name, one, other)
+
+
 def _join(*facts: str) -> str:
     kept = [fact for fact in facts if fact]
     text = "; ".join(kept)
@@ -52,12 +63,12 @@ def _advised(facts: str, dearer: bool, lever: str) -> str:
 def _mix(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
         _tasks(before, after),
-        _from_to("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
-        _from_to("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
-        _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
+        _moved("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
+        _moved("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
+        _moved("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
     )
     lever = "clients ask for other work, nothing is broken; shorten or share prompts, or set max_tokens"
-    return _advised(facts, dearer, lever)
+    return _advised(facts or "Lengths are divided otherwise", dearer, lever)
 
 
 def _tasks(before: Latents, after: Latents) -> str:
@@ -167,13 +178,15 @@ def _ms(seconds: float | None) -> float | None:
 
 def _clocks(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
-        _from_to("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
-        _from_to("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
-        _ratio("throttled", before.throttled_ratio, after.throttled_ratio),
-        _ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
+        _moved("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
+        _moved("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
+        _moved_ratio("throttled", before.throttled_ratio, after.throttled_ratio),
+        _moved_ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
     )
     return _advised(
-        facts, dearer, "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling"
+        facts or "Clocks, throttling or the power limit differ",
+        dearer,
+        "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling",
     )
 
 

@@ -16,7 +16,7 @@ from joulescope.insight.diagnosis.window import Window, window_of
 from joulescope.minute_model import EngineMinute
 from joulescope.simulation.workload import RequestClass
 from joulescope.simulation.worlds import H100_LLAMA_8B
-from tests.insight.diagnosis.windows import SECONDS, minutes
+from tests.insight.diagnosis.windows import minutes
 
 
 def _present(means: Sequence[float], requests: int = 240, uneven: int = 0) -> list[EngineMinute]:
@@ -98,7 +98,7 @@ def test_fewer_requests_of_a_slower_engine_are_no_cause() -> None:
     """Clocks fall, and with them the requests that clients can send; all of the change is the clocks'."""
     case = Case("short", (), world=NARROW, clients=12)
     before, after = (
-        run(case, plants, 1, SECONDS, account=True, warm_up=0.0).minutes
+        run(case, plants, 1, 60.0, account=True, warm_up=0.0).minutes
         for plants in ((), (Plant("clocks", 0.7),))
     )
     rates = [sum(each.load.requests_started for each in window) for window in (before, after)]
@@ -108,7 +108,7 @@ def test_fewer_requests_of_a_slower_engine_are_no_cause() -> None:
     assert any("Clients wait for answers: 1" in note for note in found.notes)
     parts = {part.cause: part for part in found.parts}
     assert found.parts[0].cause == causes.CLOCKS
-    assert parts[causes.CLOCKS].joules_per_token == pytest.approx(found.change, rel=0.15)
+    assert parts[causes.CLOCKS].joules_per_token == pytest.approx(found.change, rel=0.2)
     assert not parts[causes.LOAD].significant
     # Taken for arrivals at any time, the echo is told as load.
     echo = {part.cause: part for part in diagnose(before, after, closed_loop=False).parts}

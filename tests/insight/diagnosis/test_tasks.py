@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.planted import SINGLE, Plant, run
+from benchmarks.planted import run
+from benchmarks.planted_cases import SINGLE
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.acceptance import passes_between
 from joulescope.insight.diagnosis.diagnosis import Diagnosis, diagnose
@@ -15,7 +16,7 @@ from joulescope.insight.diagnosis.told import told
 from joulescope.insight.diagnosis.window import Window, window_of
 from joulescope.insight.steady import LengthClass
 from joulescope.minute_model import EngineMinute, TaskSums
-from tests.insight.diagnosis.windows import SECONDS, minutes
+from tests.insight.diagnosis.windows import minutes
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def shifted() -> Diagnosis:
     narrow = tuple(replace(kind, prompt_sigma=0.1, output_sigma=0.1) for kind in case.world.classes)
     case = replace(case, world=replace(case.world, classes=narrow))  # so that short windows suffice
     before, after = (
-        run(case, plants, 1, SECONDS, account=True, warm_up=0.0).minutes for plants in ((), case.plants)
+        run(case, plants, 1, 40.0, account=True, warm_up=0.0).minutes for plants in ((), case.plants)
     )
     return diagnose(before, after)
 
@@ -51,8 +52,7 @@ def test_the_task_that_grew_is_named_with_what_it_costs(shifted: Diagnosis) -> N
 
 def test_where_tasks_are_not_told_apart_none_is_named() -> None:
     """The mix is told by lengths alone."""
-    found = diagnose(minutes(), minutes(Plant("batch", 8)))
-    assert found.before.latents.tasks == ()
+    assert diagnose(minutes(), minutes()).before.latents.tasks == ()
 
 
 def test_joules_of_a_task_are_those_of_its_measured_requests() -> None:
