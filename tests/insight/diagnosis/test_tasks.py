@@ -15,7 +15,7 @@ from joulescope.insight.diagnosis.latents import tasks_of
 from joulescope.insight.diagnosis.told import told
 from joulescope.insight.diagnosis.window import Window, window_of
 from joulescope.insight.steady import LengthClass
-from joulescope.minute_model import EngineMinute, TaskSums
+from joulescope.minute_model import TaskSums
 from tests.insight.diagnosis.windows import minutes
 
 
@@ -66,27 +66,48 @@ def test_joules_of_a_task_are_those_of_its_measured_requests() -> None:
     assert (b.task, b.joules_per_token) == ("b", None)
 
 
-def _drafting(tokens_per_pass: float, requests: dict[str, int]) -> Window:
-    """A window in which code gets its tokens twice as fast as chat."""
-    seconds = {"code": 1.0, "chat": 2.0}
+def _drafting(tokens_per_pass: float, seconds: dict[str, float], requests: dict[str, int]) -> Window:
+    """A window with three drafted tokens a pass, in which requests of each task take such a time."""
     cells = tuple(
         TaskSums(task, 12, 13, count, 0, 100 * count, 0, 101 * count, seconds=seconds[task] * count)
         for task, count in requests.items()
     )
-    window = window_of([replace(each, tasks=cells) for each in _first()], "A", None)
-    service = replace(window.observed.service, tokens_per_pass=tokens_per_pass)
+    window = window_of([replace(each, tasks=cells) for each in minutes()[:1]], "A", None)
+    service = replace(window.observed.service, tokens_per_pass=tokens_per_pass, drafted_per_pass=3.0)
     return replace(window, observed=replace(window.observed, service=service))
 
 
-def _first() -> tuple[EngineMinute, ...]:
-    return minutes()[:1]
+CODE = [LengthClass(1.0, 100.0, 101.0, task="code")]
 
 
 def test_drafts_of_another_task_are_not_another_drafter() -> None:
     """Code gets three tokens a pass and chat one and a half: half of each, and then mostly code."""
-    chatty, coding = _drafting(2.0, {"code": 50, "chat": 50}), _drafting(2.4, {"code": 75, "chat": 25})
-    passes = passes_between(chatty, coding)
-    assert passes.apart == pytest.approx(0.0, abs=1e-9)
-    code = [LengthClass(1.0, 100.0, 101.0, task="code")]
-    assert passes.of(code, second=False) == pytest.approx(3.0)
-    assert passes_between(chatty, _drafting(1.2, {"code": 75, "chat": 25})).apart == pytest.approx(0.5)
+    seconds = {"code": 1.0, "chat": 2.0}
+    chatty = _drafting(2.0, seconds, {"code": 50, "chat": 50})
+    passes = passes_between(chatty, _drafting(2.4, seconds, {"code": 90, "chat": 30}))
+    assert passes.apart == pytest.approx(0.0, abs=1e-6)
+    assert passes.of(CODE, second=False) == pytest.approx(3.0, rel=1e-6)
+    assert passes.of(CODE, second=True) == pytest.approx(3.0, rel=1e-6)
+
+
+def test_a_worse_drafter_is_the_chance_of_each_draft() -> None:
+    """Chat alone, right 0.4 of the time, and then half as often, beside code that is right twice as often."""
+
+    def tokens(chance: float) -> float:
+        return 1.0 + chance + chance**2 + chance**3
+
+    chat = _drafting(tokens(0.4), {"chat": 1.0}, {"chat": 100})
+    mean = 2.0 / (1.0 / tokens(0.2) + 1.0 / tokens(0.4))
+    seconds = {"chat": 1.0 / tokens(0.2), "code": 1.0 / tokens(0.4)}
+    passes = passes_between(chat, _drafting(mean, seconds, {"chat": 50, "code": 50}))
+    assert passes.of(CODE, second=True) == pytest.approx(tokens(0.4), rel=1e-3)
+    assert passes.of(CODE, second=False) == pytest.approx(tokens(0.8), rel=1e-3)
+    assert passes.apart > 0.25
+
+
+def test_drafts_where_tasks_are_not_told_are_the_drafters() -> None:
+    """Nothing is known of who asked."""
+    window = _drafting(2.0, {"": 1.0}, {"": 100})
+    passes = passes_between(window, _drafting(1.5, {"": 1.0}, {"": 100}))
+    assert (passes.of(CODE, second=False), passes.of(CODE, second=True)) == (2.0, 1.5)
+    assert passes.apart == pytest.approx(0.25)
