@@ -40,8 +40,6 @@ class Between:
     passes: Passes = field(default_factory=Passes)
     closed: bool = False
     """Whether clients wait for answers, so that their number is given and not their rate."""
-    sharing: float = 0.5
-    """See :class:`joulescope.insight.diagnosis.cache.Found`."""
     clock_ratio: float | None = None
     """Clock of the second window by that of the first."""
     players: list[str] = field(default_factory=list)
@@ -77,7 +75,7 @@ class Between:
 
     def _found(self, chosen: frozenset[str]) -> Found:
         """How much is found of what the classes found where they were seen."""
-        return self.cache.found(causes.MIX in chosen, self._keeper in chosen, self.sharing)
+        return self.cache.found(causes.MIX in chosen, self._keeper in chosen)
 
     def _service(self, chosen: frozenset[str]) -> Service:
         first, second = self.first.observed.service, self.second.observed.service
