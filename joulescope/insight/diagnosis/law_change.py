@@ -130,9 +130,10 @@ def _compare_joules(first: Window, second: Window) -> _JoulesChange:
         (sums[0][0], sums[1][0]),
         (_STATIC, 0),
     )
-    known = (both.values[0] > 0.0) & (both.values[1] > 0.0)
-    scale = float(np.median(both.values[1][known] / both.values[0][known])) if known.any() else 1.0
-    coefficients = both.pooled(np.full(len(both.scale), scale))
+    # By what factor the fits differ, with what they do not tell apart left out of it: ratios of single
+    # coefficients are mostly how each fit divided the same joules.
+    found, _ = both.factors(np.ones((len(both.scale), 1)))
+    coefficients = both.pooled(np.full(len(both.scale), max(1.0 + float(found[0]), _LEAST_RATIO)))
     off = [measured / float(row @ coefficients) for row, measured in sums]
     shares = [row * both.scale / float(row @ coefficients) for row, _ in sums]
     apart = shares[1] - shares[0]
