@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from benchmarks.planted import run
 from benchmarks.planted_cases import SINGLE
+from joulescope.cli.diagnose_text import rendered
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.acceptance import passes_between
 from joulescope.insight.diagnosis.diagnosis import Diagnosis, diagnose
@@ -48,6 +51,15 @@ def test_the_task_that_grew_is_named_with_what_it_costs(shifted: Diagnosis) -> N
     after = {each["task"]: each for each in mix["latents"]["tasks"]["after"]}
     assert after["other"]["requests_ratio"] == pytest.approx(0.7, abs=0.05)
     assert after["other"]["joules_per_token"] > 1.2 * after["assist"]["joules_per_token"]
+
+
+def test_people_see_the_shares_and_costs_of_all_tasks(shifted: Diagnosis) -> None:
+    """Before and after; of a task that is new, only what it costs now."""
+    out = io.StringIO()
+    Console(file=out, width=200).print(rendered(shifted))
+    line = next(line for line in out.getvalue().splitlines() if "other 0 → " in line)
+    assert "assist 100 → 30 % at" in line
+    assert line.count("J/token") == 2
 
 
 def test_where_tasks_are_not_told_apart_none_is_named() -> None:
