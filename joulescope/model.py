@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.diagnosis_model import DiagnosisTotals, LatentTotals
 from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
 from joulescope.engine_model import TOKEN as TOKEN
 from joulescope.engine_model import BaselineTotals as BaselineTotals
@@ -359,3 +360,5 @@ class Snapshot:
     links: LinkTotals = field(default_factory=LinkTotals)
     """To relays on other nodes."""
     ledger: LedgerTotals = field(default_factory=LedgerTotals)
+    latents: tuple[LatentTotals, ...] = ()
+    diagnosis: DiagnosisTotals = field(default_factory=DiagnosisTotals)

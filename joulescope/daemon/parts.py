@@ -14,6 +14,7 @@ from joulescope.config import Settings
 from joulescope.daemon.baseline_keeper import BaselineKeeper
 from joulescope.daemon.label_rules import label_rules
 from joulescope.export import RequestSink
+from joulescope.export.web_config_rules import WebRules
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -87,3 +88,9 @@ def sampler_of(
         deliver,
         period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
     )
+
+
+def rules_of(settings: Settings, clock: Clock) -> WebRules:
+    """Who may ask, and over what."""
+    file = settings.web_config_file
+    return WebRules(None if file is None else Path(file), clock)

@@ -15,11 +15,13 @@ from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_baseline import BASELINE
+from joulescope.export.table_diagnosis import DIAGNOSIS
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
+from joulescope.export.table_latents import LATENTS
 from joulescope.export.table_ledger import LEDGER
 from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
@@ -134,6 +136,8 @@ METRICS: tuple[Metric, ...] = (
     *HOST,
     *ENGINE,
     *BASELINE,
+    *LATENTS,
+    *DIAGNOSIS,
     *LABELS,
     *SERVERS,
     *MULTIPLIERS,
