@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -438,3 +439,21 @@ def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
     }
     alert = "JoulescopeRecordsDropped"
     assert texts_missed(tmp_path, healthy(81, dropped), "40m", alert, [(labels, texts)]) == ""
+
+
+def test_a_regression_names_the_command_that_explains_it(tmp_path: Path) -> None:
+    """With the sidecar and the engine put in, in the command and in the address of the dashboard."""
+    series = healthy(61, _both((1.25, 61)))
+    labels = {"severity": "critical", "job": "joulescope", "instance": INSTANCE}
+    labels |= {"engine": ENGINE, "window": "30m"}
+    texts = {
+        "summary": f"{ENGINE} draws 25% more energy for the same work",
+        "description": f"The work of engine {ENGINE} on {INSTANCE} in the last 30 minutes cost 25% more"
+        " joules than its baseline says of the same tokens, batches and contexts; the last 5 minutes too are"
+        " more than 10% above it. A change of load or of the mix of requests does not do that: look for"
+        " slower kernels, lost prefix-cache hits, lower clocks or a slower host.",
+        "runbook_url": f"{RUNBOOKS}JoulescopeEnergyRegression.md",
+        "diagnose": f"joulescope diagnose http://{INSTANCE} --engine '{ENGINE}' --last 30m --before 1h",
+        "dashboard": f"/d/joulescope-efficiency?var-instance={quote(INSTANCE, safe='')}&var-engine={ENGINE}",
+    }
+    assert texts_missed(tmp_path, series, "10m", "JoulescopeEnergyRegression", [(labels, texts)]) == ""
