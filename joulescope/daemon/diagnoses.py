@@ -27,21 +27,32 @@ _STATUSES = {"too_much": 413, "timeout": 504, "failed": 500}
 _WAIT_SECONDS = 5.0
 """So long whoever asks waits for another's diagnosis to be made."""
 
+REST = 4.0
+"""After one that was asked for there is a rest of so many times what it took: whoever asks without end gets a
+fifth of a core, which in a container is the sidecar's own."""
+
 
 class Diagnoses:
     """Compares the last minutes of a ring with earlier ones, in processes of their own, one at a time.
 
     Args:
         process: makes them; a seam for tests.
+        rest: see :data:`REST`.
     """
 
     def __init__(
-        self, ring: MinuteRing, clock: Clock, settings: Settings, process: DiagnosisProcess | None = None
+        self,
+        ring: MinuteRing,
+        clock: Clock,
+        settings: Settings,
+        process: DiagnosisProcess | None = None,
+        rest: float = REST,
     ) -> None:
         self._ring, self._clock = ring, clock
         self._pause_seconds = settings.diagnosis_seconds
         self._last, self._before = settings.diagnosis_last_seconds, settings.diagnosis_before_seconds
         self._process = process or DiagnosisProcess()
+        self._rest, self._rests_until_ns = rest, 0
         self._busy = threading.Lock()
         self._periodic = Periodic("diagnosis", self.step)
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -134,16 +145,27 @@ class Diagnoses:
             Refusal: there is none, and why.
         """
         if not self._busy.acquire(timeout=_WAIT_SECONDS):
-            raise Refusal(503, "another diagnosis is being made; try again")
+            raise Refusal(503, "another diagnosis is being made; try again", _WAIT_SECONDS)
         try:
             key = (last, before, engine, self._ring.taken)
             if key not in self._remembered:
-                self._remembered[key] = self._made(last, before, engine)
+                self._remembered[key] = self._rested(last, before, engine)
             while len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
             return self._remembered[key]
         finally:
             self._busy.release()
+
+    def _rested(self, last: float, before: float, engine: str | None) -> bytes:
+        begin_ns = self._clock.now_ns()
+        left_seconds = (self._rests_until_ns - begin_ns) / 1e9
+        if left_seconds > 0.0:
+            raise Refusal(503, f"one was made just now; ask again in {left_seconds:.0f} s", left_seconds)
+        try:
+            return self._made(last, before, engine)
+        finally:
+            end_ns = self._clock.now_ns()
+            self._rests_until_ns = end_ns + round(self._rest * (end_ns - begin_ns))
 
     def _made(self, last: float, before: float, engine: str | None) -> bytes:
         try:

@@ -19,7 +19,8 @@ COMMAND = (sys.executable, "-m", "joulescope.insight.diagnosis.worker")
 MAX_BYTES = 16 << 20
 """Of lines of minutes that one process gets: it holds about three times as much while it parses them."""
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
+"""It stands back for everybody else: on a busy machine a second of work takes many."""
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
@@ -18,11 +19,11 @@ _PARAMETERS = ("last", "before", "engine")
 
 
 class Refusal(Exception):
-    """There is no diagnosis; ``status`` is that of HTTP."""
+    """There is no diagnosis. ``status`` is that of HTTP, ``retry_seconds`` when to ask again, if that helps."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_seconds: float | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retry_seconds = status, retry_seconds
 
 
 def diagnosis_page(answer: Answer, last: float, before: float) -> Callable[[Request], Response]:
@@ -36,7 +37,9 @@ def diagnosis_page(answer: Answer, last: float, before: float) -> Callable[[Requ
         try:
             body = answer(*asked(request.query_params, last, before))
         except Refusal as refusal:
-            headers = {"Cache-Control": "no-store", **({"Retry-After": "5"} if refusal.status == 503 else {})}
+            headers = {"Cache-Control": "no-store"}
+            if refusal.retry_seconds is not None:
+                headers["Retry-After"] = str(math.ceil(refusal.retry_seconds))
             return PlainTextResponse(f"{refusal}\n", refusal.status, headers)
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from benchmarks.planted import Plant
 from joulescope.cli.main import main
@@ -73,18 +75,25 @@ def _served(diagnoses: Diagnoses, ring: MinuteRing) -> Iterator[tuple[str, int]]
 def test_the_page_says_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
     """Byte for byte, of the same minutes; of several engines the one that is named."""
     ring = _ring("a", "b")
-    with _served(Diagnoses(ring, SystemClock(), SETTINGS), ring) as address:
-        status, headers, body = get(address, "/api/v1/diagnosis?last=2m&before=1h&engine=b")
-        assert (status, headers["content-type"]) == (200, "application/json")
+    with _served(Diagnoses(ring, SystemClock(), SETTINGS, rest=0.0), ring) as address:
         source = f"http://{address[0]}:{address[1]}"
+        url = f"{source}/api/v1/diagnosis?last=2m&before=1h&engine=b"
+        with urllib.request.urlopen(url, timeout=60.0) as response:
+            body = response.read()
+            assert response.headers["content-type"] == "application/json"
         arguments = ["diagnose", source, "--last", "2m", "--before", "1h", "--engine", "b", "--json"]
         assert main(arguments) == 0
         assert body.decode() == capsys.readouterr().out
         assert json.loads(body)["first_cause"] == "batch_limit"
-        status, _, body = get(address, "/api/v1/diagnosis")
-        assert (status, b"(a, b)" in body) == (422, True)
-        assert get(address, "/api/v1/diagnosis?engine=c")[0] == 422
         assert get(address, "/api/v1/diagnosis?since=1")[0] == 400
+
+
+@pytest.mark.parametrize("engine", [None, "c"])
+def test_which_engine_is_meant_has_to_be_said(engine: str | None) -> None:
+    """Where there are several; and where there is none of that name, the answer says which there are."""
+    with pytest.raises(Refusal, match=r"a, b") as refused:
+        Diagnoses(_ring("a", "b"), SystemClock(), SETTINGS).answer(120.0, 3600.0, engine)
+    assert refused.value.status == 422
 
 
 def test_all_engines_are_diagnosed_now_and_then() -> None:
@@ -196,12 +205,33 @@ def test_an_answer_is_made_once_for_the_same_minutes() -> None:
         started += 1
         return subprocess.Popen(*args, **more)
 
-    diagnoses = Diagnoses(ring, SystemClock(), SETTINGS, DiagnosisProcess(spawn=spawn))
+    diagnoses = Diagnoses(ring, SystemClock(), SETTINGS, DiagnosisProcess(spawn=spawn), rest=0.0)
     first = diagnoses.answer(120.0, 3600.0, "a")
     assert (diagnoses.answer(120.0, 3600.0, "a"), started) == (first, 1)
     ring.take(_named(minutes()[-1:], "a", 3600.0))
     diagnoses.answer(120.0, 3600.0, "a")
     assert started == 2
+
+
+def test_whoever_asks_without_end_gets_a_fifth_of_a_core() -> None:
+    """After one that took two seconds there is a rest of eight; what was made is told all the same."""
+    clock = ManualClock()
+
+    class Slow(DiagnosisProcess):
+        def ask(self, before: Any, now: Any, engines: Sequence[str | None]) -> list[dict[str, Any]]:
+            clock.advance(2.0)
+            return [{"engine": each, "diagnosis": {}} for each in engines]
+
+    diagnoses = Diagnoses(_ring("a"), clock, SETTINGS, Slow())
+    diagnoses.answer(120.0, 3600.0, "a")
+    clock.advance(5.0)
+    diagnoses.answer(120.0, 3600.0, "a")
+    with pytest.raises(Refusal, match="ask again in 3 s") as refused:
+        diagnoses.answer(120.0, 3600.0, None)
+    response = diagnosis_page(diagnoses.answer, 120.0, 3600.0)(Request({"type": "http", "query_string": b""}))
+    assert (refused.value.status, response.status_code, response.headers["retry-after"]) == (503, 503, "3")
+    clock.advance(3.0)
+    diagnoses.answer(120.0, 3600.0, None)
 
 
 def test_the_end_does_not_wait_for_a_diagnosis() -> None:

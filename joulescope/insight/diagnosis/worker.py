@@ -28,7 +28,7 @@ from joulescope.minute_model import EngineMinute
 from joulescope.minutes import read_lines
 
 NICENESS = 10
-MAX_CPU_SECONDS = 120
+MAX_CPU_SECONDS = 60
 """The kernel ends it after so much, should nobody be left to do it."""
 
 
