@@ -19,7 +19,7 @@ _PARAMETERS = ("last", "before", "engine")
 
 
 class Refusal(Exception):
-    """There is no diagnosis. ``status`` is that of HTTP, ``retry_seconds`` when to ask again, if that helps."""
+    """There is no diagnosis. ``status`` is that of HTTP, ``retry_seconds`` when to ask again."""
 
     def __init__(self, status: int, message: str, retry_seconds: float | None = None) -> None:
         super().__init__(message)
