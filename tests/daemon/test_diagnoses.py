@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from benchmarks.planted import Plant
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock, SystemClock
 from joulescope.config import Settings
+from joulescope.daemon import Daemon
 from joulescope.daemon.diagnoses import Diagnoses
 from joulescope.daemon.diagnosis_process import MAX_BYTES, DiagnosisProcess, ProcessError
 from joulescope.diagnosis_model import CAUSES, OUTCOMES
@@ -28,6 +30,7 @@ from joulescope.export.http_server import HttpServer
 from joulescope.export.minute_ring import KeptMinute, MinuteRing
 from joulescope.insight.diagnosis import causes
 from joulescope.minute_model import EngineMinute
+from tests.daemon.test_daemon import settings_in
 from tests.export.samples import rich_snapshot
 from tests.export.test_http import get
 from tests.insight.diagnosis.windows import minutes
@@ -278,3 +281,18 @@ def test_what_is_not_asked_for_is_as_the_settings_have_it() -> None:
     """Length of the windows, and time between them."""
     assert asked({}, 600.0, 3600.0) == (600.0, 3600.0, None)
     assert asked({"last": "5m", "engine": "a"}, 600.0, 3600.0) == (300.0, 3600.0, "a")
+
+
+def test_the_sidecar_serves_it(tmp_path: Path) -> None:
+    """Beside its other pages, by its own settings; and its metrics tell how often it was asked."""
+    settings = replace(settings_in(tmp_path), listen="127.0.0.1:0", diagnosis_last_seconds=120.0)
+    daemon = Daemon(settings, open_sensor=None, clock=SystemClock())
+    daemon.start()
+    try:
+        status, _, body = get(daemon.address, "/api/v1/diagnosis")
+        assert (status, body) == (422, b"this sidecar: there is no minute of an engine in it\n")
+        daemon.publish()
+        page = get(daemon.address, "/metrics")[2].decode()
+    finally:
+        daemon.close()
+    assert 'joulescope_diagnosis_runs_total{outcome="too_little"} 1.0' in page
