@@ -16,8 +16,8 @@ class DiagnosisSettings(LedgerSettings):
         300.0,
         Number(0.0, 86_400.0, "seconds"),
         "How often the sidecar divides the change of joules per token of each engine among its causes, "
-        "seconds; 0: only when it is asked to, at /api/v1/diagnosis. It takes a process of some 80 MiB for "
-        "about a second.",
+        "seconds; 0: only when it is asked to, at /api/v1/diagnosis. It takes a process of 80 to 100 MiB "
+        "for a second or two.",
     )
     diagnosis_last_seconds: float = setting(
         600.0,
