@@ -21,7 +21,7 @@ class DiagnosisSettings(LedgerSettings):
     )
     diagnosis_last_seconds: float = setting(
         600.0,
-        Number(60.0, 21_600.0, "seconds"),
+        Number(60.0, 3600.0, "seconds"),
         "Length of the two windows that are compared where nobody says otherwise, seconds. The later one "
         "ends now.",
     )

@@ -256,6 +256,17 @@ def test_the_end_does_not_wait_for_a_diagnosis() -> None:
         process.ask([], [], ["a"])
 
 
+def test_the_worker_steps_back_for_everybody_else() -> None:
+    """It is nice, the first to go where memory runs out, and has no more processor time than it may need."""
+    script = (
+        "import os, json, resource; from joulescope.insight.diagnosis.worker import step_back; step_back();"
+        "print(json.dumps({'engine': [os.nice(0), open('/proc/self/oom_score_adj').read().strip(),"
+        " resource.getrlimit(resource.RLIMIT_CPU)[0]]}))"
+    )
+    found = DiagnosisProcess((sys.executable, "-c", script)).ask([], [], [[10, "1000", 60]])  # type: ignore[list-item]
+    assert len(found) == 1
+
+
 def test_the_worker_says_what_is_wrong_with_its_question() -> None:
     """A line that is no minute ends it; the last line it says is in the message."""
     with pytest.raises(ProcessError, match=r"before:1: .*is no JSON"):

@@ -18,6 +18,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 from joulescope.errors import MinuteError, PlanError
@@ -50,12 +51,19 @@ def _answer(
         return {"problem": str(error)}
 
 
-def main() -> int:
-    """Serves one question of standard input."""
+def step_back() -> None:
+    """Others come first: on the processor, and where memory runs out, ``proc_pid_oom_score_adj(5)``."""
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
+
+
+def main() -> int:
+    """Serves one question of standard input."""
+    step_back()
     for answer in answers(sys.stdin.buffer):
         sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
         sys.stdout.flush()
