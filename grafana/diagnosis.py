@@ -94,6 +94,7 @@ def why() -> list[Placed]:
             ],
             none=NO_DIAGNOSIS,
             stacked=True,
+            stairs=True,
             bounds=(None, None),
             size=(16, 10),
         ),
@@ -124,13 +125,19 @@ def _diagnoses() -> Placed:
             Column("Change", f"{level('now')} / {level('before')} - 1", _PERCENT),
             Column("Unexplained", by(CHANGE, 'cause="unexplained"'), joules),
             Column("Age", f"time() - {end}", {"unit": "s", "decimals": 0, "custom.width": 90}),
-            Column("", by("joulescope_diagnosis_first_cause_info", "", "cause")),
+            Column("", _first_causes()),
         ],
         sort="Change",
         none=NO_DIAGNOSIS,
         key_style={"Engine": {"custom.width": 260}, "First cause": {"custom.width": 160}},
         size=(24, 5),
     )
+
+
+def _first_causes() -> str:
+    """The cause that each engine had last: for a while after it is another, a query finds both."""
+    seen = of_models(f"timestamp({engines('joulescope_diagnosis_first_cause_info')})")
+    return f"topk by (instance, engine) (1, max by (instance, engine, cause) ({seen}))"
 
 
 _PERCENT = {"unit": "percentunit", "decimals": 1, "custom.width": 100}
