@@ -36,27 +36,10 @@ LEVEL = "joulescope_diagnosis_joules_per_token"
 STEP_SECONDS = "joulescope_step_seconds_total"
 STEP_JOULES = "joulescope_modelled_step_energy_joules_total"
 
-CAUSE_COLOURS = {
-    "mix": "#3d8fd1",
-    "load": "#8a94a6",
-    "batch_limit": "#7c5cc4",
-    "kv_capacity": "#e3c07a",
-    "prefix_cache": "#2f9e6b",
-    "speculation": "#8fd3b4",
-    "host": "#8f3a4c",
-    "clocks": "#a8741a",
-    "layout": "#4fb0c6",
-    "model": "#b07cc6",
-    "efficiency": "#e08c9c",
-    "overhead": OVERHEAD,
-    "unattributed": UNATTRIBUTED,
-    "unexplained": "#b0b8c4",
-}
 
-
-def change(more: str = "") -> str:
+def change() -> str:
     """J/token by cause, of the engines that have a diagnosis; each counts by its tokens."""
-    told = of_models(engines(CHANGE, more), tokens_only=True)
+    told = of_models(engines(CHANGE), tokens_only=True)
     tokens = f"sum by ({TARGET}, engine) ({rate(GENERATED)})"
     weighed = f"sum by (cause) ({told} * on ({TARGET}, engine) group_left () {tokens})"
     first = of_models(engines(CHANGE, 'cause="unexplained"'), tokens_only=True)
@@ -88,9 +71,10 @@ def why() -> list[Placed]:
             "above 0 it makes tokens dearer. Load comes and goes with the day. Worry about a cause that "
             "comes with a roll-out and stays, and about much unexplained.",
             "joule",
+            # Apart, since a stack goes up or down series by series, and a cause may do both in turn.
             [
-                Ask(change(f'cause="{cause}"'), cause.replace("_", " "), colour)
-                for cause, colour in CAUSE_COLOURS.items()
+                Ask(f"({change()}) > 0", "dearer by {{cause}}"),
+                Ask(f"({change()}) < 0", "cheaper by {{cause}}"),
             ],
             none=NO_DIAGNOSIS,
             stacked=True,

@@ -13,7 +13,6 @@ if sys.version_info < (3, 11):
     pytest.skip("the dashboards' SDK needs Python 3.11", allow_module_level=True)
 
 from grafana.__main__ import DASHBOARDS
-from grafana.diagnosis import CAUSE_COLOURS
 from grafana.variables import Shown, chosen, interpolated
 from joulescope.diagnosis_model import CAUSES
 from joulescope.export.metrics import METRICS
@@ -76,10 +75,14 @@ def test_causes_of_several_engines_are_weighed_by_their_tokens(
     assert expectations_missed(tmp_path, "groups: []\n", _series(), {expression: samples}, AT) == ""
 
 
-def test_the_course_has_every_cause() -> None:
-    """One line of a colour of its own for each that the sidecar may name."""
-    assert set(CAUSE_COLOURS) == set(CAUSES)
-    assert len(set(CAUSE_COLOURS.values())) == len(CAUSES)
+def test_the_course_tells_dearer_and_cheaper_apart(tmp_path: Path) -> None:
+    """With their signs, so that one stack grows up and the other down, and together they are the change."""
+    title = "Causes of the change over time"
+    asked = {
+        _expression(title, "A"): [('{cause="load"}', 0.125)],
+        _expression(title, "B"): [('{cause="mix"}', -0.125)],
+    }
+    assert expectations_missed(tmp_path, "groups: []\n", _series(), asked, AT) == ""
 
 
 def _latent_series() -> dict[str, str]:
