@@ -42,6 +42,13 @@ def _span(context: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option("--engine", help="Label of the engine, where a window tells of several.")
 @click.option(
+    "--closed-loop/--open-loop",
+    "closed_loop",
+    default=None,
+    help="Whether clients wait for their answers before they send more, as in a load test with a fixed "
+    "concurrency: load is then their number, not the requests a second.  [default: as the windows look]",
+)
+@click.option(
     "--image",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the waterfall here: png, svg or pdf.",
@@ -53,6 +60,7 @@ def command(
     last: float | None,
     before: float | None,
     engine: str | None,
+    closed_loop: bool | None,
     image: Path | None,
     as_json: bool,
 ) -> None:
@@ -67,9 +75,9 @@ def command(
         raise click.UsageError("--last and --before go with one source; give B, or them")
     if b is None:
         windows = two_windows(a, read_minutes(a), last or LAST_SECONDS, before or BEFORE_SECONDS)
-        found = diagnose(*windows, engine=engine, names=NAMES)
+        found = diagnose(*windows, engine=engine, names=NAMES, closed_loop=closed_loop)
     else:
-        found = diagnose(read_minutes(a), read_minutes(b), engine=engine)
+        found = diagnose(read_minutes(a), read_minutes(b), engine=engine, closed_loop=closed_loop)
     if image is not None:
         draw(found, image)
     if as_json:
