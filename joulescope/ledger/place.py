@@ -143,6 +143,21 @@ class Place:
             self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.system.put_file(local, path)
 
+    def remove(self, path: str) -> None:
+        """Removes a file of the store; one that is gone already is no error.
+
+        Raises:
+            OSError: if that is not possible.
+        """
+        try:
+            self.system.rm_file(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""
         return path if self.is_local else str(self.system.unstrip_protocol(path))
