@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -33,9 +33,9 @@ from joulescope.ledger.convert import (
 from joulescope.ledger.current import Current, current
 from joulescope.ledger.files import Files
 from joulescope.ledger.holding import alone_at_work, without_readers
-from joulescope.ledger.layout import compact_stem, is_compact, is_part, parquet_name, partition
-from joulescope.ledger.place import Place, Stored, local_root
-from joulescope.ledger.tables import REPLACES_KEY, SCHEMA_KEY
+from joulescope.ledger.layout import compact_stem, is_compact, is_part, partition
+from joulescope.ledger.place import Place, Stored, local_root, require_root
+from joulescope.ledger.tables import REPLACES_KEY, SCHEMA_KEY, TABLES
 
 _logger = logging.getLogger(__name__)
 
@@ -172,7 +172,6 @@ class Compaction:
         schemas = [_schema(self.place, each) for each in several]
         replaces = {each.stem for each in several}.union(*(replaced_by(each.metadata) for each in schemas))
         metadata = {**schemas[0].metadata, REPLACES_KEY: "\n".join(sorted(replaces)).encode()}
-        metadata.pop(b"ARROW:schema", None)
         schema = schemas[0].with_metadata(metadata)
         stem = compact_stem(replaces)
         write = partial(write_groups, self.files, schema=schema, stem=stem)
@@ -182,9 +181,7 @@ class Compaction:
         else:
             with tempfile.TemporaryDirectory(prefix="joulescope-compact-") as scratch:
                 check = partial(self._check_and_rename, several)
-                path, size = write(
-                    folder=Path(scratch), groups=self._rows(several, schema), publish=check
-                )
+                path, size = write(folder=Path(scratch), groups=self._rows(several, schema), publish=check)
                 self.place.put(str(path), f"{self.table}/{partition(day)}/{path.name}")
                 self._replace_in_store(day, stem, replaces, several)
         self.done.bytes_after += size
@@ -197,17 +194,18 @@ class Compaction:
         waiting: list[Any] = []
         rows = 0
         for each in several:
-            with self.place.open(each.path) as file, pq.ParquetFile(
-                file, page_checksum_verification=True
-            ) as parquet:
+            with (
+                self.place.open(each.path) as file,
+                pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+            ):
                 for batch in parquet.iter_batches(BATCH_ROWS):
                     waiting.append(batch)
                     rows += batch.num_rows
                     if rows + BATCH_ROWS > GROUP_ROWS:
-                        yield pa.Table.from_batches(waiting, parquet.schema_arrow).cast(schema)
+                        yield pa.Table.from_batches(waiting).cast(schema)
                         waiting, rows = [], 0
         if waiting:
-            yield pa.Table.from_batches(waiting, waiting[0].schema).cast(schema)
+            yield pa.Table.from_batches(waiting).cast(schema)
 
     def _check_and_rename(self, several: Sequence[Stored], files: Files, part: Path, path: Path) -> None:
         self._check(several, part)
@@ -238,23 +236,18 @@ class Compaction:
             return without_readers(local_root(self.place.root), self.pause)
         return nullcontext()
 
-    def _replace_in_store(
-        self, day: date, stem: str, replaces: set[str], several: Sequence[Stored]
-    ) -> None:
+    def _replace_in_store(self, day: date, stem: str, replaces: set[str], several: Sequence[Stored]) -> None:
         """A store has no locks: who sees a file of another compaction beside its own gives way."""
         for other in self.place.stored(self.table, day, day):
             if is_compact(other.stem) and other.stem != stem and other.stem not in replaces:
-                with ExitStack() as stack:
-                    file = stack.enter_context(self.place.open(other.path))
+                with self.place.open(other.path) as file:
                     shared = look(file, self.table, other.crc).replaces & replaces
                 if shared:
-                    mine = next(
-                        each for each in self.place.stored(self.table, day, day) if each.stem == stem
-                    )
+                    mine = next(each for each in self.place.stored(self.table, day, day) if each.stem == stem)
                     self._remove([mine])
                     raise LedgerError(
-                        f"{self.place.root}: another compaction is at work there: {other.path} is not of this "
-                        "one; let one run at a time"
+                        f"{self.place.root}: another compaction is at work there, {other.path} is not "
+                        "of this one; let one run at a time"
                     )
         self._remove(several)
 
@@ -278,3 +271,20 @@ def _schema(place: Place, stored: Stored) -> Any:
 
     with place.open(stored.path) as file:
         return pq.read_schema(file)
+
+
+def compact(
+    root: str, before: date, target_bytes: int = TARGET_BYTES, *, dry: bool = False
+) -> dict[str, Compacted]:
+    """Compacts all tables of a ledger; see :class:`Compaction`.
+
+    Args:
+        root: folder or URL.
+
+    Raises:
+        LedgerError: if there is no ledger, or see :meth:`Compaction.run`.
+        MissingExtra: if pyarrow or fsspec is not installed.
+    """
+    require_root(root)
+    place = Place(root)
+    return {table: Compaction(place, table, before, target_bytes, dry).run() for table in TABLES}

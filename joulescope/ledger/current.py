@@ -59,9 +59,10 @@ def current(
     for place, stored in found:
         if stored.stem in replaced:
             result.done.append((place, stored))
-        elif stored.stem not in result.files and not is_compact(stored.stem):
-            if _seen(place, stored, look, reject) is not None:
-                result.files[stored.stem] = place, stored
+        elif stored.stem in result.files or is_compact(stored.stem):
+            continue
+        elif _seen(place, stored, look, reject) is not None:
+            result.files[stored.stem] = place, stored
     return result
 
 

@@ -19,8 +19,8 @@ PATIENCE_TRIES = 60
 class ReaderHold:
     """Keeps the files of a local ledger where they are, from now until it is closed or goes.
 
-    Files that are replaced go only when nobody holds the ledger. Where the file system has no locks there is no
-    such promise, and reading goes on.
+    Files that are replaced go only when nobody holds the ledger. Where the file system has no locks there is
+    no such promise, and reading goes on.
     """
 
     def __init__(self, root: Path) -> None:

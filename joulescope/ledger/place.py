@@ -41,6 +41,20 @@ def require_packages() -> None:
         ) from error
 
 
+def require_root(root: str) -> None:
+    """Looks whether there can be a ledger to read.
+
+    Raises:
+        LedgerError: if it is a folder that is not there.
+        MissingExtra: see :func:`require_packages`.
+    """
+    require_packages()
+    if not is_url(root) and not local_root(root).is_dir():
+        raise LedgerError(
+            f"{root}: there is no such folder; give the one that `ledger` names in the settings"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A Parquet file of a ledger."""

@@ -21,7 +21,7 @@ from joulescope.ledger.files import Files
 from joulescope.ledger.holding import ReaderHold
 from joulescope.ledger.layout import OPEN, partition
 from joulescope.ledger.leftovers import Leftover, leftovers
-from joulescope.ledger.place import Place, Stored, is_url, local_root, require_packages
+from joulescope.ledger.place import Place, Stored, is_url, local_root, require_root
 from joulescope.ledger.tables import MINUTES, names_of
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import parse_line, unflatten
@@ -225,11 +225,7 @@ def open_ledger(root: str | Path, *, spool: str | Path | None = None, verify: bo
         LedgerError: if nothing is there, or nothing that could be read.
         MissingExtra: if pyarrow or fsspec is not installed.
     """
-    require_packages()
-    if not is_url(str(root)) and not local_root(str(root)).is_dir():
-        raise LedgerError(
-            f"{root}: there is no such folder; give the one that `ledger` names in the settings"
-        )
+    require_root(str(root))
     return Ledger(root, spool, verify)
 
 

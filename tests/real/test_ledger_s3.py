@@ -84,8 +84,8 @@ def waits_in(spool: Path) -> list[Path]:
 
 
 def test_a_killed_sidecar_and_a_store_that_fails_lose_nothing(stage: Stage, store: ObjectStore) -> None:
-    """The store refuses, falls silent, and is gone; the sidecar is killed, starts beside a dead store, ends in
-    its second; when the store is well again all of it is there, once."""
+    """The store refuses, falls silent, and is gone; the sidecar is killed, starts beside a dead store, ends
+    in its second; when the store is well again all of it is there, once."""
     spool = stage.folder / "spool"
     arguments = ("--ledger", URL, "--ledger-spool", str(spool), "--ledger-rotate-mebibytes", "1")
     arguments += ("--ledger-flush-seconds", str(FLUSH_SECONDS))
@@ -141,9 +141,7 @@ def sent(store: ObjectStore) -> set[str]:
 
 
 @pytest.mark.parametrize("mood", ["refusing", "gone"])
-def test_a_spool_before_a_store_that_fails_is_bounded(
-    tmp_path: Path, store: ObjectStore, mood: Mood
-) -> None:
+def test_a_spool_before_a_store_that_fails_is_bounded(tmp_path: Path, store: ObjectStore, mood: Mood) -> None:
     """The oldest files go, and are counted; the rest is sent when the store is well again."""
     clock, most = ManualClock(), 60_000
     keeper = LedgerKeeper(
