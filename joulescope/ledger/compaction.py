@@ -61,6 +61,10 @@ class Compacted:
     """Files that were passed over, and why."""
 
 
+def _a_second() -> None:
+    time.sleep(1.0)
+
+
 @dataclass(slots=True)
 class Compaction:
     """A compaction of one table of a ledger.
@@ -77,7 +81,7 @@ class Compaction:
     target_bytes: int = TARGET_BYTES
     dry: bool = False
     files: Files = field(default_factory=Files)
-    pause: Callable[[], None] = partial(time.sleep, 1.0)
+    pause: Callable[[], None] = _a_second
     done: Compacted = field(default_factory=Compacted)
 
     def run(self) -> Compacted:
