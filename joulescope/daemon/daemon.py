@@ -389,7 +389,7 @@ class Daemon:
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         snapshot = replace(snapshot, serving=self._http.totals(), links=self._links.totals())
-        self._snapshot = self._surroundings.beside(self._ledger.beside(snapshot))
+        self._snapshot = self._surroundings.beside(self._minutes.beside(self._ledger.beside(snapshot)))
         self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
         self._answers.observe(self._snapshot)

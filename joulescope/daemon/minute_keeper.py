@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from joulescope.export.minute_ring import MinuteRing
+from joulescope.ledger_model import MinuteTotals
 from joulescope.minute_model import EngineMinute
+from joulescope.model import Snapshot
 from joulescope.pipeline import Pipeline
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +44,10 @@ class MinuteKeeper:
             for sink in self._sinks:
                 sink.take(closed)
             self._notice()
+
+    def beside(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot, with what befell minutes so far."""
+        return replace(snapshot, minutes=MinuteTotals(self._pipeline.late_minutes, self.ring.crowded_out))
 
     def _notice(self) -> None:
         """Says once what whoever reads the minutes should know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import zlib
 from collections import deque
@@ -22,6 +23,8 @@ class _Kept:
     end_wall_seconds: float
     engine: str
     line: bytes
+    number: int
+    """In the order in which lines came, from 1."""
 
 
 class MinuteRing:
@@ -37,6 +40,9 @@ class MinuteRing:
         self._lock = threading.Lock()
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
+        self._came = 0
+        self._process = secrets.token_hex(4)
+        """So that a number of one process is not taken for one of the next."""
         self.crowded_out = 0
         """Minutes that had to make room before they were old."""
 
@@ -48,10 +54,12 @@ class MinuteRing:
                 minute.end_wall_seconds,
                 minute.kind.engine,
                 zlib.compress(json_line(minute).encode()),
+                number,
             )
-            for minute in minutes
+            for number, minute in enumerate(minutes, self._came + 1)
         ]
         with self._lock:
+            self._came += len(new)
             self._kept.extend(new)
             self._bytes += sum(len(each.line) for each in new)
             self._make_room()
@@ -89,3 +97,34 @@ class MinuteRing:
             line = zlib.decompress(each.line)
             told, end = told + len(line), each.end_wall_seconds
             yield line
+
+    def after(
+        self, sequence: str, since: float, engine: str | None, max_bytes: int
+    ) -> tuple[list[bytes], str]:
+        """Lines in the order in which they came, also of minutes that were told before, and from where to
+        go on: whoever does misses none that is still kept, and gets none twice.
+
+        Args:
+            sequence: what the call before returned, empty for the first. One of a process before this counts
+                as none.
+            since, engine, max_bytes: as of :meth:`lines`, save that lines which end together may be parted.
+
+        Raises:
+            ValueError: if it is nothing that a call returned.
+        """
+        process, dash, text = sequence.partition("-")
+        if sequence and not (dash and text.isdecimal() and text.isascii() and len(text) < 19):
+            raise ValueError("since_sequence is what the answer before had in Joulescope-Sequence")
+        number = int(text) if process == self._process else 0
+        with self._lock:
+            kept, number_last = list(self._kept), self._came
+        found: list[bytes] = []
+        told = 0
+        for each in kept:
+            if each.number > number and each.end_wall_seconds > since and engine in (None, each.engine):
+                if told >= max_bytes:
+                    number_last = each.number - 1
+                    break
+                found.append(zlib.decompress(each.line))
+                told += len(found[-1])
+        return found, f"{self._process}-{number_last}"

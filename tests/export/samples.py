@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
-from joulescope.ledger_model import LedgerTotals
+from joulescope.ledger_model import LedgerTotals, MinuteTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -346,6 +346,7 @@ def rich_snapshot() -> Snapshot:
             uploaded_bytes=524_288,
             flushed_wall_seconds=1_722_470_399.5,
         ),
+        minutes=MinuteTotals(late=6, crowded_out=11),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},
             refused_connections={"handshake": 7, "slow": 2},

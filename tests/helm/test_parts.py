@@ -144,7 +144,7 @@ def test_baselines_on_a_volume(claim: str, volume: Object | None) -> None:
     ],
 )
 def test_a_ledger_on_a_volume(values: Object, volume: Object, settings: Object) -> None:
-    """Of the pod, with a limit that it keeps well within, or of a claim; also before a store. The sidecar takes
+    """Of the pod, with a limit that it keeps well within, or of a claim; also before a store. It takes
     what the chart says; ``None`` stands for the volume's folder."""
     sidecar = {"ledger": {"enabled": True, **values}}
     variables, mounts = _sidecar(sidecar)
