@@ -30,7 +30,7 @@ from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
 from joulescope.label_model import LabelTotals
-from joulescope.ledger_model import LedgerTotals
+from joulescope.ledger_model import LedgerTotals, MinuteTotals
 from joulescope.link_model import LinkTotals
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
@@ -362,3 +362,4 @@ class Snapshot:
     ledger: LedgerTotals = field(default_factory=LedgerTotals)
     latents: tuple[LatentTotals, ...] = ()
     diagnosis: DiagnosisTotals = field(default_factory=DiagnosisTotals)
+    minutes: MinuteTotals = field(default_factory=MinuteTotals)

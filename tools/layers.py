@@ -111,7 +111,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "insight export ledger.read simulation pipeline replay daemon hook_install inject",
+        "insight export ledger.read ledger.compaction simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
         inside_functions="fsspec matplotlib pyarrow",
     ),

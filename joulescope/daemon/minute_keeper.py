@@ -13,6 +13,7 @@ from joulescope.daemon.diagnoses import Diagnoses
 from joulescope.daemon.latent_keeper import LatentKeeper
 from joulescope.export.diagnosis_http import diagnosis_page
 from joulescope.export.minute_ring import MinuteRing
+from joulescope.ledger_model import MinuteTotals
 from joulescope.minute_model import EngineMinute
 from joulescope.model import Snapshot
 from joulescope.pipeline import Pipeline
@@ -63,12 +64,14 @@ class MinuteKeeper:
             self._notice()
 
     def beside(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot, with latent figures and the latest diagnoses of the engines that it tells of."""
+        """The snapshot, with what befell minutes so far, latent figures, and the latest diagnoses, of the
+        engines that it tells of."""
         known = {engine.info.engine for engine in snapshot.engines}
         latents = self._latents.look(snapshot.time_ns, self._pipeline.open_minutes)
         diagnosis = self.diagnoses.totals()
         return replace(
             snapshot,
+            minutes=MinuteTotals(self._pipeline.late_minutes, self.ring.crowded_out),
             latents=tuple(each for each in latents if each.engine in known),
             diagnosis=replace(
                 diagnosis, engines=tuple(each for each in diagnosis.engines if each.engine in known)

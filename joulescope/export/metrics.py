@@ -22,7 +22,7 @@ from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
 from joulescope.export.table_latents import LATENTS
-from joulescope.export.table_ledger import LEDGER
+from joulescope.export.table_ledger import LEDGER, MINUTES
 from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
@@ -145,5 +145,6 @@ METRICS: tuple[Metric, ...] = (
     *SAMPLER,
     *SERVING,
     *LINKS,
+    *MINUTES,
     *LEDGER,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import zlib
 from collections import deque
@@ -26,6 +27,8 @@ class KeptMinute:
     packed: bytes
     size: int
     """Of its line of JSON, bytes."""
+    number: int
+    """In the order in which lines came, from 1."""
 
     def line(self) -> bytes:
         """It as a line of JSON."""
@@ -45,6 +48,8 @@ class MinuteRing:
         self._lock = threading.Lock()
         self._kept: deque[KeptMinute] = deque()
         self._bytes = 0
+        self._process = secrets.token_hex(4)
+        """So that a number of one process is not taken for one of the next."""
         self.taken = 0
         """Minutes that came so far: while it stands still, so does what is kept."""
         self.crowded_out = 0
@@ -52,7 +57,10 @@ class MinuteRing:
 
     def take(self, minutes: Sequence[EngineMinute]) -> None:
         """Keeps minutes, in the order in which they were closed."""
-        new = [_packed(minute, json_line(minute).encode()) for minute in minutes]
+        new = [
+            _packed(minute, json_line(minute).encode(), number)
+            for number, minute in enumerate(minutes, self.taken + 1)
+        ]
         with self._lock:
             self.taken += len(new)
             self._kept.extend(new)
@@ -99,12 +107,44 @@ class MinuteRing:
             told, end = told + len(line), each.end_wall_seconds
             yield line
 
+    def after(
+        self, sequence: str, since: float, engine: str | None, max_bytes: int
+    ) -> tuple[list[bytes], str]:
+        """Lines in the order in which they came, also of minutes that were told before, and from where to
+        go on: whoever does misses none that is still kept, and gets none twice.
 
-def _packed(minute: EngineMinute, line: bytes) -> KeptMinute:
+        Args:
+            sequence: what the call before returned, empty for the first. One of a process before this counts
+                as none.
+            since, engine, max_bytes: as of :meth:`lines`, save that lines which end together may be parted.
+
+        Raises:
+            ValueError: if it is nothing that a call returned.
+        """
+        process, dash, text = sequence.partition("-")
+        if sequence and not (dash and text.isdecimal() and text.isascii() and len(text) < 19):
+            raise ValueError("since_sequence is what the answer before had in Joulescope-Sequence")
+        number = int(text) if process == self._process else 0
+        with self._lock:
+            kept, number_last = list(self._kept), self.taken
+        found: list[bytes] = []
+        told = 0
+        for each in kept:
+            if each.number > number and each.end_wall_seconds > since and engine in (None, each.engine):
+                if told >= max_bytes:
+                    number_last = each.number - 1
+                    break
+                found.append(each.line())
+                told += len(found[-1])
+        return found, f"{self._process}-{number_last}"
+
+
+def _packed(minute: EngineMinute, line: bytes, number: int) -> KeptMinute:
     return KeptMinute(
         minute.start_wall_seconds,
         minute.end_wall_seconds,
         minute.kind.engine,
         zlib.compress(line),
         len(line),
+        number,
     )

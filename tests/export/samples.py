@@ -15,7 +15,7 @@ from joulescope.diagnosis_model import (
 )
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
-from joulescope.ledger_model import LedgerTotals
+from joulescope.ledger_model import LedgerTotals, MinuteTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -387,6 +387,7 @@ def rich_snapshot() -> Snapshot:
         diagnosis=DiagnosisTotals(
             is_on=True, engines=(diagnosis(),), outcomes={"made": 3, "too_little": 1}, seconds=4.5
         ),
+        minutes=MinuteTotals(late=6, crowded_out=11),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},
             refused_connections={"handshake": 7, "slow": 2},

@@ -52,6 +52,7 @@ DOWN = _of("JoulescopeSidecarDown", "warning")
 ABSENT = {"alertname": "JoulescopeAbsent", "severity": "warning"}
 STILL = _of("JoulescopeSnapshotStale", "critical")
 LOSES = _of("JoulescopeExporterLosing", "warning", exporter="request_log")
+FAILS = _of("JoulescopeLedgerFailing", "warning", operation="upload")
 EXPIRES = _of("JoulescopeCertificateExpiring", "warning")
 DAY_SECONDS = 86_400.0
 
@@ -366,6 +367,18 @@ SIDECAR = (
     ),
     Story("one request was lost", 60, {"58m": NOTHING}, {s.LOST: rising((0, 60), (1, 1), (0, 60))}),
     Story("no requests", 60, {"58m": NOTHING}, {s.WRITTEN: rising((0, 121))}),
+    Story(
+        "the ledger's store does not answer, and later does",
+        90,
+        {"20m": NOTHING, "58m": [FAILS], "88m": NOTHING},
+        {s.LEDGER_FAILURES: rising((0, 40), (1, 80), (0, 61))},
+    ),
+    Story(
+        "a store hiccups",
+        60,
+        {"40m": NOTHING, "58m": NOTHING},
+        {s.LEDGER_FAILURES: rising((0, 60), (1, 3), (0, 58))},
+    ),
     Story(
         "the certificate is good for ten days",
         100,
