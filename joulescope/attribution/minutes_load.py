@@ -73,22 +73,28 @@ class _Gauges:
 
 
 def _gauges(block: StepBlock, before: Told | None) -> _Gauges | None:
-    """Of each step; ``None`` where none told any, nor one before them."""
+    """Of each step; ``None`` where none told any, nor one before them.
+
+    What ran in a silent step is what it computed; the rest is as at the next that tells, or the last one.
+    """
     running = [step.running for step in block.told]
     silent = running.count(None)
     if silent == len(running):
         if before is None:
             return None
         told = np.repeat(np.array(before)[:, None], len(running), axis=1)
+        told[0] = np.diff(block.offsets)
         return _Gauges(told[:2], told[2])
     waiting = [step.waiting for step in block.told]
     kv_usage = [step.kv_usage_ratio for step in block.told]
     # Of None an array of floats has NaN.
     told = np.array([running, waiting, kv_usage], dtype=np.float64)
     if silent:
-        telling = np.flatnonzero(~np.isnan(told[0]))
+        tells = ~np.isnan(told[0])
+        telling = np.flatnonzero(tells)
         following = np.searchsorted(telling, np.arange(len(running)))
         told = told[:, telling[np.minimum(following, len(telling) - 1)]]
+        told[0, ~tells] = np.diff(block.offsets)[~tells]
     return _Gauges(told[:2], told[2])
 
 
