@@ -12,7 +12,7 @@ Four questions, each with its table:
 Lengths of the requests are those that came in the window that is compared, so that it is not the luck of the
 draw that is measured. Nothing here was measured on hardware.
 
-    python benchmarks/capacity.py [--part structure] [--processes 1]
+    python benchmarks/capacity.py [--part structure] [--processes 1] [--kept FOLDER]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.capacity_page import page_of
 from benchmarks.capacity_published import published
-from benchmarks.capacity_truth import Truth, learn, run
+from benchmarks.capacity_truth import KEPT, Truth, learn, run
 from benchmarks.report import RESULTS, machine, save
 from joulescope.insight.capacity.forecast import Forecaster, Setting
 from joulescope.insight.capacity.observed import Observed
@@ -43,9 +43,28 @@ from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_8B, WORLDS
 from tests.insight.steady.services import service_of
 
 LEARN_SEED, TRUE_SEED = 41, 42
+FRESH_SEEDS = (61, 62)
+"""To learn from and to be held against, of the worlds that no width was set on."""
+
 LEARN_SECONDS = 180.0
 
 FIGURES = ("joules_per_token", "inter_token_seconds", "tokens_per_second", "first_token_seconds")
+
+
+_PIPELINE = WORLDS["pipeline-parallel-2"]
+ALL_WORLDS: dict[str, World] = WORLDS | {
+    "pipeline-parallel-4": replace(
+        _PIPELINE,
+        parallel=Parallel(pipeline=4, slowness=(1.0, 1.06, 1.0, 1.03)),
+        limits=replace(_PIPELINE.limits, kv_cache_tokens=700_000),
+    ),
+    "pipeline-8b": replace(
+        WORLDS["calibrated"],
+        parallel=Parallel(pipeline=2),
+        limits=replace(WORLDS["calibrated"].limits, async_scheduling=False, max_num_batched_tokens=2048),
+    ),
+}
+"""Those of the simulation, and pipelines of another length, another model and another budget of tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +76,11 @@ class Load:
     limits: tuple[tuple[str, int], ...] = ()
     settle: float = 50.0
     seconds: float = 120.0
+    seed: int = TRUE_SEED
 
     @property
     def place(self) -> World:
-        world = WORLDS[self.world]
+        world = ALL_WORLDS[self.world]
         return replace(world, limits=replace(world.limits, **dict(self.limits)))
 
     @property
@@ -69,7 +89,7 @@ class Load:
         return f"{self.rate:g}/s" + (f", {limits}" if limits else "")
 
     def truth(self) -> Truth:
-        return run(self.place, self.rate, settle=self.settle, seconds=self.seconds, seed=TRUE_SEED)
+        return run(self.place, self.rate, settle=self.settle, seconds=self.seconds, seed=self.seed)
 
 
 STRUCTURE = (
@@ -163,14 +183,44 @@ def _compared(operation: Operation, truth: Truth) -> dict[str, Any]:
     }
 
 
+SETTLE = {"tensor-parallel-2": 200.0, "pipeline-parallel-2": 200.0, "long-context": 200.0}
+SETTLE["pipeline-parallel-4"] = 200.0
+"""Where requests take long, the first that end are the short ones."""
+
+FRESH = (
+    ("calibrated", 4.0),
+    ("slow-memory", 8.0),
+    ("blended-roofline", 9.0),
+    ("dvfs", 5.0),
+    ("moe", 5.0),
+    ("host-bound", 7.0),
+    ("tensor-parallel-2", 2.0),
+    ("pipeline-parallel-2", 2.0),
+    ("pipeline-parallel-4", 3.0),
+    ("pipeline-8b", 6.0),
+    ("prefix-heavy", 4.0),
+    ("low-cap", 6.0),
+)
+"""Worlds and rates at which they are learned, with other seeds: nothing was set on these."""
+
+
 def unseen(world: str) -> list[dict[str, Any]]:
     """Rows of the second table: one world, observed under one load, foreseen at others."""
-    rate = LEARN_RATE.get(world, USUAL_LEARN_RATE)
-    observed = learn(WORLDS[world], rate, seconds=LEARN_SECONDS, seed=LEARN_SEED)
-    loads = [Load(world, 40.0, (("max_num_seqs", batch),), seconds=60.0) for batch in UNSEEN_BATCHES]
-    loads += [Load(world, factor * rate) for factor in (0.25, 2.0)]
-    if world == "long-context":
-        loads = [replace(load, rate=min(load.rate, 4.0), settle=200.0) for load in loads]
+    return _learned_and_foreseen(world, LEARN_RATE.get(world, USUAL_LEARN_RATE), (LEARN_SEED, TRUE_SEED))
+
+
+def fresh(case: tuple[str, float]) -> list[dict[str, Any]]:
+    """The same with other seeds and rates, and with worlds that the second table does not have."""
+    return _learned_and_foreseen(*case, FRESH_SEEDS)
+
+
+def _learned_and_foreseen(world: str, rate: float, seeds: tuple[int, int]) -> list[dict[str, Any]]:
+    observed = learn(ALL_WORLDS[world], rate, seconds=LEARN_SECONDS, seed=seeds[0])
+    settle, most = SETTLE.get(world, 50.0), 4.0 if world == "long-context" else 40.0
+    loads = [
+        Load(world, most, (("max_num_seqs", batch),), settle, 60.0, seeds[1]) for batch in UNSEEN_BATCHES
+    ]
+    loads += [Load(world, factor * rate, (), settle, 120.0, seeds[1]) for factor in (0.25, 2.0)]
     return [row for load in loads if (row := _foreseen(observed, load)) is not None]
 
 
@@ -264,6 +314,7 @@ def what_ifs(index: int) -> list[dict[str, Any]]:
 PARTS: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
     "structure": (structure, STRUCTURE),
     "unseen": (unseen, UNSEEN_WORLDS),
+    "fresh": (fresh, FRESH),
     "what_ifs": (what_ifs, range(len(WHAT_IFS))),
 }
 
@@ -274,7 +325,11 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=PARTS, help="measure this anew, and keep the rest of the last result"
     )
+    parser.add_argument("--kept", type=Path, help="keep here what was simulated, and take it from here")
     arguments = parser.parse_args()
+    if arguments.kept:
+        arguments.kept.mkdir(parents=True, exist_ok=True)
+        KEPT.append(arguments.kept)
     report: dict[str, Any] = {}
     if arguments.part:
         report = json.loads((RESULTS / "capacity.json").read_text())

@@ -7,20 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.insight.capacity.curves import capacity_of, largest_batch, with_batch, with_rate
-from joulescope.insight.capacity.forecast import FIGURES, Forecast, Forecaster, Setting
-from joulescope.insight.steady import Operation, Workload, steady_state
+from joulescope.insight.capacity.forecast import FIGURES, Figure, Forecast, Forecaster, Percentile, Setting
+from joulescope.insight.steady import Service, Workload, latencies, steady_state
 
-_HALVINGS = 24
+_HALVINGS, _HALVINGS_OF_PERCENTILES = 24, 13
+"""The second is within a quarter of a percent; percentiles are drawn, and no surer than that."""
+
 _ALMOST = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A mean that must not be exceeded."""
+    """A mean, or a percentile, that must not be exceeded."""
 
     figure: str
     """``inter_token_seconds`` or ``first_token_seconds``, as in :data:`.forecast.FIGURES`."""
     seconds: float
+    percent: float | None = None
+    """Which percentile; ``None``: the mean."""
+
+    @property
+    def name(self) -> str:
+        """Of the figure that is bounded."""
+        return self.figure if self.percent is None else Percentile(self.figure, self.percent).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,8 @@ class Met:
     """That keeps them at the upper end of the interval too, that is, with a chance of 95 %."""
     forecast: Forecast | None
     """At ``load``."""
+    percentiles: dict[str, Figure]
+    """There, those that the goals bound, by their names."""
     limited_by: str
     """The figure that stands in the way; ``capacity`` where none does."""
 
@@ -68,15 +79,18 @@ def _met(
 ) -> Met:
     load, reason = _largest(setting, at, goals, span, {})
     if load is None:
-        return Met(None, None, None, reason)
+        return Met(None, None, None, {}, reason)
     forecast = forecaster.of(at(load), setting)
-    wide = {}
+    asked = [Percentile(goal.figure, goal.percent) for goal in goals if goal.percent is not None]
+    refused = forecast.support.verdict == "refused"
+    found = forecaster.percentiles(at(load), setting, asked) if asked and not refused else {}
+    figures, wide = forecast.figures | found, {}
     for goal in goals:
-        figure = forecast.figures.get(goal.figure)
+        figure = figures.get(goal.name)
         if figure is not None and figure.value > 0.0:
-            wide[goal.figure] = figure.high / figure.value
-    sure = None if forecast.support.verdict == "refused" else _largest(setting, at, goals, span, wide)[0]
-    return Met(load, sure, forecast, reason)
+            wide[goal.name] = figure.high / figure.value
+    sure = None if refused else _largest(setting, at, goals, span, wide)[0]
+    return Met(load, sure, forecast, found, reason)
 
 
 def _largest(
@@ -88,23 +102,34 @@ def _largest(
 ) -> tuple[float | None, str]:
     """By halving: latency grows with load. With what stands in the way."""
     low, high = span
-    broken = _broken(steady_state(at(high), setting.service), goals, wide)
+    broken = _broken(at(high), setting.service, goals, wide)
     if broken is None:
         return high, "capacity"
-    if _broken(steady_state(at(low), setting.service), goals, wide) is not None:
+    if _broken(at(low), setting.service, goals, wide) is not None:
         return None, broken
-    for _ in range(_HALVINGS):
+    drawn = any(goal.percent is not None for goal in goals)
+    for _ in range(_HALVINGS_OF_PERCENTILES if drawn else _HALVINGS):
         middle = math.sqrt(low * high)
-        now = _broken(steady_state(at(middle), setting.service), goals, wide)
+        now = _broken(at(middle), setting.service, goals, wide)
         low, high = (middle, high) if now is None else (low, middle)
         broken = now or broken
     return low, broken
 
 
-def _broken(operation: Operation, goals: tuple[Goal, ...], wide: dict[str, float]) -> str | None:
-    """A goal that is not kept."""
+def _broken(
+    workload: Workload, service: Service, goals: tuple[Goal, ...], wide: dict[str, float]
+) -> str | None:
+    """A goal that is not kept; the means first, which cost less to know."""
+    operation = steady_state(workload, service)
     for goal in goals:
-        value = FIGURES[goal.figure](operation)
-        if value is None or value * wide.get(goal.figure, 1.0) > goal.seconds:
-            return goal.figure
+        if goal.percent is None:
+            value = FIGURES[goal.figure](operation)
+            if value is None or value * wide.get(goal.name, 1.0) > goal.seconds:
+                return goal.name
+    drawn = [goal for goal in goals if goal.percent is not None]
+    found = latencies(workload, service) if drawn else None
+    for goal in drawn:
+        value = None if found is None else found.percentile(goal.figure, goal.percent or 0.0)
+        if value is None or value * wide.get(goal.name, 1.0) > goal.seconds:
+            return goal.name
     return None
