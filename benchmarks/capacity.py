@@ -33,12 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.capacity_page import page_of
 from benchmarks.capacity_published import published
 from benchmarks.capacity_truth import KEPT, Truth, learn, run
+from benchmarks.capacity_truth import PERCENTILES as TRUE_PERCENTILES
 from benchmarks.report import RESULTS, machine, save
-from joulescope.insight.capacity.forecast import Forecaster, Setting
+from joulescope.insight.capacity.forecast import PERCENTILES, Forecaster, Setting
 from joulescope.insight.capacity.observed import Observed
 from joulescope.insight.capacity.what_if import WhatIf, as_it_is, setting_of
 from joulescope.insight.steady import Operation, Workload, steady_state
-from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.parts import Dvfs, Parallel, World
 from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_8B, WORLDS
 from tests.insight.steady.services import service_of
 
@@ -256,7 +257,26 @@ def _judged(observed: Observed, setting: Setting, workload: Workload, truth: Tru
             true = getattr(truth, name)
             row[f"{name}_held"] = bool(figure.low <= true <= figure.high)
             row[f"{name}_width"] = 0.5 * (figure.high - figure.low) / figure.value
-    return row
+    return row | _percentiles(Forecaster(observed), setting, workload, truth)
+
+
+def _percentiles(
+    forecaster: Forecaster, setting: Setting, workload: Workload, truth: Truth
+) -> dict[str, Any]:
+    """Errors of percentiles of latencies, and whether their intervals hold the truth."""
+    found = forecaster.percentiles(workload, setting)
+    true = {
+        "inter_token_seconds": truth.inter_token_percentiles,
+        "first_token_seconds": truth.arrival_percentiles,
+    }
+    rows = {}
+    for each in PERCENTILES:
+        figure = found.get(each.name)
+        value = true[each.figure][TRUE_PERCENTILES.index(each.percent)]
+        if figure is not None and math.isfinite(value):
+            rows[each.name] = figure.value / value - 1.0
+            rows[f"{each.name}_held"] = bool(figure.low <= value <= figure.high)
+    return rows
 
 
 def _fp8(world: World) -> World:
@@ -283,13 +303,23 @@ WHAT_IFS = (
     ("calibrated", WhatIf(precision="fp8"), _fp8),
     ("calibrated", WhatIf(power_limit_watts=500.0), lambda world: _limit(world, 500.0)),
     ("dvfs-uncapped", WhatIf(power_limit_watts=480.0), lambda world: _limit(world, 480.0)),
+    ("dvfs-stiff", WhatIf(power_limit_watts=420.0), lambda world: _limit(world, 420.0)),
 )
+
+UNCAPPED = {
+    "dvfs-uncapped": _limit(WORLDS["dvfs"], 900.0),
+    "dvfs-stiff": replace(
+        WORLDS["calibrated"],
+        hardware=replace(WORLDS["calibrated"].hardware, dvfs=Dvfs(voltage_floor=0.75)),
+    ),
+}
+"""Worlds whose clocks and voltage fall at a lower limit; in the second, the voltage less than is assumed."""
 
 
 def what_ifs(index: int) -> list[dict[str, Any]]:
     """Rows of the third table."""
     name, what_if, other = WHAT_IFS[index]
-    world = _limit(WORLDS["dvfs"], 900.0) if name == "dvfs-uncapped" else WORLDS[name]
+    world = UNCAPPED.get(name) or WORLDS[name]
     observed = learn(world, USUAL_LEARN_RATE, seconds=LEARN_SECONDS, seed=LEARN_SEED)
     setting, rows = setting_of(what_if, observed), []
     for batch in (8, 64, 256):

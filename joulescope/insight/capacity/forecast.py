@@ -31,15 +31,23 @@ FORM, FORM_BY_OCTAVE = 0.02, 0.03
 """Standard deviation, relative, of what the laws' form cannot express, in time and in energy: within what was
 seen, and for each octave of batch beyond."""
 
-FORM_FULL, FORM_FULL_PIPELINE = 0.05, 0.15
+FORM_FULL, FORM_FULL_PIPELINE = 0.05, 0.2
 """The same, more, while the KV cache holds requests back: in what order requests are pushed out and taken in
 decides what is computed again. In a pipeline the steps that this makes long hold up all others."""
 
 _FILLS = 0.8
 """Usage of the KV cache from which on it may be full now and then."""
 
-FORM_PERCENTILE = {"inter_token_seconds": 0.05, "first_token_seconds": 0.10}
-"""The same of percentiles: what how they are drawn leaves out."""
+FORM_PERCENTILE = {
+    "inter_token_seconds": ((50.0, 0.04), (90.0, 0.12), (95.0, 0.22), (99.0, 0.28)),
+    "first_token_seconds": ((50.0, 0.10), (90.0, 0.16), (95.0, 0.20), (99.0, 0.25)),
+}
+"""The same, more, of percentiles by their percent: what how they are drawn leaves out, lengths within a class
+above all."""
+
+_QUEUES = 0.7
+"""Usage of the KV cache up to which the time to the first token is told as percentiles. Beyond, the cache is
+full at times, and who then waits how long is not known."""
 
 _SELDOM = 0.05
 """A state of a pipeline that is met less often is not in the interval."""
@@ -155,15 +163,19 @@ class Forecaster:
         """Percentiles of latencies by their names, in a setting that is not refused; those that are not
         defined, as while a queue grows, are missing."""
 
+        operation = steady_state(workload, setting.service)
+        if not queue_is_told(operation):
+            asked = [each for each in asked if each.figure != "first_token_seconds"]
+
         def read(service: Service) -> Reading:
             found = latencies(workload, service)
             return {each.name: found.percentile(each.figure, each.percent) for each in asked}
 
-        operation = steady_state(workload, setting.service)
         figures = self._figures(read, workload, setting, operation)
         for each in asked:
             if each.name in figures:
-                off = math.exp(NORMAL_90 * FORM_PERCENTILE[each.figure])
+                percents, widths = zip(*FORM_PERCENTILE[each.figure], strict=True)
+                off = math.exp(NORMAL_90 * float(np.interp(each.percent, percents, widths)))
                 told = figures[each.name]
                 figures[each.name] = Figure(told.value, told.low / off, told.high * off)
         return figures
@@ -224,6 +236,11 @@ class Forecaster:
 def _read(workload: Workload, service: Service) -> Reading:
     operation = steady_state(workload, service)
     return {name: read(operation) for name, read in FIGURES.items()}
+
+
+def queue_is_told(operation: Operation) -> bool:
+    """Whether percentiles of the time to the first token can be told: the KV cache has room."""
+    return (operation.kv_usage_ratio or 0.0) <= _QUEUES
 
 
 def _fullness(operation: Operation) -> float:

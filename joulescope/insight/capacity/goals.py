@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from joulescope.insight.capacity.curves import capacity_of, largest_batch, with_batch, with_rate
-from joulescope.insight.capacity.forecast import FIGURES, Figure, Forecast, Forecaster, Percentile, Setting
+from joulescope.insight.capacity.forecast import (
+    FIGURES,
+    Figure,
+    Forecast,
+    Forecaster,
+    Percentile,
+    Setting,
+    queue_is_told,
+)
 from joulescope.insight.steady import Service, Workload, latencies, steady_state
 
 _HALVINGS, _HALVINGS_OF_PERCENTILES = 24, 13
@@ -130,6 +138,8 @@ def _broken(
     found = latencies(workload, service) if drawn else None
     for goal in drawn:
         value = None if found is None else found.percentile(goal.figure, goal.percent or 0.0)
+        if goal.figure == "first_token_seconds" and not queue_is_told(operation):
+            value = None
         if value is None or value * wide.get(goal.name, 1.0) > goal.seconds:
             return goal.name
     return None

@@ -32,6 +32,12 @@ Ints = NDArray[np.int64]
 
 _DRAWS = 8_000
 _SEED = 2607
+_TURNS = 2
+"""So often a step is followed by the next, until it no longer matters how long the first one was."""
+
+_CELL = 0.25
+"""Half the width, in octaves, of the cells of prompt lengths of which minutes tell the mean."""
+
 _MOST_BESIDE = 12
 """Of the requests that come during one step, so many are looked at one by one."""
 
@@ -83,7 +89,7 @@ def _in_one_state(workload: Workload, service: Service) -> Latencies:
         return Latencies(_Draws(engine, full, np.ones(1)).between(), None)
     found = occupancy(engine, max(rate, 1e-9 * capacity), capacity, flights)
     draws = _Draws(engine, found.states, found.chance)
-    return Latencies(draws.between(), draws.before_first(found, rate))
+    return Latencies(draws.between(rate), draws.before_first(found, rate))
 
 
 @cache
@@ -131,13 +137,18 @@ class _Draws:
             seconds[mine] = table.durations[row, at]
         return seconds
 
-    def between(self) -> Floats:
-        """Seconds from output to output."""
+    def between(self, rate: float | None = None) -> Floats:
+        """Seconds from output to output, where requests come at a rate; ``None``: as others end."""
         states, stages = self.states, self.engine.stages
         luck = _luck("between", 4 + stages * stages)
         at = _chosen(self.chance * states.ends, luck[:, 0])
         together = states.together[at]
-        own = self._steps("decoders", together, luck[:, 1], luck[:, 2])
+        if rate is None:
+            own = self._steps("decoders", together, luck[:, 1], luck[:, 2])
+        else:
+            own = self._steps("usual", together, luck[:, 1], luck[:, 2])
+            for turn in range(_TURNS):
+                own = self._after(together, rate * (own + states.wait[at]), turn)
         own += self._computed_again(at, luck[:, 3])
         seconds = stages * states.wait[at]
         if stages == 1:
@@ -152,6 +163,22 @@ class _Draws:
                 longest = np.where(there, np.maximum(longest, beside), longest)
             seconds = seconds + longest
         return np.sort(seconds)
+
+    def _after(self, together: Floats, beside: Floats, turn: int) -> Floats:
+        """Seconds of steps that take in whoever came during the one before: more come in a longer one.
+
+        ``beside``: how many came, in the mean.
+        """
+        engine = self.engine
+        law, decoder = StepLaw(engine.service), decoder_of(engine.service, engine.mean)
+        rng = np.random.default_rng(_SEED + 10 + turn)
+        count = np.minimum(rng.poisson(beside), _MOST_BESIDE)
+        there = np.arange(_MOST_BESIDE)[None, :] < count[:, None]
+        prompts = (self._prompts(rng, _MOST_BESIDE) * there[..., None]).sum(axis=1)
+        budget = np.maximum(engine.budget - together * decoder[chunks.TOKENS], 1.0)
+        prompts *= np.minimum(1.0, budget / np.maximum(prompts[:, chunks.TOKENS], 1.0))[:, None]
+        sums = together[:, None] * decoder + prompts
+        return np.asarray(law.cost(law.features(together + count, sums))[:, SECONDS])
 
     def _computed_again(self, at: Ints, luck: Floats) -> Floats:
         """What computing again makes some steps longer."""
@@ -237,9 +264,9 @@ class _Draws:
         weights = np.array([each.weight for each in classes])
         at = _chosen(weights, rng.random(_DRAWS * columns)).reshape(_DRAWS, columns)
         prompt = np.array([each.prompt_tokens for each in classes])[at]
-        cached = np.minimum(
-            np.array([each.cached_tokens for each in classes])[at], np.maximum(prompt - 1.0, 0.0)
-        )
+        prompt = prompt * np.exp2(_CELL * (2.0 * rng.random(prompt.shape) - 1.0))
+        part = np.array([min(each.cached_tokens / max(each.prompt_tokens, 1.0), 1.0) for each in classes])
+        cached = np.minimum(part[at] * prompt, np.maximum(prompt - 1.0, 0.0))
         own = np.maximum(prompt - cached, 1.0)
         figures = np.empty((_DRAWS, columns, chunks.FIGURES))
         figures[..., chunks.TOKENS] = own
