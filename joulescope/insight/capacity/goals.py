@@ -18,8 +18,8 @@ from joulescope.insight.capacity.forecast import (
 )
 from joulescope.insight.steady import Service, Workload, latencies, steady_state
 
-_HALVINGS, _HALVINGS_OF_PERCENTILES = 24, 13
-"""The second is within a quarter of a percent; percentiles are drawn, and no surer than that."""
+_HALVINGS, _HALVINGS_OF_PERCENTILES = 24, 12
+"""The second is within half a percent; percentiles are drawn, and no surer than that."""
 
 _ALMOST = 0.999
 

@@ -30,10 +30,10 @@ from joulescope.insight.steady.values import Service, Workload
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_DRAWS = 8_000
+_DRAWS = 4_000
 _SEED = 2607
-_TURNS = 2
-"""So often a step is followed by the next, until it no longer matters how long the first one was."""
+_TURNS = 1
+"""So often a step is followed by the next, for it to be as long as what came during the one before makes it."""
 
 _CELL = 0.25
 """Half the width, in octaves, of the cells of prompt lengths of which minutes tell the mean."""
@@ -147,8 +147,10 @@ class _Draws:
             own = self._steps("decoders", together, luck[:, 1], luck[:, 2])
         else:
             own = self._steps("usual", together, luck[:, 1], luck[:, 2])
+            turns = stages / np.maximum(states.flights[at], 1.0)
             for turn in range(_TURNS):
-                own = self._after(together, rate * (own + states.wait[at]), turn)
+                window = turns * (own + states.bubble[at] + states.wait[at])
+                own = self._after(together, rate * window, turn)
         own += self._computed_again(at, luck[:, 3])
         seconds = stages * states.wait[at]
         if stages == 1:
@@ -173,8 +175,9 @@ class _Draws:
         law, decoder = StepLaw(engine.service), decoder_of(engine.service, engine.mean)
         rng = np.random.default_rng(_SEED + 10 + turn)
         count = np.minimum(rng.poisson(beside), _MOST_BESIDE)
-        there = np.arange(_MOST_BESIDE)[None, :] < count[:, None]
-        prompts = (self._prompts(rng, _MOST_BESIDE) * there[..., None]).sum(axis=1)
+        most = int(count.max())
+        there = np.arange(most)[None, :] < count[:, None]
+        prompts = (self._prompts(rng, most) * there[..., None]).sum(axis=1)
         budget = np.maximum(engine.budget - together * decoder[chunks.TOKENS], 1.0)
         prompts *= np.minimum(1.0, budget / np.maximum(prompts[:, chunks.TOKENS], 1.0))[:, None]
         sums = together[:, None] * decoder + prompts
@@ -198,7 +201,7 @@ class _Draws:
         together = np.where(idle, 0.0, states.together[at])
         queue, queued = self._queue(found, at, idle)
         under_way = self._steps("longer", np.maximum(together, 1.0), luck[:, 1], luck[:, 2])
-        looks = (under_way + states.wait[at]) * np.where(idle, 0.0, 1.0)
+        looks = (under_way + states.bubble[at] + states.wait[at]) * np.where(idle, 0.0, 1.0)
         looks *= engine.stages / np.maximum(states.flights[at], 1.0)
         left = np.where(queued, 0.0, luck[:, 3] * looks)
         wait = states.wait[at]
@@ -239,8 +242,9 @@ class _Draws:
         rng = np.random.default_rng(_SEED + 1)
         count = np.minimum(rng.poisson(beside), _MOST_BESIDE)
         order = rng.random(_DRAWS)
-        drawn = self._prompts(rng, 1 + _MOST_BESIDE)
-        others = np.arange(_MOST_BESIDE)[None, :] < count[:, None]
+        most = int(count.max())
+        drawn = self._prompts(rng, 1 + most)
+        others = np.arange(most)[None, :] < count[:, None]
         first = others & (rng.random(others.shape) < order[:, None])
         own, more = drawn[:, 0], (drawn[:, 1:] * others[..., None]).sum(axis=1)
         before = (drawn[:, 1:, chunks.TOKENS] * first).sum(axis=1)
