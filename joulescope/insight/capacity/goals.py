@@ -24,6 +24,10 @@ _HALVINGS, _HALVINGS_OF_PERCENTILES = 24, 12
 _ALMOST = 0.999
 
 
+_PARTS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.3)
+"""Of a load that keeps the goals: at the first of them at which their upper ends are known, these are taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """A mean, or a percentile, that must not be exceeded."""
@@ -92,13 +96,27 @@ def _met(
     asked = [Percentile(goal.figure, goal.percent) for goal in goals if goal.percent is not None]
     refused = forecast.support.verdict == "refused"
     found = forecaster.percentiles(at(load), setting, asked) if asked and not refused else {}
-    figures, wide = forecast.figures | found, {}
-    for goal in goals:
-        figure = figures.get(goal.name)
-        if figure is not None and figure.value > 0.0:
-            wide[goal.name] = figure.high / figure.value
-    sure = None if refused else _largest(setting, at, goals, span, wide)[0]
+    sure = None
+    for part in () if refused else _PARTS:
+        wide = _wide(forecaster, setting, at(part * load), goals)
+        if wide is not None:
+            sure = _largest(setting, at, goals, (span[0], max(part * load, span[0])), wide)[0]
+            break
     return Met(load, sure, forecast, found, reason)
+
+
+def _wide(
+    forecaster: Forecaster, setting: Setting, workload: Workload, goals: tuple[Goal, ...]
+) -> dict[str, float] | None:
+    """By how much the upper end of each goal's figure is longer; ``None`` where one has no longest time, as
+    near the capacity, where steps that are a little longer make the queue grow."""
+    figures = forecaster.of(workload, setting).figures
+    asked = [Percentile(goal.figure, goal.percent) for goal in goals if goal.percent is not None]
+    if asked:
+        figures = figures | forecaster.percentiles(workload, setting, asked)
+    if any(goal.name not in figures for goal in goals):
+        return None
+    return {goal.name: figures[goal.name].high / max(figures[goal.name].value, 1e-12) for goal in goals}
 
 
 def _largest(

@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 _DRAWS = 4_000
 _SEED = 2607
 _TURNS = 1
-"""So often a step is followed by the next, for it to be as long as what came during the one before makes it."""
+"""So often a step is followed by the next, which takes in who came during it."""
 
 _CELL = 0.25
 """Half the width, in octaves, of the cells of prompt lengths of which minutes tell the mean."""

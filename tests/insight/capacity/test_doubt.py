@@ -19,7 +19,7 @@ def taught(count: int) -> PriorRegression:
     fit = PriorRegression(np.array([2.0, 5.0]), np.diag([1.0, 0.5]), keep=0.9999)
     rows = np.column_stack([np.ones(count), 0.01 * rng.random(count)])
     std = np.full(count, 0.1)
-    fit.learn(rows, rows @ np.array([2.2, 4.0]) + 0.03 * rng.standard_normal(count), std)
+    fit.learn(rows, rows @ np.array([2.05, 4.9]) + 0.03 * rng.standard_normal(count), std)
     return fit
 
 

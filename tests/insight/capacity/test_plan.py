@@ -88,7 +88,7 @@ def test_the_largest_loads_that_keep_a_goal_just_keep_it() -> None:
 
 def test_the_largest_rate_that_keeps_a_percentile_just_keeps_it() -> None:
     """A percentile binds before the mean of the same length does."""
-    goals = (Goal("inter_token_seconds", 0.040, 95.0), Goal("first_token_seconds", 0.5, 99.0))
+    goals = (Goal("inter_token_seconds", 0.020, 95.0), Goal("first_token_seconds", 0.5, 99.0))
     found = answer(FORECASTER, SETTING, WORKLOAD, goals).rate
     means = answer(FORECASTER, SETTING, WORKLOAD, tuple(replace(each, percent=None) for each in goals)).rate
     assert found.load is not None
@@ -106,7 +106,7 @@ def test_percentiles_have_intervals_and_none_of_the_first_token_where_the_cache_
     told = FORECASTER.percentiles(with_rate(WORKLOAD, 8.0), SETTING)
     assert len(told) == 8
     assert all(each.low < each.value < each.high for each in told.values())
-    limits = replace(SETTING.service.limits, kv_cache_tokens=9_000)
+    limits = replace(SETTING.service.limits, kv_cache_tokens=4_500)
     full = replace(SETTING, service=replace(SETTING.service, limits=limits))
     few = FORECASTER.percentiles(with_rate(WORKLOAD, 8.0), full)
     assert {name.partition("_p")[0] for name in few} == {"inter_token_seconds"}
