@@ -97,15 +97,15 @@ and twice the rate.
 
 ## Other seeds, rates and worlds
 
-The widths of the intervals were set on the worlds above. These have other seeds and rates, and pipelines of four
-stages and of another model among them; nothing was set on them. 90 % intervals hold {fresh_held}.
+The widths of the intervals were set on the worlds above. These have other seeds and rates, and
+a pipeline of four stages is among them; nothing was set on them. 90 % intervals hold {fresh_held}.
 
 {fresh}
 
 ## Percentiles of latencies
 
-Of both tables above. ITL: from output to output; TTFT: from where a client asks, where requests come at a rate
-and the foreseen KV cache has room. In a window of two minutes the true p99 is itself a matter of
+Of both tables above. ITL: from output to output; TTFT: from where a client asks, where requests come at a
+rate and the foreseen KV cache has room. In a window of two minutes the true p99 is itself a matter of
 a few requests.
 
 | percentile | mean of errors | mean of their size | worst | 90 % intervals hold: above, other seeds |
@@ -116,8 +116,8 @@ a few requests.
 
 Observed as it is, foreseen otherwise, against a world that is otherwise. What GPUs take to talk, and what
 8 bits gain, is the same in the simulated worlds as is assumed: these rows test the scaling, not the
-assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. At a lower limit
-clocks and voltage are taken to fall. In `dvfs-uncapped` they do just so, in `dvfs-stiff` the voltage falls
+assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. At a lower
+limit clocks and voltage are taken to fall. In `dvfs-uncapped` they do just so, in `dvfs-stiff` the voltage falls
 less, and in `calibrated` steps only take longer.
 
 {what_ifs}
@@ -137,10 +137,8 @@ def _percentile_lines(rows: Sequence[dict[str, Any]], fresh: Sequence[dict[str, 
         for percent in (50, 90, 95, 99):
             name = f"{figure}_p{percent}"
             errors = np.array([row[name] for row in (*rows, *fresh) if name in row])
-            held = [
-                f"{sum(row[f'{name}_held'] for row in each if name in row)} of {sum(name in row for row in each)}"
-                for each in (rows, fresh)
-            ]
+            there = [[row[f"{name}_held"] for row in each if name in row] for each in (rows, fresh)]
+            held = [f"{sum(each)} of {len(each)}" for each in there]
             if len(errors):
                 lines.append(
                     f"| {short} p{percent} | {_percent(float(errors.mean()))} "

@@ -25,7 +25,7 @@ _ALMOST = 0.999
 
 
 _PARTS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.3)
-"""Of a load that keeps the goals: at the first of them at which their upper ends are known, these are taken."""
+"""Of a load that keeps the goals: the first at which their upper ends are known is where these are taken."""
 
 
 @dataclass(frozen=True, slots=True)

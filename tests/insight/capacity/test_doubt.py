@@ -17,7 +17,7 @@ def taught(count: int) -> PriorRegression:
     """Two coefficients of which the data tell the first well and the second hardly."""
     rng = np.random.default_rng(3)
     fit = PriorRegression(np.array([2.0, 5.0]), np.diag([1.0, 0.5]), keep=0.9999)
-    rows = np.column_stack([np.ones(count), 0.01 * rng.random(count)])
+    rows = np.column_stack([np.ones(count), 0.0005 * rng.random(count)])
     std = np.full(count, 0.1)
     fit.learn(rows, rows @ np.array([2.05, 4.9]) + 0.03 * rng.standard_normal(count), std)
     return fit
