@@ -117,7 +117,7 @@ a few requests.
 Observed as it is, foreseen otherwise, against a world that is otherwise. What GPUs take to talk, and what
 8 bits gain, is the same in the simulated worlds as is assumed: these rows test the scaling, not the
 assumptions. The world in 8 bits has none of the costs that published FP8 has at small batches. At a lower
-limit clocks and voltage are taken to fall. In `dvfs-uncapped` they do just so, in `dvfs-stiff` the voltage falls
+limit clocks and voltage are taken to fall. In `dvfs-uncapped` they do just so, in `dvfs-stiff` voltage falls
 less, and in `calibrated` steps only take longer.
 
 {what_ifs}
