@@ -35,6 +35,10 @@ FORM_FULL, FORM_FULL_PIPELINE = 0.05, 0.2
 """The same, more, while the KV cache holds requests back: in what order requests are pushed out and taken in
 decides what is computed again. In a pipeline the steps that this makes long hold up all others."""
 
+FORM_BY_STAGE = 0.03
+"""The same, more, for each further stage of a pipeline, as steps follow one another in clumps that are not
+foreseen."""
+
 _FILLS = 0.8
 """Usage of the KV cache from which on it may be full now and then."""
 
@@ -228,7 +232,8 @@ class Forecaster:
         """What the form of the laws cannot express: of time, and of energy."""
         octaves = octaves_outside(operation.batch, self.observed.seen.batch)
         full = FORM_FULL_PIPELINE if service.pipeline_parallel > 1 else FORM_FULL
-        form = math.hypot(FORM + FORM_BY_OCTAVE * octaves, full * _fullness(operation))
+        staged = FORM_BY_STAGE * (service.pipeline_parallel - 1)
+        form = math.hypot(FORM + FORM_BY_OCTAVE * octaves, full * _fullness(operation), staged)
         time, energy = np.ones(len(service.laws.time_coefficients)), np.ones(5)
         return [(form * time, 0.0 * energy), (0.0 * time, form * energy)]
 

@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 
 from joulescope.insight.steady.chunks import DEFAULT_BUDGET, Chunks, again_chunks, prompt_chunks
 from joulescope.insight.steady.mixture import mixed
-from joulescope.insight.steady.pipeline import chances, closed_ratio, open_ratio, split_chance
+from joulescope.insight.steady.pipeline import (
+    chances,
+    closed_ratio,
+    open_ratio,
+    since_begun,
+    split_chance,
+)
 from joulescope.insight.steady.requests import Mean, mean_of
 from joulescope.insight.steady.room import Room, room_of
 from joulescope.insight.steady.step_law import FIGURES, SECONDS, STATIC, StepTable, tabulate
@@ -179,9 +185,12 @@ def flight_chances(workload: Workload, service: Service) -> tuple[float, ...]:
 
 def _flight_chances(engine: Engine, workload: Workload) -> tuple[float, ...]:
     stages, rate, clients = engine.stages, workload.arrivals_per_second, workload.concurrency
-    all_busy = (0.0,) * (stages - 1) + (1.0,)
-    if stages == 1 or (clients is not None and clients > engine.room.most * _ALMOST):
-        return all_busy  # who waits is taken into any set that loses one
+    if stages == 1:
+        return (1.0,)
+    full = engine.states(np.array([1e12]))
+    if clients is not None and clients > engine.room.most * _ALMOST:
+        split = split_chance(engine.fresh, engine.budget, float(full.ends[0] * full.cycle[0]))
+        return tuple(since_begun(split * float(full.ends[0]), min(stages, int(engine.room.most)), stages))
     ratios = []
     for sets in range(1, stages):
         fewer = engine.states(np.array([1e12]), float(sets))

@@ -31,6 +31,9 @@ from joulescope.insight.steady.chunks import TOKENS, Chunks
 
 Floats = NDArray[np.float64]
 
+_BEGUN_SECONDS = 300.0
+"""How long a queue is taken to have been there."""
+
 _MOST_LOG = 60.0
 """Logarithm of a ratio beyond which one of two states is never met."""
 
@@ -74,6 +77,20 @@ def chances(log_ratios: Sequence[float]) -> Floats:
     logs = np.concatenate([[0.0], np.cumsum(steps)])
     weights = np.exp(logs - logs.max())
     return np.asarray(weights / weights.sum())
+
+
+def since_begun(splits_per_second: float, most: int, stages: int) -> list[float]:
+    """Chances of one set, two, … where a queue never empties, some minutes after it began.
+
+    Who waits is taken into any set that loses one, so that none ends: there are as many as were ever begun.
+    """
+    expected = splits_per_second * _BEGUN_SECONDS
+    found = [
+        math.exp(-expected + at * math.log(max(expected, 1e-300)) - math.lgamma(at + 1.0))
+        for at in range(most)
+    ]
+    found[-1] += max(1.0 - sum(found), 0.0)
+    return found + [0.0] * (stages - most)
 
 
 def slowest_of(values: Floats, chance: Floats, most: int) -> Floats:

@@ -32,7 +32,16 @@ def test_at_light_load_requests_share_one_step_and_at_heavy_load_they_do_not() -
     light, heavy = (flight_chances(Workload(CHAT, arrivals_per_second=rate), TWO) for rate in (0.3, 4.0))
     assert light[0] > 0.9
     assert heavy[1] > 0.99
-    assert flight_chances(Workload(CHAT, concurrency=math.inf), TWO) == (0.0, 1.0)
+    assert flight_chances(Workload(CHAT, concurrency=math.inf), TWO)[1] > 0.99
+
+
+def test_a_small_batch_that_is_always_full_keeps_the_steps_that_it_began_with() -> None:
+    """None of its sets ever ends, and long prompts that begin another are seldom."""
+    few = replace(TWO, limits=replace(TWO.limits, max_num_seqs=2))
+    one, two = flight_chances(Workload(CHAT, concurrency=math.inf), few)
+    assert one + two == pytest.approx(1.0)
+    assert one > 0.05
+    assert two > 0.05
 
 
 def test_a_service_of_one_stage_has_one_step_under_way() -> None:
