@@ -133,9 +133,9 @@ def text_of(report: dict[str, Any]) -> str:
         "",
         f"{report['machine']['date']}. J/token of published runs of ML.ENERGY at batches that were kept "
         "back, made of the other runs of the sweep. Errors are those of interpolation together with what one "
-        "published run is off by itself. Measured on hardware, but not by joulescope. The form between points "
-        "and the 3 % for what runs are off any curve were chosen while these sweeps were looked at: for others "
-        "expect more outside.",
+        "published run is off by itself. Measured on hardware, but not by joulescope. The form between "
+        "points and the 3 % for what runs are off any curve were chosen while these sweeps were looked at: "
+        "for others expect more outside.",
         "",
         "| sweep | seen | matched on | cases | median error | largest | within what is told |",
         "|---|---|---|---:|---:|---:|---:|",
