@@ -12,7 +12,7 @@ Four questions, each with its table:
 Lengths of the requests are those that came in the window that is compared, so that it is not the luck of the
 draw that is measured. Nothing here was measured on hardware.
 
-    python benchmarks/capacity.py [--part structure] [--processes 1]
+    python benchmarks/capacity.py [--part structure] [--processes 1] [--kept FOLDER]
 """
 
 from __future__ import annotations
@@ -32,20 +32,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.capacity_page import page_of
 from benchmarks.capacity_published import published
-from benchmarks.capacity_truth import Truth, learn, run
+from benchmarks.capacity_truth import KEPT, Truth, learn, run
+from benchmarks.capacity_truth import PERCENTILES as TRUE_PERCENTILES
 from benchmarks.report import RESULTS, machine, save
-from joulescope.insight.capacity.forecast import Forecaster, Setting
+from joulescope.insight.capacity.forecast import PERCENTILES, Forecaster, Setting
 from joulescope.insight.capacity.observed import Observed
 from joulescope.insight.capacity.what_if import WhatIf, as_it_is, setting_of
 from joulescope.insight.steady import Operation, Workload, steady_state
-from joulescope.simulation.parts import Parallel, World
+from joulescope.simulation.parts import Dvfs, Parallel, World
 from joulescope.simulation.worlds import H100_FP8, LLAMA_3_1_8B, WORLDS
 from tests.insight.steady.services import service_of
 
 LEARN_SEED, TRUE_SEED = 41, 42
+FRESH_SEEDS = (61, 62)
+"""To learn from and to be held against, of the worlds that no width was set on."""
+
 LEARN_SECONDS = 180.0
 
 FIGURES = ("joules_per_token", "inter_token_seconds", "tokens_per_second", "first_token_seconds")
+
+
+_PIPELINE = WORLDS["pipeline-parallel-2"]
+ALL_WORLDS: dict[str, World] = WORLDS | {
+    "pipeline-parallel-4": replace(
+        _PIPELINE,
+        parallel=Parallel(pipeline=4, slowness=(1.0, 1.06, 1.0, 1.03)),
+        limits=replace(_PIPELINE.limits, kv_cache_tokens=700_000),
+    ),
+    "pipeline-8b": replace(
+        WORLDS["calibrated"],
+        parallel=Parallel(pipeline=2),
+        limits=replace(WORLDS["calibrated"].limits, async_scheduling=False, max_num_batched_tokens=2048),
+    ),
+}
+"""Those of the simulation, and pipelines of another length, another model and another budget of tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +77,11 @@ class Load:
     limits: tuple[tuple[str, int], ...] = ()
     settle: float = 50.0
     seconds: float = 120.0
+    seed: int = TRUE_SEED
 
     @property
     def place(self) -> World:
-        world = WORLDS[self.world]
+        world = ALL_WORLDS[self.world]
         return replace(world, limits=replace(world.limits, **dict(self.limits)))
 
     @property
@@ -69,7 +90,7 @@ class Load:
         return f"{self.rate:g}/s" + (f", {limits}" if limits else "")
 
     def truth(self) -> Truth:
-        return run(self.place, self.rate, settle=self.settle, seconds=self.seconds, seed=TRUE_SEED)
+        return run(self.place, self.rate, settle=self.settle, seconds=self.seconds, seed=self.seed)
 
 
 STRUCTURE = (
@@ -163,14 +184,44 @@ def _compared(operation: Operation, truth: Truth) -> dict[str, Any]:
     }
 
 
+SETTLE = {"tensor-parallel-2": 200.0, "pipeline-parallel-2": 200.0, "long-context": 200.0}
+SETTLE["pipeline-parallel-4"] = 200.0
+"""Where requests take long, the first that end are the short ones."""
+
+FRESH = (
+    ("calibrated", 4.0),
+    ("slow-memory", 8.0),
+    ("blended-roofline", 9.0),
+    ("dvfs", 5.0),
+    ("moe", 5.0),
+    ("host-bound", 7.0),
+    ("tensor-parallel-2", 2.0),
+    ("pipeline-parallel-2", 2.0),
+    ("pipeline-parallel-4", 3.0),
+    ("pipeline-8b", 6.0),
+    ("prefix-heavy", 4.0),
+    ("low-cap", 6.0),
+)
+"""Worlds and rates at which they are learned, with other seeds: nothing was set on these."""
+
+
 def unseen(world: str) -> list[dict[str, Any]]:
     """Rows of the second table: one world, observed under one load, foreseen at others."""
-    rate = LEARN_RATE.get(world, USUAL_LEARN_RATE)
-    observed = learn(WORLDS[world], rate, seconds=LEARN_SECONDS, seed=LEARN_SEED)
-    loads = [Load(world, 40.0, (("max_num_seqs", batch),), seconds=60.0) for batch in UNSEEN_BATCHES]
-    loads += [Load(world, factor * rate) for factor in (0.25, 2.0)]
-    if world == "long-context":
-        loads = [replace(load, rate=min(load.rate, 4.0), settle=200.0) for load in loads]
+    return _learned_and_foreseen(world, LEARN_RATE.get(world, USUAL_LEARN_RATE), (LEARN_SEED, TRUE_SEED))
+
+
+def fresh(case: tuple[str, float]) -> list[dict[str, Any]]:
+    """The same with other seeds and rates, and with worlds that the second table does not have."""
+    return _learned_and_foreseen(*case, FRESH_SEEDS)
+
+
+def _learned_and_foreseen(world: str, rate: float, seeds: tuple[int, int]) -> list[dict[str, Any]]:
+    observed = learn(ALL_WORLDS[world], rate, seconds=LEARN_SECONDS, seed=seeds[0])
+    settle, most = SETTLE.get(world, 50.0), 4.0 if world == "long-context" else 40.0
+    loads = [
+        Load(world, most, (("max_num_seqs", batch),), settle, 60.0, seeds[1]) for batch in UNSEEN_BATCHES
+    ]
+    loads += [Load(world, factor * rate, (), settle, 120.0, seeds[1]) for factor in (0.25, 2.0)]
     return [row for load in loads if (row := _foreseen(observed, load)) is not None]
 
 
@@ -206,7 +257,26 @@ def _judged(observed: Observed, setting: Setting, workload: Workload, truth: Tru
             true = getattr(truth, name)
             row[f"{name}_held"] = bool(figure.low <= true <= figure.high)
             row[f"{name}_width"] = 0.5 * (figure.high - figure.low) / figure.value
-    return row
+    return row | _percentiles(Forecaster(observed), setting, workload, truth)
+
+
+def _percentiles(
+    forecaster: Forecaster, setting: Setting, workload: Workload, truth: Truth
+) -> dict[str, Any]:
+    """Errors of percentiles of latencies, and whether their intervals hold the truth."""
+    found = forecaster.percentiles(workload, setting)
+    true = {
+        "inter_token_seconds": truth.inter_token_percentiles,
+        "first_token_seconds": truth.arrival_percentiles,
+    }
+    rows = {}
+    for each in PERCENTILES:
+        figure = found.get(each.name)
+        value = true[each.figure][TRUE_PERCENTILES.index(each.percent)]
+        if figure is not None and math.isfinite(value):
+            rows[each.name] = figure.value / value - 1.0
+            rows[f"{each.name}_held"] = bool(figure.low <= value <= figure.high)
+    return rows
 
 
 def _fp8(world: World) -> World:
@@ -233,13 +303,23 @@ WHAT_IFS = (
     ("calibrated", WhatIf(precision="fp8"), _fp8),
     ("calibrated", WhatIf(power_limit_watts=500.0), lambda world: _limit(world, 500.0)),
     ("dvfs-uncapped", WhatIf(power_limit_watts=480.0), lambda world: _limit(world, 480.0)),
+    ("dvfs-stiff", WhatIf(power_limit_watts=420.0), lambda world: _limit(world, 420.0)),
 )
+
+UNCAPPED = {
+    "dvfs-uncapped": _limit(WORLDS["dvfs"], 900.0),
+    "dvfs-stiff": replace(
+        WORLDS["calibrated"],
+        hardware=replace(WORLDS["calibrated"].hardware, dvfs=Dvfs(voltage_floor=0.75)),
+    ),
+}
+"""Worlds whose clocks and voltage fall at a lower limit; in the second, the voltage less than is assumed."""
 
 
 def what_ifs(index: int) -> list[dict[str, Any]]:
     """Rows of the third table."""
     name, what_if, other = WHAT_IFS[index]
-    world = _limit(WORLDS["dvfs"], 900.0) if name == "dvfs-uncapped" else WORLDS[name]
+    world = UNCAPPED.get(name) or WORLDS[name]
     observed = learn(world, USUAL_LEARN_RATE, seconds=LEARN_SECONDS, seed=LEARN_SEED)
     setting, rows = setting_of(what_if, observed), []
     for batch in (8, 64, 256):
@@ -264,6 +344,7 @@ def what_ifs(index: int) -> list[dict[str, Any]]:
 PARTS: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {
     "structure": (structure, STRUCTURE),
     "unseen": (unseen, UNSEEN_WORLDS),
+    "fresh": (fresh, FRESH),
     "what_ifs": (what_ifs, range(len(WHAT_IFS))),
 }
 
@@ -274,7 +355,11 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=PARTS, help="measure this anew, and keep the rest of the last result"
     )
+    parser.add_argument("--kept", type=Path, help="keep here what was simulated, and take it from here")
     arguments = parser.parse_args()
+    if arguments.kept:
+        arguments.kept.mkdir(parents=True, exist_ok=True)
+        KEPT.append(arguments.kept)
     report: dict[str, Any] = {}
     if arguments.part:
         report = json.loads((RESULTS / "capacity.json").read_text())

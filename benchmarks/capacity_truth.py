@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pickle
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,10 +25,11 @@ from joulescope.minutes import length_bin
 from joulescope.replay import Replay
 from joulescope.simulation.fleet import Fleet
 from joulescope.simulation.parts import World
-from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.traces import SimulatedRun
-from joulescope.simulation.workload import Workload
+from joulescope.simulation.workload import PlannedRequest, Workload
 from joulescope.units import ns_from_seconds
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
 
 @dataclass(frozen=True)
@@ -47,26 +52,68 @@ class Truth:
     drafted_per_pass: float
     classes: tuple[LengthClass, ...]
     """Lengths of the requests that ended."""
+    inter_token_percentiles: tuple[float, ...]
+    """:data:`PERCENTILES` of the seconds between the outputs of a request, over all of them."""
+    arrival_percentiles: tuple[float, ...]
+    """The same of the seconds from where a client asks to its first token."""
 
 
-def run(
-    world: World, rate: float, *, settle: float, seconds: float, seed: int, limits: EngineLimits | None = None
-) -> Truth:
+KEPT: list[Path] = []
+"""A folder in which what was simulated is kept, if there is one: simulating takes nearly all of the time, and
+only what is foreseen changes with the code that is measured."""
+
+_Made = TypeVar("_Made")
+
+
+def kept(key: tuple[object, ...], make: Callable[[], _Made]) -> _Made:
+    """What was made before with this key, or is made now."""
+    if not KEPT:
+        return make()
+    path = KEPT[0] / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.pickle"
+    if path.exists():
+        made: _Made = pickle.loads(path.read_bytes())
+        return made
+    made = make()
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_bytes(pickle.dumps(made))
+    part.replace(path)
+    return made
+
+
+def run(world: World, rate: float, *, settle: float, seconds: float, seed: int) -> Truth:
     """Lets a world serve requests at a rate, and looks at it once it has settled."""
-    limits = limits or world.limits
+    key = ("truth", repr(world), rate, settle, seconds, seed)
+    return kept(key, lambda: _run(world, rate, settle=settle, seconds=seconds, seed=seed))
+
+
+def _run(world: World, rate: float, *, settle: float, seconds: float, seed: int) -> Truth:
     workload = Workload(rate, 0, classes=world.classes, seed=seed, max_prompt_tokens=world.max_prompt_tokens)
     begin_ns, end_ns = ns_from_seconds(settle), ns_from_seconds(settle + seconds)
-    requests = takewhile(lambda plan: plan.arrival_ns < end_ns, iter(workload))
-    fleet = Fleet(world, requests, start_ns=0, limits=limits, ledger=None, seed=seed)
+    came: dict[str, int] = {}
+    requests = _noted(takewhile(lambda plan: plan.arrival_ns < end_ns, iter(workload)), came)
+    fleet = Fleet(world, requests, start_ns=0, limits=world.limits, ledger=None, seed=seed)
     gpus = fleet.gpus_by_rank
     before = list(fleet.advance(begin_ns))
     begun = sum(gpu.energy_joules_at(gpu.uuid, begin_ns) for gpu in gpus)
     window = list(fleet.advance(end_ns))
     joules = sum(gpu.energy_joules_at(gpu.uuid, end_ns) for gpu in gpus) - begun
-    return _truth(before, window, joules, seconds)
+    return _truth(before, window, joules, seconds, came)
 
 
-def _truth(before: Sequence[AnyRecord], window: Sequence[AnyRecord], joules: float, seconds: float) -> Truth:
+def _noted(plans: Iterable[PlannedRequest], came: dict[str, int]) -> Iterator[PlannedRequest]:
+    """Notes when each request comes, which the engine does not know."""
+    for plan in plans:
+        came[plan.request_id] = plan.arrival_ns
+        yield plan
+
+
+def _truth(
+    before: Sequence[AnyRecord],
+    window: Sequence[AnyRecord],
+    joules: float,
+    seconds: float,
+    came: Mapping[str, int],
+) -> Truth:
     steps = [record for record in window if isinstance(record, Step)]
     starts = {each.request: each for each in (*before, *window) if isinstance(each, RequestStart)}
     first, cached = _first_tokens([*before, *window])
@@ -94,7 +141,28 @@ def _truth(before: Sequence[AnyRecord], window: Sequence[AnyRecord], joules: flo
         tokens_per_pass=1.0 + _accepted(steps) / max(len(drafts), 1),
         drafted_per_pass=sum(drafts) / max(len(drafts), 1),
         classes=_classes(lengths),
+        inter_token_percentiles=_percentiles(_gaps(steps)),
+        arrival_percentiles=_percentiles(
+            [(first[each.request] - came[starts[each.request].request_id]) / 1e9 for each in ends]
+        ),
     )
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(np.percentile(values, PERCENTILES).tolist())
+
+
+def _gaps(steps: Sequence[Step]) -> list[float]:
+    """Seconds between the outputs of each request."""
+    latest: dict[int, int] = {}
+    gaps = []
+    for step in steps:
+        for request, sampled in zip(step.request, step.sampled or [1] * len(step.request), strict=True):
+            if sampled:
+                if request in latest:
+                    gaps.append((step.output_end_ns - latest[request]) / 1e9)
+                latest[request] = step.output_end_ns
+    return gaps
 
 
 def _first_tokens(records: Sequence[AnyRecord]) -> tuple[dict[int, int], dict[int, int]]:
@@ -132,13 +200,20 @@ def _classes(lengths: Sequence[tuple[int, int, int]]) -> tuple[LengthClass, ...]
     )
 
 
-def learn(
-    world: World, rate: float, *, seconds: float, seed: int, limits: EngineLimits | None = None
-) -> Observed:
-    """What the minutes of a simulated run tell, as a sidecar would have made them."""
+def minutes_of(world: World, rate: float, *, seconds: float, seed: int) -> list[EngineMinute]:
+    """The minutes of a simulated run, as a sidecar would have made them."""
     minutes: list[EngineMinute] = []
-    run = SimulatedRun(seconds, seed=seed, rate_per_second=rate, world=world, truth=False, limits=limits)
+    run = SimulatedRun(seconds, seed=seed, rate_per_second=rate, world=world, truth=False)
     for _ in Replay(run.records(), on_minute=minutes.append):
         pass
+    return minutes
+
+
+def learn(world: World, rate: float, *, seconds: float, seed: int) -> Observed:
+    """What the minutes of a simulated run tell."""
+    minutes = kept(
+        ("minutes", repr(world), rate, seconds, seed),
+        lambda: minutes_of(world, rate, seconds=seconds, seed=seed),
+    )
     labels = sorted({minute.kind.engine for minute in minutes if minute.kind.engine})
     return observe(minutes, labels[0])

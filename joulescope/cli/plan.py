@@ -21,6 +21,10 @@ from joulescope.insight.capacity.told import told
 from joulescope.insight.capacity.what_if import PRECISIONS, WhatIf
 
 _GOALS = {"itl": "inter_token_seconds", "ttft": "first_token_seconds"}
+_GOAL = re.compile(r"(itl|ttft)(?:[-.]p(\d+(?:\.\d+)?))?\s*=(.*)")
+_MOST_PERCENT = 99.5
+"""Beyond, too few of the draws are left to tell."""
+
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _WATTS = {"W": 1.0, "kW": 1e3, "MW": 1e6}
 _NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)")
@@ -59,11 +63,21 @@ def _pairs(text: str, keys: Mapping[str, Callable[[str], _Value]]) -> dict[str, 
 
 
 def _goals(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Goal, ...]:
-    reads: dict[str, Callable[[str], float]] = dict.fromkeys(_GOALS, lambda text: _quantity(text, _SECONDS))
-    goals = {}
-    for text in texts:
-        for key, seconds in _pairs(text, reads).items():
-            goals[key] = Goal(_GOALS[key], seconds)
+    goals: dict[str, Goal] = {}
+    for part in (part for text in texts for part in text.split(",")):
+        found = _GOAL.fullmatch(part.strip())
+        if found is None:
+            raise click.BadParameter(
+                f"{part.strip()!r} is not one of itl=…, ttft=…, which are means, or of itl-p95=…, ttft-p99=… "
+                f"and so on, p1 to p{_MOST_PERCENT:g}"
+            )
+        name, percent, quantity = found.groups()
+        if percent is not None and not 1.0 <= float(percent) <= _MOST_PERCENT:
+            raise click.BadParameter(f"p{percent} is not between p1 and p{_MOST_PERCENT:g}")
+        goal = Goal(_GOALS[name], _quantity(quantity, _SECONDS), None if percent is None else float(percent))
+        if goal.name in goals:
+            raise click.BadParameter(f"{part.partition('=')[0].strip()} comes twice")
+        goals[goal.name] = goal
     return tuple(goals.values())
 
 
@@ -112,8 +126,9 @@ def _watts(context: click.Context, parameter: click.Parameter, text: str | None)
     "goals",
     multiple=True,
     callback=_goals,
-    metavar="itl=30ms,ttft=1s",
-    help="Mean time from token to token, or to the first token, that must not be exceeded.",
+    metavar="itl=30ms,ttft-p99=1s",
+    help="Time from token to token, or to the first token, that must not be exceeded: the mean, or a "
+    "percentile such as p95 or p99.",
 )
 @click.option(
     "--what-if",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from joulescope.insight.capacity.curves import Point
-from joulescope.insight.capacity.forecast import Figure, Forecast
+from joulescope.insight.capacity.forecast import PERCENTILES, Figure, Forecast
 from joulescope.insight.capacity.goals import Goal, GoalAnswer, Met
 from joulescope.insight.capacity.plan import Alternative, Plan
 from joulescope.insight.capacity.power_cap import CapAnswer
@@ -26,7 +26,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from _alternative(alternative, plan)
     yield ""
     yield "± is half the 90 % interval. * beyond what was seen, by the model alone; ! too far beyond to say."
-    yield "ITL and TTFT are means: time from token to token, and to the first one with the queue before it."
+    yield (
+        "ITL and TTFT: time from token to token, and to the first one with the queue before it; means where "
+        "no percentile stands beside them."
+    )
 
 
 def _observed(plan: Plan) -> Iterator[str]:
@@ -62,6 +65,7 @@ def _alternative(alternative: Alternative, plan: Plan) -> Iterator[str]:
     rate = plan.workload.arrivals_per_second
     if rate:
         yield f"   at {rate:.3g} requests/s: {_in_words(alternative.at_load)}"
+        yield from _percentiles(alternative)
     yield ""
     yield from _table(alternative.batches, "batch", plan)
     yield ""
@@ -74,6 +78,17 @@ def _alternative(alternative: Alternative, plan: Plan) -> Iterator[str]:
         yield from _cap(alternative.cap)
     for note in _notes(alternative):
         yield f"   {note}"
+
+
+def _percentiles(alternative: Alternative) -> Iterator[str]:
+    for figure in ("inter_token_seconds", "first_token_seconds"):
+        told = [
+            f"p{each.percent:g} {_with_interval(alternative.latencies[each.name], 1e3)}"
+            for each in PERCENTILES
+            if each.figure == figure and each.name in alternative.latencies
+        ]
+        if told:
+            yield f"      {_SHORT[figure]} ms: {', '.join(told)}"
 
 
 def _in_words(forecast: Forecast) -> str:
@@ -145,23 +160,32 @@ def _per_joule(forecast: Forecast) -> str:
 
 
 def _goals(answer: GoalAnswer, goals: tuple[Goal, ...]) -> Iterator[str]:
-    told = " and ".join(f"{_SHORT[goal.figure]} ≤ {1e3 * goal.seconds:g} ms" for goal in goals)
+    told = " and ".join(f"{_name(goal.name)} ≤ {1e3 * goal.seconds:g} ms" for goal in goals)
     yield f"   goal {told}:"
     if any(goal.figure == "inter_token_seconds" for goal in goals):
         yield f"     batch      {_met(answer.batch)}"
     yield f"     requests/s {_met(answer.rate)}"
 
 
+def _name(figure: str) -> str:
+    """``ITL``, ``TTFT p99`` and so on."""
+    mean, is_percentile, percent = figure.partition("_p")
+    return f"{_SHORT[mean]} p{percent}" if is_percentile and mean in _SHORT else _SHORT[figure]
+
+
 def _met(met: Met) -> str:
     if met.load is None:
-        return f"none keeps it: {_SHORT[met.limited_by]} is longer even with hardly any load"
+        return f"none keeps it: {_name(met.limited_by)} is longer even with hardly any load"
     sure = "none for sure" if met.sure_load is None else f"{met.sure_load:.3g} with a chance of 95 %"
     why = (
         "nothing stands in the way but capacity"
         if met.limited_by == "capacity"
-        else f"then {_SHORT[met.limited_by]}"
+        else f"then {_name(met.limited_by)}"
     )
     said = "" if met.forecast is None else f"; there {_in_words(met.forecast)}"
+    said += "".join(
+        f", {_name(name)} {_with_interval(each, 1e3)} ms" for name, each in met.percentiles.items()
+    )
     return f"up to {met.load:.3g} ({sure}; {why}){said}"
 
 
@@ -177,7 +201,7 @@ def _cap(answer: CapAnswer) -> Iterator[str]:
         yield (
             f"   {_MARKS[way.forecast.support.verdict]} {way.name:<20} {tokens} tokens/s, {requests} "
             f"requests/s at {way.watts:.0f} W, {_figure(way.forecast, 'joules_per_token')} J/token, "
-            f"ITL {_figure(way.forecast, 'inter_token_seconds', 1e3)} ms; bounded by {_SHORT[way.binding]}"
+            f"ITL {_figure(way.forecast, 'inter_token_seconds', 1e3)} ms; bounded by {_name(way.binding)}"
         )
 
 

@@ -8,17 +8,27 @@ from pathlib import Path
 import pytest
 
 from joulescope.cli.main import main
+from joulescope.clock import ManualClock
+from joulescope.export.minute_ring import MinuteRing
+from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from joulescope.replay import Replay
 from joulescope.simulation.traces import SimulatedRun
+from tests.export.test_minutes_http import serving
+from tests.ledger.rows import minute_row
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    minutes: list[EngineMinute] = []
-    for _ in Replay(SimulatedRun(62.0, rate_per_second=5.0, truth=False).records(), on_minute=minutes.append):
+def minutes() -> list[EngineMinute]:
+    found: list[EngineMinute] = []
+    for _ in Replay(SimulatedRun(62.0, rate_per_second=5.0, truth=False).records(), on_minute=found.append):
         pass
+    return found
+
+
+@pytest.fixture(scope="module")
+def source(minutes: list[EngineMinute], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "run.jsonl"
     path.write_text("".join(map(json_line, minutes)))
     return path
@@ -48,6 +58,48 @@ def test_it_tells_programs_the_same(source: Path, capsys: pytest.CaptureFixture[
     assert figure["low"] < figure["value"] < figure["high"]
 
 
+def test_a_goal_may_be_a_percentile(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", str(source), "--goal", "ttft-p99=1s, itl-p95=50ms", "--goal", "itl=40ms"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "goal TTFT p99 ≤ 1000 ms and ITL p95 ≤ 50 ms and ITL ≤ 40 ms" in text
+    assert "TTFT ms: p50 " in text
+    assert main([*arguments, "--json"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["alternatives"]
+    rate = only["goals"]["requests_per_second"]
+    assert set(rate["percentiles"]) == {"first_token_seconds_p99", "inter_token_seconds_p95"}
+    assert rate["percentiles"]["first_token_seconds_p99"]["value"] <= 1.0
+    assert rate["sure_load"] < rate["load"]
+    assert len(only["at_load"]["percentiles"]) == 8
+
+
+def test_it_plans_from_a_ledger(
+    source: Path, minutes: list[EngineMinute], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same as from the file of the same minutes."""
+    begin = min(each.start_wall_seconds for each in minutes)
+    writer = LedgerWriter(tmp_path, ManualClock(), begin, Rotation())
+    writer.add("minutes", [minute_row(each) for each in minutes])
+    writer.close()
+    assert main(["plan", str(tmp_path), "--json"]) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert main(["plan", str(source), "--json"]) == 0
+    assert kept["alternatives"] == json.loads(capsys.readouterr().out)["alternatives"]
+
+
+def test_it_plans_from_a_running_sidecar(
+    source: Path, minutes: list[EngineMinute], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through its page of minutes, over HTTP."""
+    ring = MinuteRing()
+    ring.take(minutes)
+    with serving(ring) as (host, port):
+        assert main(["plan", f"http://{host}:{port}", "--json"]) == 0
+    live = json.loads(capsys.readouterr().out)
+    assert main(["plan", str(source), "--json"]) == 0
+    assert live["alternatives"] == json.loads(capsys.readouterr().out)["alternatives"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_it_draws_the_frontier(source: Path, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")
@@ -61,7 +113,9 @@ def test_it_draws_the_frontier(source: Path, tmp_path: Path, suffix: str) -> Non
     ("arguments", "message"),
     [
         (["--goal", "itl=30"], "is not a number above 0 with a unit (us, ms, s)"),
-        (["--goal", "p99=30ms"], "is not one of itl=…, ttft=…"),
+        (["--goal", "p99=30ms"], "is not one of itl=…, ttft=…, which are means, or of itl-p95=…, ttft-p99=…"),
+        (["--goal", "itl-p99.9=30ms"], "p99.9 is not between p1 and p99.5"),
+        (["--goal", "itl=30ms,itl=40ms"], "itl comes twice"),
         (["--what-if", "gpus=0"], "gpus=0 is not a whole number above 0"),
         (["--what-if", "precision=fp3"], "precision=fp3 is not one of"),
         (["--what-if", "gpus=2,gpus=3"], "gpus comes twice"),

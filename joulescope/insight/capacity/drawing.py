@@ -82,7 +82,7 @@ def _draw_throughput(axes: Any, alternative: Alternative, colour: str) -> None:
 
 def _draw_goals(axes: Any, plan: Plan) -> None:
     for goal in plan.asked.goals:
-        if goal.figure == "inter_token_seconds":
+        if goal.name == "inter_token_seconds":
             axes.axvline(
                 1e3 * goal.seconds, color="#666666", lw=1.0, ls="--", label=f"goal {1e3 * goal.seconds:g} ms"
             )

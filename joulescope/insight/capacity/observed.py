@@ -117,7 +117,7 @@ def observe(minutes: Sequence[EngineMinute], engine: str | None = None) -> Obser
     )
     workload = replace(workload, shared_tokens=_shared(whole, workload, service))
     fared = _fared(whole)
-    service = _in_flight(service, fared)
+    service = _in_flight(workload, service, fared)
     service = _scheduling(workload, service, fared)
     return Observed(
         kind=latest.kind,
@@ -130,16 +130,27 @@ def observe(minutes: Sequence[EngineMinute], engine: str | None = None) -> Obser
     )
 
 
-def _in_flight(service: Service, fared: Fared) -> Service:
-    """Of a pipeline: how many steps are under way at a time. What its stages wait for want of more is then
-    taken off the fitted waits."""
+def _in_flight(workload: Workload, service: Service, fared: Fared) -> Service:
+    """Of a pipeline: what its stages wait for each other is taken off the fitted waits. What that is follows
+    from how many steps were under way at a time."""
     stages = service.pipeline_parallel
     if stages == 1 or fared.running is None:
         return service
     flights = min(max(fared.running / max(fared.batch, 1.0), 1.0), float(stages))
     by_step, by_request = service.laws.wait_seconds
-    wait = by_step + by_request * fared.batch - (stages / flights - 1.0) * fared.step_seconds
-    return replace(service, flights=flights, laws=replace(service.laws, wait_seconds=(max(wait, 0.0), 0.0)))
+    alone = replace(service, flights=flights, laws=replace(service.laws, wait_seconds=(0.0, 0.0)))
+    wait = by_step + by_request * fared.batch - _stage_wait(steady_state(workload, alone), alone)
+    return replace(service, laws=replace(service.laws, wait_seconds=(max(wait, 0.0), 0.0)))
+
+
+def _stage_wait(operation: Operation, service: Service) -> float:
+    """Seconds by step for which a stage waits, with requests running."""
+    waiting = 0.0 if operation.joules_per_token is None else operation.joules_per_token.waiting
+    idle_watts = service.gpu_count * service.laws.idle_watts
+    if idle_watts <= 0.0 or operation.busy_ratio <= 0.0:
+        return 0.0
+    waited = waiting * operation.tokens_per_second / idle_watts
+    return operation.step_seconds * waited / max(operation.busy_ratio - waited, 1e-9)
 
 
 def _scheduling(workload: Workload, service: Service, fared: Fared) -> Service:

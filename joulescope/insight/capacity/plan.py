@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from joulescope.insight.capacity.curves import Point, batch_curve, on_frontier, rate_curve
-from joulescope.insight.capacity.forecast import Forecast, Forecaster, Setting
+from joulescope.insight.capacity.forecast import Figure, Forecast, Forecaster, Setting
 from joulescope.insight.capacity.goals import Goal, GoalAnswer, answer
 from joulescope.insight.capacity.observed import Observed
 from joulescope.insight.capacity.power_cap import Cap, CapAnswer, under_cap
@@ -32,6 +32,8 @@ class Alternative:
     setting: Setting
     at_load: Forecast
     """Under the observed (or given) rate."""
+    latencies: dict[str, Figure]
+    """There, percentiles of latencies by their names; none where refused."""
     batches: tuple[Point, ...]
     rates: tuple[Point, ...]
     goals: GoalAnswer | None
@@ -66,10 +68,11 @@ def plan(observed: Observed, asked: Asked) -> Plan:
 
 
 def _alternative(forecaster: Forecaster, setting: Setting, workload: Workload, asked: Asked) -> Alternative:
-    cap = asked.cap
+    cap, at_load = asked.cap, forecaster.of(workload, setting)
     return Alternative(
         setting=setting,
-        at_load=forecaster.of(workload, setting),
+        at_load=at_load,
+        latencies=forecaster.percentiles(workload, setting) if at_load.figures else {},
         batches=tuple(batch_curve(forecaster, setting, workload)),
         rates=tuple(rate_curve(forecaster, setting, workload)),
         goals=answer(forecaster, setting, workload, asked.goals) if asked.goals else None,

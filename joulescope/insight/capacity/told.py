@@ -55,7 +55,8 @@ def _alternative(alternative: Alternative, frontier: frozenset[int]) -> dict[str
         "kv_cache_tokens": setting.service.limits.kv_cache_tokens,
         "power_limit_watts": setting.service.laws.limit_watts or None,
         "assumptions": list(setting.assumptions),
-        "at_load": _forecast(alternative.at_load),
+        "at_load": _forecast(alternative.at_load)
+        | {"percentiles": {name: _figure(each) for name, each in alternative.latencies.items()}},
         "by_batch": [_point(point, "batch", frontier) for point in alternative.batches],
         "by_rate": [_point(point, "requests_per_second", frontier) for point in alternative.rates],
         "goals": None if alternative.goals is None else _goals(alternative.goals),
@@ -111,6 +112,7 @@ def _met(met: Met) -> dict[str, Any]:
         "sure_load": met.sure_load,
         "limited_by": met.limited_by,
         "forecast": None if met.forecast is None else _forecast(met.forecast),
+        "percentiles": {name: _figure(each) for name, each in met.percentiles.items()},
     }
 
 

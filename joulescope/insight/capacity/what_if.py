@@ -17,7 +17,7 @@ import numpy as np
 from joulescope.errors import PlanError
 from joulescope.insight.capacity.forecast import Setting
 from joulescope.insight.capacity.observed import Observed
-from joulescope.insight.steady import Link, Service, Workload, steady_state
+from joulescope.insight.steady import Clocks, Link, Service, Workload, steady_state
 from joulescope.minute_model import Laws
 
 PRECISIONS = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0}
@@ -38,8 +38,8 @@ PUBLISHED_8_BIT = ((12.0, 1.30), (32.0, 1.0), (128.0, 0.89))
 """Joules per token in FP8 against BF16 at the same batch: medians of ML.ENERGY v3 at batches 8..16, 17..64
 and 65..256. At small batches it cost more, which bytes and FLOPs alone do not explain."""
 
-_VOLTAGE_FLOOR = 0.55
-"""Voltage at the lowest clocks as a part of the full one: joules of arithmetic go with its square."""
+VOLTAGE_FLOOR, _VOLTAGE_FLOORS = 0.55, (0.3, 0.8)
+"""Voltage towards the lowest clocks as a part of the full one, and how far it may be from that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,34 +294,23 @@ def _with_limit(setting: Setting, watts: float, observed: Observed) -> Setting:
         )
     seen = observed.seen.power_limit_watts
     known = seen is not None and 0.98 * seen.low <= watts <= 1.02 * seen.high
+    floors = " to ".join(f"{each:g}" for each in _VOLTAGE_FLOORS)
     told = (
-        "at the limit steps take longer and draw the same joules, as they do now",
-        "if clocks and voltage fall instead, arithmetic and static power cost less: the interval holds that",
+        "where steps would draw more, clocks and voltage fall: arithmetic takes longer, and joules of "
+        "arithmetic and sequences, and static power, go with the square of the voltage; memory is as fast",
+        f"voltage falls towards {VOLTAGE_FLOOR:g} of the full one with the clock (the interval holds "
+        f"{floors}, and steps that only take longer, at the same joules)",
     )
-    # What scales with the clock is found from how far the limit lies below what full clocks would draw.
-    relaxed = _slowed(setting.service, watts)
+    clocked = [_limited(setting.service, watts, floor) for floor in (VOLTAGE_FLOOR, *_VOLTAGE_FLOORS, None)]
     return replace(
         setting,
-        service=_limited(setting.service, watts),
-        variants=(*_all(setting, lambda service: _limited(service, watts)), relaxed),
+        service=clocked[0],
+        variants=(*_all(setting, lambda service: _limited(service, watts, VOLTAGE_FLOOR)), *clocked[1:]),
         assumptions=(*setting.assumptions, *told),
         speculative=setting.speculative or not known,
     )
 
 
-def _limited(service: Service, watts: float) -> Service:
-    return replace(service, laws=replace(service.laws, limit_watts=watts))
-
-
-def _slowed(service: Service, watts: float) -> Service:
-    """The other end: clocks fall to what the limit allows, and with them the voltage."""
-    laws = service.laws
-    byte, kv_byte, flop, sequence, active = laws.energy_coefficients
-    clock = min(max(watts / max(laws.limit_watts or watts, 1e-9), 0.3), 1.0)
-    voltage = _VOLTAGE_FLOOR + (1.0 - _VOLTAGE_FLOOR) * clock
-    part = voltage**2
-    times = list(laws.time_coefficients)
-    times[4] /= clock
-    energies = (byte, kv_byte, part * flop, part * sequence, part * active)
-    slowed = replace(laws, limit_watts=watts, time_coefficients=tuple(times), energy_coefficients=energies)
-    return replace(service, laws=slowed)
+def _limited(service: Service, watts: float, voltage_floor: float | None) -> Service:
+    clocks = None if voltage_floor is None else Clocks(voltage_floor)
+    return replace(service, laws=replace(service.laws, limit_watts=watts), clocks=clocks)

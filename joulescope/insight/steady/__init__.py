@@ -1,6 +1,19 @@
-"""The long run of an engine from its fitted laws: :func:`steady_state`."""
+"""The long run of an engine from its fitted laws: :func:`steady_state`, and :func:`latencies`."""
 
-from joulescope.insight.steady.model import steady_state
-from joulescope.insight.steady.values import LengthClass, Link, Operation, Parts, Service, Workload
+from joulescope.insight.steady.latency import Latencies, latencies
+from joulescope.insight.steady.model import flight_chances, steady_state
+from joulescope.insight.steady.values import Clocks, LengthClass, Link, Operation, Parts, Service, Workload
 
-__all__ = ["LengthClass", "Link", "Operation", "Parts", "Service", "Workload", "steady_state"]
+__all__ = [
+    "Clocks",
+    "Latencies",
+    "LengthClass",
+    "Link",
+    "Operation",
+    "Parts",
+    "Service",
+    "Workload",
+    "flight_chances",
+    "latencies",
+    "steady_state",
+]

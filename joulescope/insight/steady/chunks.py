@@ -24,7 +24,7 @@ over the tokens), tokens that come out."""
 
 FIGURES = 4
 _PER_OCTAVE = 2
-_DEFAULT_BUDGET = 8192
+DEFAULT_BUDGET = 8192
 """Tokens of a step where the engine does not tell its ``max_num_batched_tokens``."""
 
 
@@ -62,7 +62,7 @@ def again_chunks(tokens: float, context: float, budget_tokens: int | None) -> Ch
 
 def _chunks(spans: Iterable[tuple[float, float, float]], budget_tokens: int | None) -> Chunks:
     """Chunks of stretches of tokens: weight, begin and end of each. With the last a token comes out."""
-    budget = float(budget_tokens or _DEFAULT_BUDGET)
+    budget = float(budget_tokens or DEFAULT_BUDGET)
     chance: list[float] = []
     rows: list[tuple[float, float, float, float]] = []
     whole = 0.0

@@ -13,8 +13,9 @@ from joulescope.attribution.cost import CostModel
 from joulescope.attribution.prior import Expectation
 from joulescope.insight.steady import chunks as chunk_columns
 from joulescope.insight.steady.chunks import Chunks
+from joulescope.insight.steady.pipeline import slowest_of
 from joulescope.insight.steady.requests import Mean
-from joulescope.insight.steady.values import Service
+from joulescope.insight.steady.values import Clocks, Service
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,10 @@ FIGURES = 7
 
 _FEW = 7
 """Steps of so many chunks are looked at count by count; of more, some counts stand for those between."""
+
+
+_HALVINGS = 16
+"""To find a clock within some millionths of the full one."""
 
 
 def _model(service: Service) -> CostModel:
@@ -54,7 +59,8 @@ class StepLaw:
     def __init__(self, service: Service) -> None:
         cost, per_gpu = service.laws.cost, 1.0 / max(service.gpu_count, 1)
         self._model = _model(service)
-        self._link = service.link
+        self._link, self._clocks = service.link, service.clocks
+        self._limit_watts = service.laws.limit_watts or np.inf
         self._kv_bytes = cost.kv_bytes_per_token * per_gpu
         self._linear = cost.flops_per_token * per_gpu
         self._attention = cost.flops_per_token_context * per_gpu
@@ -77,18 +83,55 @@ class StepLaw:
         flat = features.reshape(-1, laws.TOKENS + 1)
         joules, worked = self._model.foresee(flat)
         tokens, link = flat[:, laws.TOKENS], self._link
-        seconds = worked + link.seconds_per_step + link.seconds_per_token * tokens
         price = self._model.step_joules()
         result = np.empty((len(flat), FIGURES))
-        result[:, SECONDS] = seconds
-        result[:, STATIC] = price.active_watts * seconds
         result[:, KV] = price.per_kv_byte * flat[:, laws.KV_BYTES]
         result[:, FLOPS] = price.per_flop * (tokens * self._linear + flat[:, laws.OTHER_FLOPS])
         result[:, SEQUENCES] = price.sequence * flat[:, laws.SEQUENCES]
         result[:, LINKS] = link.joules_per_token * tokens
         brought = result[:, [KV, FLOPS, SEQUENCES]].sum(axis=1)
         result[:, WEIGHTS] = joules - price.active_watts * worked - brought
+        voltage = np.ones(len(flat))
+        if self._clocks is not None:
+            memory = result[:, WEIGHTS] + result[:, KV]
+            core = result[:, FLOPS] + result[:, SEQUENCES]
+            worked, voltage = self._at_the_limit(flat, memory, core, self._clocks)
+        seconds = worked + link.seconds_per_step + link.seconds_per_token * tokens
+        result[:, SECONDS] = seconds
+        result[:, STATIC] = price.active_watts * voltage**2 * seconds
+        result[:, [FLOPS, SEQUENCES]] *= (voltage**2)[:, None]
         return result.reshape(*features.shape[:-1], FIGURES)
+
+    def _at_the_limit(
+        self, flat: Floats, memory_joules: Floats, core_joules: Floats, clocks: Clocks
+    ) -> tuple[Floats, Floats]:
+        """Seconds of steps, and the part of the full voltage, at the highest clock at which they draw no more
+        than the limit; found by halving."""
+        duration, active = self._model.duration(), self._model.step_joules().active_watts
+        limit = self._limit_watts
+        read = duration.weights.value(flat)
+        by_memory, by_arithmetic, _ = duration.bounds(flat, read)
+        other = flat[:, laws.OTHER_FLOPS] * duration.time.per_flop
+        linear = flat[:, laws.TOKENS] * (duration.flops_per_token * duration.time.per_flop)
+
+        def at(clock: Floats) -> tuple[Floats, Floats, Floats]:
+            longer = 1.0 / clock - 1.0
+            seconds = np.maximum(by_memory + other * longer, by_arithmetic + (other + linear) * longer)
+            voltage = clocks.voltage_floor + (1.0 - clocks.voltage_floor) * clock
+            return seconds, voltage, memory_joules + (core_joules + active * seconds) * voltage**2
+
+        low, high = np.full(len(flat), clocks.lowest), np.ones(len(flat))
+        seconds, voltage, joules = at(high)
+        low = np.where(joules <= limit * seconds, 1.0, low)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            seconds, _, joules = at(middle)
+            fits = joules <= limit * seconds
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        seconds, voltage, joules = at(low)
+        static = active * voltage**2
+        stretched = (joules - static * seconds) / np.maximum(limit - static, 0.1 * limit)
+        return np.maximum(seconds, stretched), voltage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +152,14 @@ class StepTable:
     """Mean seconds of usual steps for a request whose prompt is in them."""
     decoding: Floats
     """Mean seconds of usual steps for a request that decodes in them."""
+    durations: Floats
+    """Seconds that usual steps may take (batches × cases), and how often they do, by :attr:`chances`."""
+    chances: Floats
+    decoders: Floats
+    """Requests that decode in each case (batches × cases)."""
+    slowest: Floats
+    """Mean seconds of the longest of one, two, … usual steps, up to as many as there are pipeline stages
+    (batches × stages)."""
 
     def at(self, table: Floats, batch: Floats) -> Floats:
         """A table's rows at other batches, between and beyond linear; below one request, as at one."""
@@ -126,21 +177,28 @@ def tabulate(service: Service, mean: Mean, fresh: Chunks, again: Sequence[Chunks
         batch = np.append(batch, batch[-1] + 1.0)
     part = fresh.per_request / (fresh.per_request + mean.decode_steps)
     counts, weights = _counts(batch, part)
-    decoder = _decoder(service, mean)
+    decoder = decoder_of(service, mean)
     decoding = np.maximum(batch[:, None] - counts[None, :], 0.0)
     requests = np.maximum(batch[:, None], counts[None, :])
     pair = fresh.pairs()
     costs = np.zeros((len(batch), len(counts), FIGURES))
     squares = np.zeros((len(batch), len(counts)))
+    durations: list[Floats] = []
+    chances: list[Floats] = []
+    decoders: list[Floats] = []
     for at, count in enumerate(counts.tolist()):
         chance, bring = _together(fresh, pair, count)
         sums = decoding[:, at, None, None] * decoder + bring[None]
         each = law.cost(law.features(requests[:, at, None], sums))
         costs[:, at] = np.einsum("s,bsf->bf", chance, each)
         squares[:, at] = each[..., SECONDS] ** 2 @ chance
+        durations.append(each[..., SECONDS])
+        chances.append(weights[:, at, None] * chance[None])
+        decoders.append(np.broadcast_to(decoding[:, at, None], durations[-1].shape))
     usual = np.einsum("bc,bcf->bf", weights, costs)
     plain = law.cost(law.features(batch, batch[:, None] * decoder))
     prompts = counts * weights
+    seconds, often = np.concatenate(durations, axis=1), np.concatenate(chances, axis=1)
     return StepTable(
         batch=batch,
         usual=usual,
@@ -149,6 +207,10 @@ def tabulate(service: Service, mean: Mean, fresh: Chunks, again: Sequence[Chunks
         square_seconds=(weights * squares).sum(axis=1),
         first=_mean(costs[..., SECONDS], prompts),
         decoding=_mean(costs[..., SECONDS], decoding * weights),
+        durations=seconds,
+        chances=often,
+        decoders=np.concatenate(decoders, axis=1),
+        slowest=slowest_of(seconds, often, service.pipeline_parallel),
     )
 
 
@@ -163,7 +225,7 @@ def _mean(values: Floats, weights: Floats) -> Floats:
     return np.asarray((values * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300))
 
 
-def _decoder(service: Service, mean: Mean) -> Floats:
+def decoder_of(service: Service, mean: Mean) -> Floats:
     """What a decoding request brings to a step."""
     tokens = 1.0 + service.drafted_per_pass
     after = mean.context + tokens

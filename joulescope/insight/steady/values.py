@@ -59,6 +59,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Clocks:
+    """How clocks and voltage give way where a step would draw more than the power limit.
+
+    At a part ``f`` of the full clock arithmetic takes 1/f as long, and joules of arithmetic, of sequences and
+    static power go with the square of the voltage, ``voltage_floor + (1 − voltage_floor) · f`` of the full.
+    """
+
+    voltage_floor: float
+    lowest: float = 0.3
+    """Part of the full clock below which a GPU does not go; what still draws too much is stretched."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What serves: one engine."""
 
@@ -71,11 +84,13 @@ class Service:
     """Tokens that are drafted for it, and computed beside the one that it gets in any case."""
     pipeline_parallel: int = 1
     flights: float | None = None
-    """Steps under way at a time in a pipeline, where many run; ``None``: one for each stage. What stages wait
-    for want of them is no part of the laws' ``wait_seconds``."""
+    """Steps under way at a time in a pipeline, where many run; ``None``: as chance has it (:mod:`.pipeline`).
+    What stages wait for want of them, or for slower ones, is no part of the laws' ``wait_seconds``."""
     async_scheduling: bool = True
     """Whether a step is scheduled while the one before still runs; moves the first token only."""
     link: Link = Link()
+    clocks: Clocks | None = None
+    """``None``: at the power limit steps take longer and draw the same joules beyond static power."""
 
 
 @dataclass(frozen=True, slots=True)

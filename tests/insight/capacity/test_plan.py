@@ -86,6 +86,34 @@ def test_the_largest_loads_that_keep_a_goal_just_keep_it() -> None:
         assert met.limited_by == "inter_token_seconds"
 
 
+def test_the_largest_rate_that_keeps_a_percentile_just_keeps_it() -> None:
+    """A percentile binds before the mean of the same length does."""
+    goals = (Goal("inter_token_seconds", 0.020, 95.0), Goal("first_token_seconds", 0.5, 99.0))
+    found = answer(FORECASTER, SETTING, WORKLOAD, goals).rate
+    means = answer(FORECASTER, SETTING, WORKLOAD, tuple(replace(each, percent=None) for each in goals)).rate
+    assert found.load is not None
+    assert found.sure_load is not None
+    assert means.load is not None
+    assert found.sure_load < found.load < means.load
+    assert found.limited_by in {"inter_token_seconds_p95", "first_token_seconds_p99"}
+    bounds = {goal.name: goal.seconds for goal in goals}
+    assert all(found.percentiles[name].value <= bound for name, bound in bounds.items())
+    beyond = FORECASTER.percentiles(with_rate(WORKLOAD, 1.03 * found.load), SETTING)
+    assert any(beyond[name].value > bound for name, bound in bounds.items())
+
+
+def test_percentiles_have_intervals_and_none_of_the_first_token_where_the_cache_fills() -> None:
+    told = FORECASTER.percentiles(with_rate(WORKLOAD, 8.0), SETTING)
+    assert len(told) == 8
+    assert all(each.low < each.value < each.high for each in told.values())
+    limits = replace(SETTING.service.limits, kv_cache_tokens=4_500)
+    full = replace(SETTING, service=replace(SETTING.service, limits=limits))
+    few = FORECASTER.percentiles(with_rate(WORKLOAD, 8.0), full)
+    assert {name.partition("_p")[0] for name in few} == {"inter_token_seconds"}
+    met = answer(FORECASTER, full, WORKLOAD, (Goal("first_token_seconds", 60.0, 99.0),)).rate
+    assert met.load is None or met.load < 8.0
+
+
 def test_a_goal_that_nothing_keeps_is_said_so() -> None:
     found = answer(FORECASTER, SETTING, WORKLOAD, (Goal("inter_token_seconds", 0.001),))
     assert found.batch.load is None
