@@ -36,7 +36,7 @@ class Worker:
 
 
 def scheduled(tests: list[str], workers: int, seed: int, crash_after: int | None = None) -> list[set[str]]:
-    """What was under way at each moment, until nothing is to be done; workers end their tests in any order."""
+    """What was under way at each moment, until nothing is left; workers end their tests in any order."""
     chance = random.Random(seed)
     option = SimpleNamespace(tx=["popen"] * workers, loadscopereorder=True, px=[], rsyncdir=[])
     config: Any = SimpleNamespace(option=option, getvalue=lambda name: getattr(option, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -41,6 +42,7 @@ def baseline() -> Baseline:
     return learned
 
 
+@cache
 def compare(
     baseline: Baseline,
     seconds: float = 25.0,
