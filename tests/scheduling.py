@@ -19,7 +19,8 @@ def is_alone(nodeid: str) -> bool:
 
 
 class RealOnesLast(LoadScopeScheduling):
-    """Shares out the rest by file, since fixtures of a file are dear, in the order of collection.
+    """Shares out the rest by file, and what is in folders of folders by folder, in the order of collection:
+    what such tests have in common (a simulated world, a ledger) is dear to make.
 
     The nodes are xdist's controllers of its worker processes. A worker runs a test only once it knows the
     next, or that there is none: that is why those that are not needed for the end are told to stop.
@@ -30,7 +31,11 @@ class RealOnesLast(LoadScopeScheduling):
         config.option.loadscopereorder = False  # the largest first would be what must come last
 
     def _split_scope(self, nodeid: str) -> str:
-        return ALONE if is_alone(nodeid) else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        if is_alone(nodeid):
+            return ALONE
+        return folder if folder.count("/") > 1 else file
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
         super().mark_test_complete(node, item_index, duration)
