@@ -14,7 +14,7 @@ HOST = "localhost"
 USER, PASSWORD = "prometheus", "open: sésame"
 CHEAP_COST = 4
 HASH = bcrypt.hashpw(PASSWORD.encode(), f"$2b${CHEAP_COST:02}$SaltThatNeverChangesu.".encode()).decode()
-"""Of the least cost, so that tests are quick; of a fixed salt, so that their names are the same in each run."""
+"""Of the least cost, so that tests are quick; of a fixed salt, so that names of tests are always the same."""
 
 TLS = """\
 tls_server_config:
