@@ -22,6 +22,7 @@ from joulescope.attribution.cost import CostModel
 from joulescope.attribution.fit import StepFit
 from joulescope.attribution.prior import expectation_of
 from joulescope.attribution.requests import SAY_LITTLE
+from joulescope.attribution.uncertainty import ATTRIBUTED, PRIOR_RATIO
 from joulescope.model import METHOD, METHOD_VERSION, CostFacts, EngineInfo
 
 Floats = NDArray[np.float64]
@@ -78,7 +79,8 @@ class Baseline:
     energy_coefficients: tuple[float, ...]
     """Joules: by byte of weights, byte of KV cache, FLOP, sequence; static watts."""
     time_covariance: tuple[tuple[float, ...], ...]
-    """Relative: of each coefficient as a part of its value."""
+    """Relative: of each coefficient as a part of its value, by the noise and the misses that there really are
+    (:data:`joulescope.attribution.uncertainty.ATTRIBUTED`)."""
     energy_covariance: tuple[tuple[float, ...], ...]
     unevenness: float
     limit_watts: float
@@ -143,8 +145,8 @@ def freeze(
         cost=info.cost,
         time_coefficients=tuple(fit.time.coefficients.tolist()),
         energy_coefficients=tuple(fit.energy.coefficients.tolist()),
-        time_covariance=_rows(fit.time.relative_covariance()),
-        energy_covariance=_rows(fit.energy.relative_covariance()),
+        time_covariance=_rows(fit.time.covariance_where(ATTRIBUTED.coefficients, PRIOR_RATIO)),
+        energy_covariance=_rows(fit.energy.covariance_where(ATTRIBUTED.coefficients, PRIOR_RATIO)),
         unevenness=fit.unevenness,
         limit_watts=fit.expectation.limit_watts,
         idle_watts=0.0,
@@ -163,6 +165,17 @@ def thaw(baseline: Baseline) -> CostModel:
     model = CostModel(baseline.cost, identity.gpu_count, expectation)
     model.restore(baseline.time_coefficients, baseline.energy_coefficients, baseline.unevenness)
     return model
+
+
+def calibrated(baseline: Baseline) -> Baseline:
+    """A baseline whose covariances are those of the noise that the fit is told, which is more than there is,
+    as surely as it was used: all of them scaled, what the prior holds too."""
+    ratio = ATTRIBUTED.coefficients**2
+    return replace(
+        baseline,
+        time_covariance=_rows(ratio * matrix_of(baseline.time_covariance)),
+        energy_covariance=_rows(ratio * matrix_of(baseline.energy_covariance)),
+    )
 
 
 def _rows(matrix: Floats) -> tuple[tuple[float, ...], ...]:

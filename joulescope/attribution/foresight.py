@@ -19,7 +19,6 @@ from joulescope.attribution.laws import (
     TOKENS,
 )
 from joulescope.attribution.steps import Segment
-from joulescope.attribution.uncertainty import ATTRIBUTED
 
 Floats = NDArray[np.float64]
 
@@ -71,8 +70,8 @@ class Foresight:
     def __init__(self, baseline: Baseline) -> None:
         self.baseline = baseline
         self._fit = thaw(baseline)
-        self._energy_covariance = matrix_of(baseline.energy_covariance) * ATTRIBUTED.coefficients**2
-        self._time_covariance = matrix_of(baseline.time_covariance) * ATTRIBUTED.coefficients**2
+        self._energy_covariance = matrix_of(baseline.energy_covariance)
+        self._time_covariance = matrix_of(baseline.time_covariance)
 
     def of(self, work: Work) -> Foreseen:
         """What the steps, and the waiting for them, should have taken on one GPU."""

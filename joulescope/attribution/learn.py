@@ -74,6 +74,9 @@ class PriorRegression:
         self._prior_information = np.asarray(np.linalg.inv(relative_covariance), dtype=np.float64)
         self._information = np.zeros_like(self._prior_information)
         self._evidence = np.zeros(len(prior))
+        self._pressed: Floats = np.zeros(len(prior))
+        """By how much the data would have each coefficient elsewhere, were none held at the floor, in parts
+        of its prior."""
         self.observations = 0
         self._seen: Floats = np.zeros(2)
         """Latest values, and what the prior expected of them, summed."""
@@ -178,7 +181,8 @@ class PriorRegression:
         """Posterior mean, in units of the prior; too small ones are set to the floor and the rest refit."""
         information = self._information + self._prior_information
         evidence = self._evidence + self._prior_information.sum(axis=1)
-        solution = np.linalg.solve(information, evidence)
+        unbounded = np.linalg.solve(information, evidence)
+        solution = unbounded.copy()
         free = solution >= _FLOOR
         for _ in evidence:
             if free.all():
@@ -191,17 +195,18 @@ class PriorRegression:
                 break
             free &= ~low
         self.coefficients = solution * self.prior
+        self._pressed = unbounded - solution
 
     def relative_covariance(self) -> Floats:
         """Covariance of the coefficients by the posterior, each as a part of its own value.
 
-        Where the data scatter more than their stated standard deviations, so much wider.
+        Where the data scatter more than their stated standard deviations, so much wider. Where they ask for
+        less than the floor, no coefficients of this form are right, and what the others were moved to make up
+        for it is doubt of all of them.
         """
         if self._covariance is None:
             information = self._information + self._prior_information
-            ratio = self.prior / self.coefficients
-            covariance = np.linalg.inv(information) * np.outer(ratio, ratio) * max(self.misfit, 1.0)
-            self._covariance = np.asarray(covariance)
+            self._covariance = self._relative(np.asarray(np.linalg.inv(information)) * max(self.misfit, 1.0))
         return self._covariance
 
     def covariance_where(self, noise_ratio: float, prior_ratio: float) -> Floats:
@@ -210,6 +215,11 @@ class PriorRegression:
         Unlike the other times a square this leaves the prior's width to what the data do not tell.
         """
         told = self._information / (noise_ratio**2 * max(self.misfit, 1.0))
+        return self._relative(np.asarray(np.linalg.inv(told + self._prior_information / prior_ratio**2)))
+
+    def _relative(self, covariance: Floats) -> Floats:
+        """A covariance in parts of the prior as one in parts of the values, doubt for the floor's sake
+        included."""
         ratio = self.prior / self.coefficients
-        covariance = np.linalg.inv(told + self._prior_information / prior_ratio**2)
-        return np.asarray(covariance * np.outer(ratio, ratio))
+        doubted = covariance + np.outer(self._pressed, self._pressed)
+        return np.asarray(doubted * np.outer(ratio, ratio))

@@ -1,5 +1,8 @@
-"""One baseline as a JSON file: ``{"joulescope_baseline": 1, …}`` and the fields of
-:class:`joulescope.attribution.baseline.Baseline`."""
+"""One baseline as a JSON file: ``{"joulescope_baseline": 2, …}`` and the fields of
+:class:`joulescope.attribution.baseline.Baseline`.
+
+In format 1 the covariances were those of the noise that the fit is told, which is more than there is.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from joulescope.attribution.baseline import LEARNED, PINNED, Baseline
+from joulescope.attribution.baseline import LEARNED, PINNED, Baseline, calibrated
 from joulescope.errors import BaselineError
 from joulescope.model import CostFacts
 
-FORMAT_KEY, FORMAT = "joulescope_baseline", 1
+FORMAT_KEY, FORMAT, _OLD_FORMAT = "joulescope_baseline", 2, 1
 
 MAX_BYTES = 1024 * 1024
 """A baseline has some four kilobytes; what is much larger is something else."""
@@ -74,10 +77,10 @@ def decode_baseline(text: bytes, where: str) -> Baseline:
     if not isinstance(found, dict) or FORMAT_KEY not in found:
         raise BaselineError(f"{where}: not a baseline: it has no {FORMAT_KEY!r}")
     version = found.pop(FORMAT_KEY)
-    if version != FORMAT:
+    if version not in (FORMAT, _OLD_FORMAT):
         raise BaselineError(
-            f"{where}: baseline format {version!r}, this version reads {FORMAT}: make the baseline anew, or "
-            "use the version of joulescope that wrote it"
+            f"{where}: baseline format {version!r}, this version reads {_OLD_FORMAT} and {FORMAT}: make the "
+            "baseline anew, or use the version of joulescope that wrote it"
         )
     try:
         baseline = msgspec.convert(found, Baseline)
@@ -86,7 +89,7 @@ def decode_baseline(text: bytes, where: str) -> Baseline:
     problem = next(_problems(baseline), None)
     if problem:
         raise BaselineError(f"{where}: {problem}")
-    return baseline
+    return calibrated(baseline) if version == _OLD_FORMAT else baseline
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -73,6 +73,21 @@ def test_no_coefficient_becomes_negative() -> None:
     assert (fit.coefficients > 0).all()
 
 
+def test_what_is_held_at_the_floor_makes_the_others_unsure() -> None:
+    """Data of another form ask for a negative cost. What the others are moved by to make up for it is not
+    known of them, however many the data."""
+    impossible, least = np.array([-0.5, 10.0, 100.0]), np.array([0.02, 10.0, 100.0])
+    unsure, sure = regression(1.0, 0.999), regression(1.0, 0.999)
+    feed(unsure, impossible, 2000)
+    feed(sure, least, 2000)
+    missed = np.abs(unsure.coefficients - impossible)[1:] / unsure.coefficients[1:]
+    assert (missed > 0.1).all()
+    for ratios in ((1.0, 1.0), (0.3, 0.7)):
+        stated = np.sqrt(np.diag(unsure.covariance_where(*ratios)))[1:]
+        assert stated == pytest.approx(missed, rel=0.15)
+        assert (stated > 5.0 * np.sqrt(np.diag(sure.covariance_where(*ratios)))[1:]).all()
+
+
 def test_a_prior_of_another_kind_of_machine_is_left_behind() -> None:
     """Where everything is a thousand times what was expected, the expectation moves as a whole."""
     fit = regression(1.0, 0.999)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,10 +43,20 @@ def test_what_is_written_is_read_back(
     assert decode_baseline(encode_baseline(made), "here") == made
 
 
+def test_a_file_of_format_1_is_as_sure_as_it_was() -> None:
+    """Its covariances were those of more noise than there is, and were made smaller as a whole."""
+    made = baseline()
+    read = decode_baseline(change("joulescope_baseline", to=1), "here")
+    for name in ("time_covariance", "energy_covariance"):
+        assert np.array(getattr(read, name)) == pytest.approx(0.285**2 * np.array(getattr(made, name)))
+    same = replace(read, time_covariance=made.time_covariance, energy_covariance=made.energy_covariance)
+    assert same == made
+
+
 def test_a_file_can_be_read_by_people() -> None:
     """Indented, with its format named first."""
     lines = encode_baseline(baseline()).decode().splitlines()
-    assert lines[:2] == ["{", '  "joulescope_baseline": 1,']
+    assert lines[:2] == ["{", '  "joulescope_baseline": 2,']
 
 
 def change(*path: str, to: object) -> bytes:
@@ -69,7 +81,7 @@ def use(**more: int) -> dict[str, int]:
         (b"\xff\xfe", "not JSON"),
         (b"[1]", "not a baseline"),
         (b"{}", "joulescope_baseline"),
-        (change("joulescope_baseline", to=2), "format 2, this version reads 1: make the baseline anew"),
+        (change("joulescope_baseline", to=3), "format 3, this version reads 1 and 2: make the baseline anew"),
         (change("name", to=7), r"`str`.*\$\.name"),
         (change("identity", "gpu_count", to=0), "identity.gpu_count must be 1 at least"),
         (change("identity", "gpu_count", to="one"), r"\$\.identity\.gpu_count"),
