@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-SHORT = os.environ.get("JOULESCOPE_TESTS") == "short"
-"""Set by ``make test-fast``."""
+SHORT = os.environ.get("SHORT_TESTS") == "1"
+"""Set by ``make test-fast``. Not one of JOULESCOPE_...: those are settings, and an unknown one is refused."""
 
 
 def examples(count: int) -> int:
