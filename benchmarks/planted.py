@@ -4,25 +4,32 @@ Two windows of a service are two runs. Between them one thing changes, or severa
 counterfactual: the same service is run with every subset of the changes, and a cause's part is its Shapley
 value over these runs. Where the windows have other clients too (another seed), *luck* is a player like the
 others: what these clients would have cost anyway. No part of joulescope but the simulator has a hand in it.
+
+Of one seed all clients come at the same instants, whatever they ask for, so that a change of the mix is no
+other luck of arrivals. Where clients wait for answers, each sends its next request when it has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, takewhile
 from math import factorial
 
-from joulescope.hook.wire import AnyRecord, Step
+from joulescope.attribution.labels import LabelRules
+from joulescope.attribution.policy import Policy
+from joulescope.hook.wire import AnyRecord, RequestEnd, Step
 from joulescope.minute_model import EngineMinute
 from joulescope.replay import Replay
-from joulescope.simulation.changes import KINDS, PlannedChange, changed_world
+from joulescope.simulation.changes import KINDS, PlannedChange, changed_world, requests
 from joulescope.simulation.parts import World
 from joulescope.simulation.restarts import RESTARTS, restarted
-from joulescope.simulation.scheduler import EngineLimits
 from joulescope.simulation.traces import SimulatedRun
-from joulescope.simulation.workload import CODE, RequestClass
-from joulescope.simulation.worlds import H100_LLAMA_8B, WORLDS
+from joulescope.simulation.workload import SUMMARISE, PlannedRequest, Workload
+from joulescope.simulation.worlds import H100_LLAMA_8B
+from joulescope.units import ns_from_seconds
 
 LUCK = "luck"
 WARM_UP_SECONDS = 60.0
@@ -30,6 +37,9 @@ WARM_UP_SECONDS = 60.0
 
 CAUSE_OF = {
     "mix": "mix",
+    "share": "mix",
+    "drafted": "mix",
+    "clients": "load",
     "load": "load",
     "duty": "load",
     "batch": "batch_limit",
@@ -68,6 +78,10 @@ class Case:
     rate: float = 8.0
     seeds: tuple[int, int] = (1, 1)
     """Of the clients of either window."""
+    clients: int = 0
+    """So many clients, each of which waits for its answer; 0: requests come whenever they like."""
+    labelled: bool = False
+    """Whether tasks are told apart."""
 
 
 @dataclass(slots=True)
@@ -98,24 +112,22 @@ def run(
         seconds: of the window, after the warm-up.
         account: whether its records go through the pipeline, so that there are minutes of it.
     """
-    world, rate, asked = case.world, case.rate, []
+    world = case.world
     for plant in plants:
         if plant.kind in RESTARTS:
             world = restarted(world, plant.kind, plant.size)
-        elif plant.kind == "load":
-            rate *= plant.size
         elif plant.kind in KINDS:
-            change = PlannedChange(plant.kind, plant.size, 0.0)
-            world, asked = changed_world(world, change), [*asked, change]
-    asked = [change for change in asked if changed_world(case.world, change) is case.world]
-    simulated = SimulatedRun(
-        warm_up + seconds, seed=seed, rate_per_second=rate, world=world, truth=False, changes=asked
-    )
+            world = changed_world(world, PlannedChange(plant.kind, plant.size, 0.0))
+    simulated = SimulatedRun(warm_up + seconds, seed=seed, rate_per_second=_NOBODY, world=world, truth=False)
+    end_ns = simulated.start_ns + ns_from_seconds(warm_up + seconds)
+    plans = plans_of(case, plants, seed, simulated.start_ns)
+    clients = round(case.clients * _times("clients", plants))
+    come = _waiting(simulated, plans, clients, end_ns) if clients else _arriving(simulated, plans, end_ns)
     ran = Ran()
-    records = _watched(simulated, ran, warm_up, seconds)
+    records = _watched(come, simulated, ran, warm_up, seconds)
     minutes: list[EngineMinute] = []
     if account:
-        for _ in Replay(records, on_minute=minutes.append):
+        for _ in Replay(records, _LABELLED if case.labelled else Policy(), on_minute=minutes.append):
             pass
     else:
         for _ in records:
@@ -127,11 +139,111 @@ def run(
     return ran
 
 
-def _watched(simulated: SimulatedRun, ran: Ran, warm_up: float, seconds: float) -> Iterable[AnyRecord]:
+_NOBODY = 1e-12
+"""Requests a second of a run to which requests are submitted."""
+
+_LABELLED = Policy(labels=LabelRules(task_from=("request_id",), task_pattern=re.compile("(?P<task>[a-z]+)-")))
+
+_ROUND_TRIP_NS = 2_000_000
+"""From the end of an answer to the client's next request, beyond what the poll of the simulation adds."""
+
+
+def _times(kind: str, plants: Sequence[Plant]) -> float:
+    """The product of all sizes of a kind."""
+    product = 1.0
+    for plant in plants:
+        product *= plant.size if plant.kind == kind else 1.0
+    return product
+
+
+def plans_of(case: Case, plants: Sequence[Plant], seed: int, start_ns: int) -> Iterator[PlannedRequest]:
+    """What clients ask for, endless."""
+    rate = case.rate * _times("load", plants)
+    asked = [
+        PlannedChange(plant.kind, plant.size, 0.0)
+        for plant in plants
+        if plant.kind in ("cache", "acceptance", "duty")
+    ]
+    most = case.world.max_prompt_tokens
+    stream = requests(
+        rate, start_ns, classes=case.world.classes, seed=seed, max_prompt_tokens=most, changes=asked
+    )
+    for plant in plants:
+        if plant.kind == "mix":
+            longer = Workload(
+                rate,
+                start_ns,
+                classes=(replace(SUMMARISE, name="long"),),
+                seed=seed + 1000,
+                max_prompt_tokens=most,
+            )
+            stream = _in_place(stream, longer, plant.size)
+        elif plant.kind in _OTHER_TASK:
+            stream = _of_another_task(stream, plant)
+    return stream
+
+
+def _chosen(number: int, part: float) -> bool:
+    """Whether a request is among such a part of all, which is spread evenly."""
+    return number * 0.6180339887498949 % 1.0 < part
+
+
+def _in_place(
+    plans: Iterable[PlannedRequest], others: Iterable[PlannedRequest], part: float
+) -> Iterator[PlannedRequest]:
+    """Such a part of the requests is others, that arrive at the same instants."""
+    for plan, other in zip(plans, others, strict=False):
+        yield replace(other, arrival_ns=plan.arrival_ns) if _chosen(plan.number, part) else plan
+
+
+_OTHER_TASK: Mapping[str, Callable[[PlannedRequest], PlannedRequest]] = {
+    "share": lambda plan: replace(plan, prefix=""),
+    "drafted": lambda plan: replace(plan, acceptance=min(2.0 * plan.acceptance, 1.0)),
+}
+"""What another task does otherwise, with prompts and answers of the same lengths: it shares no prefix; what
+is drafted for it is right twice as often."""
+
+
+def _of_another_task(plans: Iterable[PlannedRequest], plant: Plant) -> Iterator[PlannedRequest]:
+    """Such a part of the requests is of the task ``other``."""
+    for plan in plans:
+        if not _chosen(plan.number, plant.size):
+            yield plan
+            continue
+        renamed = {
+            name: getattr(plan, name).replace(plan.kind, "other", 1) for name in ("request_id", "external_id")
+        }
+        yield _OTHER_TASK[plant.kind](replace(plan, kind="other", **renamed))
+
+
+def _arriving(simulated: SimulatedRun, plans: Iterable[PlannedRequest], end_ns: int) -> Iterator[AnyRecord]:
+    """The records of a run whose requests come whenever they like."""
+    (engine,) = simulated.fleet.engines
+    for plan in takewhile(lambda plan: plan.arrival_ns < end_ns, plans):
+        engine.submit(plan)
+    return simulated.records()
+
+
+def _waiting(
+    simulated: SimulatedRun, plans: Iterator[PlannedRequest], clients: int, end_ns: int
+) -> Iterator[AnyRecord]:
+    """The records of a run whose clients wait for their answers."""
+    (engine,) = simulated.fleet.engines
+    for number in range(clients):
+        engine.submit(replace(next(plans), arrival_ns=simulated.start_ns + (number + 1) * _ROUND_TRIP_NS))
+    for record in simulated.records():
+        if isinstance(record, RequestEnd) and record.time_ns < end_ns:
+            engine.submit(replace(next(plans), arrival_ns=record.time_ns + _ROUND_TRIP_NS))
+        yield record
+
+
+def _watched(
+    records: Iterable[AnyRecord], simulated: SimulatedRun, ran: Ran, warm_up: float, seconds: float
+) -> Iterable[AnyRecord]:
     begin_ns = simulated.start_ns + int(warm_up * 1e9)
     end_ns = begin_ns + int(seconds * 1e9)
     meters: list[float] = []
-    for record in simulated.records():
+    for record in records:
         if isinstance(record, Step) and begin_ns < record.output_end_ns <= end_ns:
             ran.tokens += sum(record.sampled) if record.sampled else len(record.request)
         while len(meters) < 2 and simulated.time_ns >= (begin_ns, end_ns)[len(meters)]:
@@ -154,33 +266,58 @@ class Truth:
     """J/token, by cause and for :data:`LUCK`; they sum to the change."""
 
 
-def windows(case: Case, seconds: float, first: Ran | None = None) -> tuple[Ran, Ran]:
-    """Both windows, with their minutes; the first may be known already."""
-    first = first or run(case, (), case.seeds[0], seconds, account=True)
-    return first, run(case, case.plants, case.seeds[1], seconds, account=True)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run that a case needs."""
+
+    case: Case
+    plants: tuple[Plant, ...]
+    seed: int
+    account: bool
+
+    def key(self, seconds: float) -> str:
+        """The same for runs that are the same, in whatever case, and of the same code of planting."""
+        case = self.case
+        told = (
+            case.world,
+            case.rate,
+            case.clients,
+            case.labelled,
+            self.plants,
+            self.seed,
+            self.account,
+            seconds,
+        )
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+    def run(self, seconds: float) -> Ran:
+        return run(self.case, self.plants, self.seed, seconds, account=self.account)
 
 
-def truth_of(case: Case, first: Ran, second: Ran, seconds: float) -> Truth:
-    """Runs what is missing of the counterfactual services."""
+def jobs_of(case: Case) -> dict[frozenset[object], Job]:
+    """Every run of a case, by the players of which it has the second window's: its plants by number, and
+    :data:`LUCK`. The first and the last are the windows, and have minutes."""
     players: list[object] = list(range(len(case.plants)))
     if case.seeds[0] != case.seeds[1]:
         players.append(LUCK)
-    values: dict[frozenset[object], float] = {
-        frozenset(): first.joules_per_token,
-        frozenset(players): second.joules_per_token,
-    }
+    jobs: dict[frozenset[object], Job] = {}
     for size in range(len(players) + 1):
         for chosen in combinations(players, size):
-            if frozenset(chosen) not in values:
-                plants = [case.plants[at] for at in chosen if isinstance(at, int)]
-                seed = case.seeds[LUCK in chosen]
-                ran = run(case, plants, seed, seconds, account=False)
-                values[frozenset(chosen)] = ran.joules_per_token
+            plants = tuple(case.plants[at] for at in chosen if isinstance(at, int))
+            window = size in (0, len(players))
+            jobs[frozenset(chosen)] = Job(case, plants, case.seeds[LUCK in chosen], window)
+    return jobs
+
+
+def truth_of(case: Case, ran: Mapping[frozenset[object], Ran]) -> Truth:
+    """What every plant did, by the runs of :func:`jobs_of`."""
+    players = sorted(frozenset[object]().union(*ran), key=str)
+    values = {chosen: each.joules_per_token for chosen, each in ran.items()}
     parts: dict[str, float] = {}
     for player, value in shapley(players, values.__getitem__).items():
         name = LUCK if player == LUCK else CAUSE_OF[case.plants[int(str(player))].kind]
         parts[name] = parts.get(name, 0.0) + value
-    return Truth(first.joules_per_token, second.joules_per_token, parts)
+    return Truth(values[frozenset()], values[frozenset(players)], parts)
 
 
 def shapley(players: Sequence[object], value: Callable[[frozenset[object]], float]) -> dict[object, float]:
@@ -195,80 +332,3 @@ def shapley(players: Sequence[object], value: Callable[[frozenset[object]], floa
                 share += weight * (value(frozenset((*chosen, player))) - value(frozenset(chosen)))
         shares[player] = share
     return shares
-
-
-_GROWING = RequestClass("growing", 0.6, 150, 0.5, 350, 0.6, 1024)
-_ROOMY = replace(
-    H100_LLAMA_8B,
-    classes=(_GROWING, replace(CODE, weight=0.4)),
-    limits=EngineLimits(kv_cache_tokens=80_000),
-)
-"""A service whose KV cache has place enough, until it is cut."""
-
-_ONE: tuple[Case, ...] = (
-    Case("mix: longer prompts", (Plant("mix", 0.6),), rate=4.0),
-    Case("load: a quarter of the requests", (Plant("load", 0.25),)),
-    Case("load: twice the requests", (Plant("load", 2.0),)),
-    Case("load: in bursts", (Plant("duty", 0.3),), rate=2.0),
-    Case("batch limit 12", (Plant("batch", 12),)),
-    Case("KV cache cut to a tenth", (Plant("kv", 0.1),), world=_ROOMY, rate=14.0),
-    Case("KV cache cut, with shared prefixes", (Plant("kv", 0.1),), rate=12.0),
-    Case("prefix cache lost", (Plant("cache", 1.0),)),
-    Case("prefix cache lost in part", (Plant("cache", 0.5),), world=WORLDS["prefix-heavy"]),
-    Case("drafts accepted less", (Plant("acceptance", 0.4),), world=WORLDS["speculative"]),
-    Case("host slower", (Plant("host", 3.0),)),
-    Case("host slower, host-bound", (Plant("host", 2.0),), world=WORLDS["host-bound"]),
-    Case("clocks down", (Plant("clocks", 0.7),)),
-    Case("power cap", (Plant("cap", 0.6),)),
-    Case("two GPUs", (Plant("layout", 2),)),
-    Case("FP8", (Plant("precision", 0.55),)),
-    Case("kernels slower", (Plant("kernels", 1.2),)),
-    Case("GPU hungrier", (Plant("power", 1.2),)),
-)
-
-_SEVERAL: tuple[Case, ...] = (
-    Case("half the load, slower kernels", (Plant("load", 0.5), Plant("kernels", 1.2))),
-    Case("longer prompts, prefix cache lost", (Plant("mix", 0.6), Plant("cache", 1.0)), rate=4.0),
-    Case("smaller KV cache, more load", (Plant("kv", 0.1), Plant("load", 2.0)), world=_ROOMY),
-    Case("clocks down, less load", (Plant("clocks", 0.7), Plant("load", 0.5))),
-    Case("FP8, twice the load", (Plant("precision", 0.55), Plant("load", 2.0))),
-    Case("host slower, longer prompts", (Plant("host", 3.0), Plant("mix", 0.6)), rate=4.0),
-    Case(
-        "clocks down, slower kernels, less load",
-        (Plant("clocks", 0.8), Plant("kernels", 1.2), Plant("load", 0.5)),
-    ),
-)
-
-_OTHER_CLIENTS: tuple[Case, ...] = (
-    Case("kernels slower, other clients", (Plant("kernels", 1.2),), seeds=(1, 2)),
-    Case("clocks down, other clients", (Plant("clocks", 0.7),), seeds=(1, 2)),
-    Case("half the load, other clients", (Plant("load", 0.5),), seeds=(1, 2)),
-)
-
-_OTHER_FORMS: tuple[Case, ...] = (
-    Case("clocks that fall at the cap: half the load", (Plant("load", 0.5),), world=WORLDS["dvfs"]),
-    Case("mixture of experts: half the load", (Plant("load", 0.5),), world=WORLDS["moe"]),
-    Case("leakage that follows heat: GPU hungrier", (Plant("power", 1.2),), world=WORLDS["thermal"]),
-    Case("soft roofline: twice the load", (Plant("load", 2.0),), world=WORLDS["blended-roofline"]),
-)
-"""Worlds in which steps do not cost what the fitted model can say."""
-
-_UNSEEN: tuple[Case, ...] = (
-    Case("unseen A: kernels much slower", (Plant("kernels", 1.4),), rate=6.0, seeds=(21, 21)),
-    Case("unseen B: KV cache cut to a sixth", (Plant("kv", 0.16),), world=_ROOMY, rate=16.0, seeds=(22, 22)),
-    Case("unseen A: host slower", (Plant("host", 2.0),), rate=12.0, seeds=(23, 23)),
-    Case("unseen B: clocks down a little", (Plant("clocks", 0.85),), rate=10.0, seeds=(24, 25)),
-    Case("unseen A: batch limit and load", (Plant("batch", 20), Plant("load", 1.5)), seeds=(26, 26)),
-    Case(
-        "unseen B: hungrier, longer prompts",
-        (Plant("power", 1.1), Plant("mix", 0.4)),
-        rate=5.0,
-        seeds=(27, 27),
-    ),
-)
-"""Written down when the diagnosis was finished, and run once: the others were looked at while it was made."""
-
-UNSEEN: Mapping[str, Case] = {case.name: case for case in _UNSEEN}
-OTHERS: Mapping[str, Case] = {case.name: case for case in (*_OTHER_CLIENTS, *_OTHER_FORMS)}
-SINGLE: Mapping[str, Case] = {case.name: case for case in _ONE}
-MIXED_CAUSES: Mapping[str, Case] = {case.name: case for case in _SEVERAL}

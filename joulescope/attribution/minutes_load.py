@@ -55,14 +55,26 @@ class _Gauges:
 
 
 def _gauges(block: StepBlock) -> _Gauges | None:
-    """Of each step; ``None`` where none told any."""
+    """Of each step; ``None`` where none told any.
+
+    The hook tells them with the last step of what it sends at once. Those before it ran in the same moments:
+    the queues are as at the next step that tells, and what ran is what they computed.
+    """
     running = [step.running for step in block.told]
     if running.count(None) == len(running):
         return None
     waiting = [step.waiting for step in block.told]
     kv_usage = [step.kv_usage_ratio for step in block.told]
     # Of None an array of floats has NaN.
-    return _Gauges(np.array([running, waiting], dtype=np.float64), np.array(kv_usage, dtype=np.float64))
+    queues, usage = np.array([running, waiting], dtype=np.float64), np.array(kv_usage, dtype=np.float64)
+    silent = np.isnan(queues).any(axis=0)
+    if silent.any():
+        tells = np.flatnonzero(~silent)
+        if tells.size:
+            after = np.searchsorted(tells, np.flatnonzero(silent)).clip(max=tells.size - 1)
+            queues[1, silent], usage[silent] = queues[1, tells[after]], usage[tells[after]]
+            queues[0, silent] = np.diff(block.offsets)[silent]
+    return _Gauges(queues, usage)
 
 
 def _note(minute: OpenMinute, gauges: _Gauges | None, lengths_ns: Ints) -> None:

@@ -185,9 +185,13 @@ class OpenMinute:
                 down_ns = min(down_ns, engine.known_until_ns)
             lived_ns = min(down_ns, end_ns) - max(up_ns, begin_ns)
             step = engine.last_step
-            if lived_ns > 0 and (step is None or step.running is not None):
+            told = (
+                self.load["busy_seconds"] > 0
+            )  # the last step may be one that tells nothing, before one that does
+            if lived_ns > 0 and (told or step is None or step.running is not None):
                 told_ns += lived_ns
-                kv_ns += lived_ns if step is None or step.kv_usage_ratio is not None else 0
+                is_kv_told = told and self.no_kv_ns < self.load["busy_seconds"]
+                kv_ns += lived_ns if is_kv_told or step is None or step.kv_usage_ratio is not None else 0
         told_ns = max(told_ns - self.untold_ns, self.load["busy_seconds"])
         running, waiting, usage = self.held.tolist()
         counts = {name: self.load[name] for name in ("requests_started", "preemptions")}

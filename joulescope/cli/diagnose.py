@@ -49,6 +49,13 @@ def _span(context: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option("--engine", help="Label of the engine, where a window tells of several.")
 @click.option(
+    "--closed-loop/--open-loop",
+    "closed_loop",
+    default=None,
+    help="Whether clients wait for their answers before they send more, as in a load test with a fixed "
+    "concurrency: load is then their number, not the requests a second.  [default: as the windows look]",
+)
+@click.option(
     "--image",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the waterfall here: png, svg or pdf.",
@@ -60,6 +67,7 @@ def command(
     last: float | None,
     before: float | None,
     engine: str | None,
+    closed_loop: bool | None,
     image: Path | None,
     as_json: bool,
 ) -> None:
@@ -76,7 +84,7 @@ def command(
         old, new, names = _of_one(a, last or 600.0, before or 3600.0)
     else:
         old, new, names = read_minutes(a), read_minutes(b), ("A", "B")
-    found = diagnose(old, new, engine=engine, names=names)
+    found = diagnose(old, new, engine=engine, names=names, closed_loop=closed_loop)
     if image is not None:
         draw(found, image)
     if as_json:

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from joulescope.insight.diagnosis.causes import CAUSES
 from joulescope.insight.diagnosis.diagnosis import Diagnosis, Part, Told
-from joulescope.insight.diagnosis.latents import BESIDE
+from joulescope.insight.diagnosis.latents import BESIDE, Latents
 from joulescope.insight.diagnosis.waterfall import Bar, bars_of, span_of
 
 _WIDTH = 30
+_MOST_TASKS = 6
 _STYLES = {"level": "", "part": "bold", "doubtful": "dim"}
 
 _FORMS: dict[str, tuple[str, float, str]] = {
@@ -25,6 +26,7 @@ _FORMS: dict[str, tuple[str, float, str]] = {
     "watts_per_gpu": ("W a GPU", 1.0, ".0f"),
     "gpus": ("GPUs", 1.0, ".0f"),
     "requests_per_second": ("requests/s", 1.0, ".2f"),
+    "present": ("requests there", 1.0, ".1f"),
     "prompt_tokens": ("prompt tokens", 1.0, ".0f"),
     "output_tokens": ("answer tokens", 1.0, ".0f"),
     "cached_ratio": ("prompt cached, %", 100.0, ".1f"),
@@ -125,8 +127,25 @@ def _explained(part: Part, diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def _figure(name: str, diagnosis: Diagnosis) -> str:
+    if name == "tasks":
+        return _tasks(diagnosis.before.latents, diagnosis.after.latents)
     one, other = (getattr(each.latents, name) for each in (diagnosis.before, diagnosis.after))
     if one is None or other is None:
         return ""
     title, factor, form = _FORMS[name]
     return f"{title} {one * factor:{form}} → {other * factor:{form}}"
+
+
+def _tasks(before: Latents, after: Latents) -> str:
+    """Each task's part of the requests, and what its tokens cost."""
+    shown = []
+    old = {each.task: each for each in before.tasks}
+    for each in after.tasks[:_MOST_TASKS]:
+        was = old.get(each.task)
+        part = (
+            f"{0.0 if was is None else 100.0 * was.requests_ratio:.0f} → {100.0 * each.requests_ratio:.0f} %"
+        )
+        costs = [one.joules_per_token for one in (was, each) if one is not None]
+        told = " → ".join("?" if cost is None else f"{cost:.3g}" for cost in costs)
+        shown.append(f"{each.task} {part} at {told} J/token")
+    return ", ".join(shown)

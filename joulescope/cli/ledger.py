@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 from joulescope.cli.ledger_print import print_csv, print_json, print_note, print_table
 from joulescope.cli.options import settings_options
 from joulescope.config import TABLE, Settings
-from joulescope.errors import ConfigError, QueryError
+from joulescope.errors import ConfigError
 from joulescope.insight.queries import (
     DIMENSIONS,
     PERIODS,
@@ -218,25 +219,22 @@ def focus_command(
 
     Needs --electricity-price and --currency. docs/chargeback.md has the columns.
     """
-    issuer = focus.Issuer(account, account_name, provider, service)
-    rows = focus.focus_rows(opened.tables, prices, per, spread, issuer)
-    to_stdout = str(output) == "-"
+    rows = focus.Focus(
+        opened.tables, prices, per, spread, focus.Issuer(account, account_name, provider, service)
+    )
     form = form or ("parquet" if output.suffix == ".parquet" else "csv")
+    if str(output) != "-":
+        count = rows.write_parquet(output) if form == "parquet" else rows.write_csv(output)
+        print_note(f"{count} rows of FOCUS {focus.FOCUS_VERSION} to {output}")
+        return
     if form == "parquet":
-        if to_stdout:
-            raise ConfigError("Parquet is not written to standard output: name a file with --output")
-        count = focus.write_parquet(rows, output)
-    else:
-        try:
-            with nullcontext(sys.stdout) if to_stdout else open(output, "w", newline="") as file:
-                count = focus.write_csv(rows, file)
-        except OSError as error:
-            if to_stdout:
-                raise
-            raise QueryError(
-                f"cannot write {output}: {error.strerror}; choose another with --output"
-            ) from error
-    print_note(f"{count} rows of FOCUS {focus.FOCUS_VERSION} to {'standard output' if to_stdout else output}")
+        raise ConfigError("Parquet is not written to standard output: name a file with --output")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "focus.csv")
+        count = rows.write_csv(whole)
+        with open(whole, encoding="utf-8", newline="") as file:
+            shutil.copyfileobj(file, sys.stdout)
+    print_note(f"{count} rows of FOCUS {focus.FOCUS_VERSION} to standard output")
 
 
 def one_way(as_json: bool, as_csv: bool) -> None:

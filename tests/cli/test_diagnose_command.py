@@ -5,29 +5,110 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from benchmarks.planted import Plant
 from joulescope.cli.main import main
+from joulescope.clock import ManualClock
+from joulescope.ledger.writer import LedgerWriter
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from tests.insight.diagnosis.windows import minutes
+from tests.ledger.rows import NOON, minute_row
+
+WEEK_SECONDS = 7 * 86_400.0
 
 
-def _written(path: Path, window: Sequence[EngineMinute], later_seconds: float = 0.0) -> Path:
-    moved = (
+def _moved(window: Sequence[EngineMinute], later_seconds: float) -> list[EngineMinute]:
+    return [
         replace(
             each,
             start_wall_seconds=each.start_wall_seconds + later_seconds,
             end_wall_seconds=each.end_wall_seconds + later_seconds,
         )
         for each in window
-    )
+    ]
+
+
+def _written(path: Path, window: Sequence[EngineMinute], later_seconds: float = 0.0) -> Path:
     with path.open("a") as file:
-        file.writelines(map(json_line, moved))
+        file.writelines(map(json_line, _moved(window, later_seconds)))
     return path
+
+
+def _ledger(root: Path, *, closed: bool) -> Path:
+    """Two windows of an engine in one ledger, a week apart, with another engine beside it all the time."""
+    before, after = minutes(), minutes(Plant("batch", 8))
+    moved = NOON - min(each.start_wall_seconds for each in before)
+    told = [*_moved(before, moved), *_moved(after, moved + WEEK_SECONDS)]
+    beside = [replace(each, kind=replace(each.kind, engine="beside")) for each in told]
+    writer = LedgerWriter(root, ManualClock(), NOON)
+    writer.add("minutes", [minute_row(each) for each in (*told, *beside)])
+    writer.flush()
+    if closed:
+        writer.close()
+    return root
+
+
+def _span(root: Path, begin_seconds: float, minutes_long: float = 10.0) -> str:
+    begin = datetime.fromtimestamp(begin_seconds, timezone.utc)
+    return f"{root}@{begin:%Y-%m-%dT%H:%MZ}..{begin + timedelta(minutes=minutes_long):%Y-%m-%dT%H:%MZ}"
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["Parquet", "still written"])
+def test_two_spans_of_a_ledger(closed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A week apart, from files that are finished and from those that a sidecar still writes."""
+    root = _ledger(tmp_path, closed=closed)
+    engine = minutes()[0].kind.engine
+    spans = _span(root, NOON), _span(root, NOON + WEEK_SECONDS)
+    assert main(["diagnose", *spans, "--engine", engine, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["first_cause"] == "batch_limit"
+    assert found["engine"] == engine
+    assert found["before"]["start_wall_seconds"] == pytest.approx(NOON)
+    assert found["after"]["start_wall_seconds"] - found["before"]["start_wall_seconds"] == WEEK_SECONDS
+    a = _written(tmp_path / "a.jsonl", minutes())
+    b = _written(tmp_path / "b.jsonl", minutes(Plant("batch", 8)))
+    assert main(["diagnose", str(a), str(b), "--json"]) == 0
+    of_files = json.loads(capsys.readouterr().out)
+    assert [(part["cause"], part["joules_per_token"]) for part in found["parts"]] == [
+        (part["cause"], pytest.approx(part["joules_per_token"])) for part in of_files["parts"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "begin_seconds", "message"),
+    [
+        ((), NOON, "the source tells of several engines: name one with --engine"),
+        (("--engine", "beside"), NOON + 3600.0, "there is no minute of an engine in it"),
+    ],
+    ids=["several engines", "empty span"],
+)
+def test_spans_of_a_ledger_that_do_not_serve(
+    options: Sequence[str],
+    begin_seconds: float,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 4, and what is missing."""
+    root = _ledger(tmp_path, closed=True)
+    spans = _span(root, begin_seconds), _span(root, NOON + WEEK_SECONDS)
+    assert main(["diagnose", *spans, *options]) == 4
+    assert message in capsys.readouterr().err
+
+
+def test_clients_that_wait_for_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flag decides what the load is, and the text says what was held."""
+    a = _written(tmp_path / "a.jsonl", minutes())
+    b = _written(tmp_path / "b.jsonl", minutes(Plant("batch", 8)))
+    assert main(["diagnose", str(a), str(b), "--closed-loop"]) == 0
+    assert "Clients wait for answers" in " ".join(capsys.readouterr().out.split())
+    assert main(["diagnose", str(a), str(b), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["closed_loop"] is False
 
 
 def test_two_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import sys
 from dataclasses import replace
@@ -30,6 +31,7 @@ from joulescope.simulation.traces import SimulatedRun
 from tests.insight.estimate.made import distribution
 from tests.insight.estimate.test_versus import OUTPUT, PROMPT, minute
 from tests.requirements import need_package
+from tests.simulated_ledger import simulate
 
 PRESET = ("--preset", "v2", "--samples", "2000")
 
@@ -218,6 +220,53 @@ def test_a_trace_beside_the_estimate(tmp_path: Path) -> None:
     beside = told(*PRESET, "--measured", path)["versus"]
     assert beside["measured"]["queries"] > 20
     assert beside["factor"] > 1.0
+
+
+def test_a_law_fitted_from_a_ledger_beside_what_the_ledger_measured(tmp_path: Path) -> None:
+    """A simulated server that is kept busy, by its own lengths and throughput: what is left of the factor is
+    what was given wrong, the watts, and what a law of mean lengths cannot know of single ones."""
+    root = simulate(tmp_path, 40.0).root
+    given = ("--throughput", root, "--lengths", root, "--node-max-watts", 700, "--gpus-per-node", 1)
+    document = told(*given, "--measured", root, "--samples", 20_000)
+    beside = document["versus"]
+    factors = {each["name"]: each for each in beside["factors"]}
+    assert document["parameters"]["models"]["fitted"]["throughput"]["source"] == str(root)
+    assert factors["power"]["estimated"] == pytest.approx(700.0)
+    assert 400.0 < factors["power"]["measured"] < 700.0
+    assert factors["pue"]["factor"] == 1.0
+    assert factors["output-length"]["factor"] == pytest.approx(1.0, abs=0.05)
+    for name in ("throughput", "throughput-by-length"):
+        assert factors[name]["factor"] == pytest.approx(1.0, abs=0.1)
+    measured = beside["measured"]
+    assert beside["measured_joules"] == pytest.approx(
+        measured["joules"] / measured["output_tokens"] * measured["output_tokens_mean"]
+    )
+    product = math.prod(each["factor"] for each in factors.values())
+    assert beside["estimated_joules"] / beside["measured_joules"] == pytest.approx(product)
+
+
+def test_a_factor_that_changes_over_the_day(tmp_path: Path) -> None:
+    """Carbon and price by the hour are distributions: with the queries of each hour as weights, the mean is
+    that of the queries."""
+    hours = tmp_path / "day.csv"
+    hours.write_text(
+        "grams,price\n" + "".join(f"{100 + 20 * hour},{0.1 + 0.01 * hour}\n" for hour in range(24))
+    )
+    given = ("--node-max-watts", 3600, "--tokens-per-second", 1, "--input-tokens", 1, "--output-tokens", 1000)
+    found = query(
+        told(
+            *given,
+            "--carbon",
+            f"empirical({hours}, column=grams)",
+            "--price",
+            f"empirical({hours}, column=price)",
+        ),
+        "query",
+    )
+    assert found["carbon_grams_mean"]["mean"] == pytest.approx(330.0)
+    assert found["price_mean"]["mean"] == pytest.approx(0.215)
+    busy = "empirical(values=[100, 500], weights=[1, 3])"
+    assert query(told(*given, "--carbon", busy), "query")["carbon_grams_mean"]["mean"] == pytest.approx(400.0)
 
 
 def test_the_tornado() -> None:

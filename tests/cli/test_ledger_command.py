@@ -18,6 +18,8 @@ from joulescope.errors import MissingExtra
 from joulescope.insight.queries.source import need_packages
 from joulescope.ledger.tables import arrow_schema
 from joulescope.ledger.writer import LedgerWriter, Rotation
+from tests.insight.queries.few import request as of_request
+from tests.insight.queries.few import save
 from tests.ledger.rows import NOON, minute, minute_row, request
 from tests.made_ledger import Recipe, write
 
@@ -131,6 +133,57 @@ def test_focus_goes_to_a_file_or_to_standard_output(
     assert (tmp_path / "bill.csv").read_text().count("\n") == len(rows) + 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--format", "parquet"), "Parquet is not written to standard output: name a file with --output"),
+        (("--account", " "), "--account ' ' is blank, and FOCUS wants one in every row"),
+        (("-o", "/nowhere/bill.csv"), "cannot write /nowhere/bill.csv"),
+    ],
+)
+def test_what_focus_refuses(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    """In one line, and nothing is written."""
+    code, out, err = run(capsys, "focus", root, *PRICES, *arguments)
+    assert (code == 0, out) == (False, "")
+    assert told in err
+
+
+def test_tasks_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reasoning answer costs 25 times a chat's: seen in the summary, among the dearest, on the bill and in
+    its export."""
+    ends = (int((NOON + second) * 1e9) for second in range(8))
+    tasks = [("chat", 20_000_000, 100), ("reason", 500_000_000, 1000)] * 4
+    rows = [
+        of_request(end, joules, engine="e", task=task, output_tokens=tokens, unit="token", complete=True)
+        for end, (task, joules, tokens) in zip(ends, tasks, strict=True)
+    ]
+    save(tmp_path, "requests", "tasks", rows)
+    found = {row["task"]: row for row in answer(capsys, "summary", tmp_path, "--by", "task")["rows"]}
+    assert found["reason"]["joules_per_request"] == 25 * found["chat"]["joules_per_request"] == 500.0
+    assert found["reason"]["joules_per_output_token"] == pytest.approx(
+        2.5 * found["chat"]["joules_per_output_token"]
+    )
+    _, text, _ = run(capsys, "summary", tmp_path, "--by", "task")
+    assert "Finished requests by task" in text
+    assert "reason" in text
+    spread = answer(capsys, "requests", tmp_path, "--by", "task")["distribution"]
+    assert {(row["task"], row["p50"]) for row in spread if row["figure"] == "joules"} == {
+        ("chat", 20),
+        ("reason", 500),
+    }
+    bill = answer(capsys, "tenants", tmp_path, "--by", "task")["rows"]
+    assert {row["task"]: row["joules"] for row in bill if row["owned"]} == {"chat": 80.0, "reason": 2000.0}
+    _, out, _ = run(capsys, "focus", tmp_path, *PRICES)
+    tagged = {
+        row["x_TaskName"]: row["Tags"]
+        for row in csv.DictReader(io.StringIO(out))
+        if row["x_Part"] == "requests"
+    }
+    assert tagged == {task: f'{{"joulescope/task": "{task}"}}' for task in ("chat", "reason")}
+
+
 def test_rows_that_are_not_yet_parquet_are_asked_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,7 +250,7 @@ def test_a_span_with_requests_but_no_minutes(tmp_path: Path, capsys: pytest.Capt
     assert found["coverage"]["requests"] == 400
     bill = answer(capsys, "tenants", tmp_path)
     assert bill["total"]["microjoules"] == 0
-    assert {row["part"] for row in bill["rows"]} == {"requests", "open"}
+    assert {row["part"] for row in bill["rows"]} == {"requests", "wasted", "open"}
 
 
 def test_files_of_several_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,6 +197,7 @@ def _classes(whole: EngineMinute, label: str) -> tuple[LengthClass, ...]:
             prompt_tokens=cell.prompt_tokens / cell.requests,
             output_tokens=cell.output_tokens / cell.requests,
             cached_tokens=cell.cached_tokens / cell.requests,
+            task=cell.task,
         )
         for cell in whole.tasks
         if cell.requests and cell.prompt_tokens

@@ -193,7 +193,7 @@ def _remarks(gathered: _Gathered) -> tuple[str, ...]:
         )
     if gathered.experts:
         found.append(
-            "its model is a mixture of experts: between points that are far apart, figures may be off by "
-            "more than is told"
+            "its model is a mixture of experts: two operating points do not tell how its steps grow with "
+            "the batch, a third one does"
         )
     return tuple(found)

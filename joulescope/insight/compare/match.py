@@ -159,7 +159,7 @@ def at(side: Side, figure: str, value: float) -> At | Outside:
     found = [At(point.figures, (point,)) for point in points if _near(point.value(figure), value)]
     if not found:
         found = [
-            between(before, after, figure, value)
+            between(before, after, figure, value, [each for each in points if each not in (before, after)])
             for before, after in pairwise(points)
             if _crosses(before, after, figure, value)
         ]

@@ -129,13 +129,18 @@ def _part(some: float, whole: float) -> float:
 
 
 def _names(given: Sequence[str], sources: Sequence[Source]) -> list[str]:
-    """Given names, extended by what differs where one name has several setups."""
+    """Given names, extended by what differs where one name has several setups.
+
+    A source that tells nothing of what differs is called after what wrote it.
+    """
     setups = [source.setup for source in sources]
     made = []
-    for name, setup in zip(given, setups, strict=True):
+    for name, source in zip(given, sources, strict=True):
         same = [each for other, each in zip(given, setups, strict=True) if other == name] if name else setups
-        differs = _differing(setup, same)
-        made.append(" ".join(filter(None, (name, differs))) or setup.model or _UNKNOWN)
+        differs = _differing(source.setup, same)
+        if differs and set(differs.split()) == {_UNKNOWN}:
+            differs = source.origin.format
+        made.append(" ".join(filter(None, (name, differs))) or source.setup.model or _UNKNOWN)
     return _unique(made)
 
 

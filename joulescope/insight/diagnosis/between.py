@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from joulescope.attribution.baseline import same_work
 from joulescope.insight.diagnosis import causes
-from joulescope.insight.diagnosis.cache import UNCHANGED, Found, common_found, found_by_class, usual_of
+from joulescope.insight.diagnosis.acceptance import Passes, passes_between
+from joulescope.insight.diagnosis.cache import CacheChange, Found, change_by_sort, common_change
 from joulescope.insight.diagnosis.drivers import State, duty_of, fare
 from joulescope.insight.diagnosis.law_change import LawChange, compare_laws, levelled, waits_changed
 from joulescope.insight.diagnosis.window import Window
@@ -35,7 +36,10 @@ class Between:
     owner: str | None = None
     """The cause that all differences of the laws belong to, where they cannot be told apart."""
     change: LawChange | None = None
-    found: Found = UNCHANGED
+    cache: CacheChange = field(default_factory=CacheChange)
+    passes: Passes = field(default_factory=Passes)
+    closed: bool = False
+    """Whether clients wait for answers, so that their number is given and not their rate."""
     clock_ratio: float | None = None
     """Clock of the second window by that of the first."""
     players: list[str] = field(default_factory=list)
@@ -57,10 +61,10 @@ class Between:
             classes=asked.classes,
             shared_tokens=keeps.observed.workload.shared_tokens,
             found=self._found(chosen),
-            usual=usual_of(keeps.whole.tasks),
             arrivals_per_second=load.observed.workload.arrivals_per_second or 0.0,
             duty=self._duties[load is self.second],
             service=self._service(chosen),
+            clients=load.present if self.closed else None,
         )
 
     @property
@@ -71,10 +75,7 @@ class Between:
 
     def _found(self, chosen: frozenset[str]) -> Found:
         """How much is found of what the classes found where they were seen."""
-        seen, kept = causes.MIX in chosen, self._keeper in chosen
-        if seen == kept:
-            return UNCHANGED
-        return self.found if kept else self.found.inverse()
+        return self.cache.found(causes.MIX in chosen, self._keeper in chosen)
 
     def _service(self, chosen: frozenset[str]) -> Service:
         first, second = self.first.observed.service, self.second.observed.service
@@ -88,9 +89,14 @@ class Between:
             laid,
             laws=self._laws(chosen),
             limits=replace(limits.limits, kv_cache_tokens=room.limits.kv_cache_tokens),
-            tokens_per_pass=drafts.tokens_per_pass,
+            tokens_per_pass=self._tokens_per_pass(chosen),
             drafted_per_pass=drafts.drafted_per_pass,
         )
+
+    def _tokens_per_pass(self, chosen: frozenset[str]) -> float:
+        """As far as tasks have drafts accepted otherwise, that goes with the mix."""
+        asked, drafts = causes.MIX in chosen, causes.SPECULATION in chosen
+        return self.passes.of((self.second if asked else self.first).observed.workload.classes, drafts)
 
     def _laws(self, chosen: frozenset[str]) -> Laws:
         change = self.change
@@ -125,9 +131,13 @@ class Between:
         return self._closures[0] - 1.0, self._closures[1] - 1.0
 
 
-def between(first: Window, second: Window) -> Between:
-    """Finds out what differs."""
-    made = Between(first, second)
+def between(first: Window, second: Window, *, closed: bool = False) -> Between:
+    """Finds out what differs.
+
+    Args:
+        closed: whether clients wait for answers.
+    """
+    made = Between(first, second, closed=closed)
     made.owner = _owner(first, second)
     made.clock_ratio = _clock_ratio(first.whole.gpu, second.whole.gpu)
     if made.owner is None:
@@ -138,7 +148,8 @@ def between(first: Window, second: Window) -> Between:
             made.owner = causes.CLOCKS if _clocks_changed(made) else causes.EFFICIENCY
             made.change = None
     evicts = _room_changed(first, second) and made.owner not in _ANOTHER and _crowded(first, second)
-    made.found = (found_by_class if evicts else common_found)(first.whole.tasks, second.whole.tasks)
+    made.cache = (change_by_sort if evicts else common_change)(first.whole.tasks, second.whole.tasks)
+    made.passes = passes_between(first, second)
     made.players = _players(made)
     everything = frozenset(made.players)
     ends = []
@@ -182,11 +193,9 @@ def _players(made: Between) -> list[str]:
     room = _room_changed(first, second) and made.owner not in _ANOTHER
     if room:
         found.append(causes.KV_CAPACITY)
-    if made.found.changed and not (room and _crowded(first, second)):
+    if made.cache.changed and not (room and _crowded(first, second)):
         found.append(causes.PREFIX_CACHE)
-    drafts = max(
-        _apart(old.tokens_per_pass, new.tokens_per_pass), abs(old.drafted_per_pass - new.drafted_per_pass)
-    )
+    drafts = max(made.passes.apart, abs(old.drafted_per_pass - new.drafted_per_pass))
     if drafts > _LEAST_DRAFTS:
         found.append(causes.SPECULATION)
     if made.owner is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from joulescope.errors import PlanError
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.between import Between, between
+from joulescope.insight.diagnosis.clients import wait_for_answers
 from joulescope.insight.diagnosis.errors import errors_of
 from joulescope.insight.diagnosis.latents import Latents, latents_of
 from joulescope.insight.diagnosis.sentences import sentence_of
@@ -66,6 +67,8 @@ class Diagnosis:
     after: Told
     parts: tuple[Part, ...]
     """The largest first."""
+    closed_loop: bool
+    """Whether clients were taken to wait for answers."""
     notes: tuple[str, ...]
 
     @property
@@ -87,6 +90,7 @@ def diagnose(
     *,
     engine: str | None = None,
     names: tuple[str, str] = ("A", "B"),
+    closed_loop: bool | None = None,
 ) -> Diagnosis:
     """Divides the change of J/token between two windows among its causes.
 
@@ -94,6 +98,8 @@ def diagnose(
         before, after: minutes of any engines.
         engine: label of the one to look at; may be left out where each window has only one.
         names: of the windows, for people.
+        closed_loop: whether clients wait for answers, so that load is how many there are and not their
+            requests a second; ``None``: as the minutes look.
 
     Raises:
         PlanError: too little is known of a window; the message says what is missing.
@@ -105,7 +111,8 @@ def diagnose(
             f"windows {names[0]} and {names[1]} count in different units ({', '.join(sorted(units))}), "
             "so that joules by unit cannot be compared"
         )
-    made = between(first, second)
+    closed = wait_for_answers(first, second) if closed_loop is None else closed_loop
+    made = between(first, second, closed=closed)
     values = shapley(made.players, made.joules_per_token)
     errors = errors_of(made, values)
     ends = [
@@ -116,7 +123,7 @@ def diagnose(
     for cause, value in sorted(values.items(), key=lambda item: -abs(item[1])):
         least = max(_DOUBT * errors[cause], _LEAST * first.joules_per_token)
         significant = abs(value) > least
-        said = sentence_of(cause, value, *ends_of(ends)) if significant else ""
+        said = sentence_of(cause, value, *ends_of(ends), closed=closed) if significant else ""
         parts.append(Part(cause, value, errors[cause], significant, said))
     return Diagnosis(
         engine=second.observed.kind.engine,
@@ -124,6 +131,7 @@ def diagnose(
         before=ends[0],
         after=ends[1],
         parts=tuple(parts),
+        closed_loop=closed,
         notes=tuple(_notes(made)),
     )
 
@@ -162,10 +170,16 @@ _OWNERS = {
 def _notes(made: Between) -> list[str]:
     """What a reader must know of how far to trust it."""
     notes = []
+    if made.closed:
+        notes.append(
+            f"Clients wait for answers: {made.first.present:.1f} and {made.second.present:.1f} requests were "
+            "there at any time. Load is their number; that slower answers bring fewer requests is told with "
+            "its cause."
+        )
     if made.owner is not None:
         notes.append(_OWNERS[made.owner])
     room = causes.KV_CAPACITY in made.players
-    if room and made.found.changed and causes.PREFIX_CACHE not in made.players:
+    if room and made.cache.changed and causes.PREFIX_CACHE not in made.players:
         notes.append("Prefixes that the KV cache no longer holds, or now does, are in 'KV capacity'.")
     for window, misfit in zip((made.first, made.second), made.misfit, strict=True):
         if abs(misfit) > 0.1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from joulescope.insight.diagnosis.cache import Found
@@ -19,19 +18,21 @@ class State:
     """What is asked for; ``cached_tokens`` as it was where the classes were seen."""
     shared_tokens: float
     found: Found
-    """How much of a cached prefix is found, against where the classes were seen."""
-    usual: Mapping[int, float]
-    """Part of the prompts that is cached, by bin of length, where none was cached where they were seen."""
+    """How many of the prompts find their prefix, against where the classes were seen."""
     arrivals_per_second: float
     duty: float
     """Part of the time in which anything arrives, 0..1."""
     service: Service
+    clients: float | None = None
+    """So many requests are there at any time, for whoever sends one waits for its answer; the rate follows.
+    ``None``: they come at their rate, whatever the engine does."""
 
-    def workload(self, rate: float) -> Workload:
-        classes = tuple(
-            replace(each, cached_tokens=self.found.cached(each.prompt_tokens, each.cached_tokens, self.usual))
-            for each in self.classes
-        )
+    def workload(self, duty: float) -> Workload:
+        """While requests arrive."""
+        classes = tuple(part for each in self.classes for part in self.found.parts(each))
+        if self.clients is not None:
+            return Workload(classes, concurrency=self.clients, shared_tokens=self.shared_tokens)
+        rate = self.arrivals_per_second / duty
         return Workload(classes, arrivals_per_second=rate, shared_tokens=self.shared_tokens)
 
 
@@ -51,7 +52,7 @@ def fare(state: State) -> Outcome:
     While nothing arrives the engine is idle: what a burst leaves behind is taken to be served in it.
     """
     duty = max(min(state.duty, 1.0), _LEAST_DUTY)
-    operation = steady_state(state.workload(state.arrivals_per_second / duty), state.service)
+    operation = steady_state(state.workload(duty), state.service)
     laws = state.service.laws
     idle_watts = laws.idle_watts * state.service.gpu_count
     watts = duty * operation.watts + (1.0 - duty) * idle_watts
@@ -62,8 +63,10 @@ def fare(state: State) -> Outcome:
 def duty_of(state: State, busy_ratio: float) -> float:
     """The part of the time in which requests must arrive for the engine to be busy for so much of it.
 
-    1 where they may arrive at any time.
+    1 where they may arrive at any time, and where clients wait for answers.
     """
+    if state.clients is not None:
+        return 1.0
     if fare(replace(state, duty=1.0)).busy_ratio - busy_ratio < 0.02:
         return 1.0
     low, high = max(0.2 * busy_ratio, _LEAST_DUTY), 1.0

@@ -15,7 +15,6 @@ import numpy as np
 
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.between import Between
-from joulescope.insight.diagnosis.cache import Found
 from joulescope.insight.diagnosis.drivers import State, fare
 from joulescope.insight.diagnosis.window import Window
 
@@ -45,7 +44,7 @@ def _sampled(made: Between, cause: str) -> float:
     if cause == causes.LOAD:
         return math.hypot(*(_load(window, state) for window, state in ends))
     if cause == causes.PREFIX_CACHE:
-        return math.hypot(*(_cache(window, state) for window, state in ends))
+        return math.hypot(*(_cache(window, state) for window, state in ends), _sharing(made))
     if cause == causes.SPECULATION:
         return math.hypot(*(_drafts(window, state) for window, state in ends))
     if cause in (causes.EFFICIENCY, causes.HOST, causes.CLOCKS) and made.change is not None:
@@ -80,6 +79,9 @@ def _mix(window: Window, state: State) -> float:
 
 
 def _load(window: Window, state: State) -> float:
+    if state.clients is not None:
+        more = replace(state, clients=state.clients * (1.0 + window.present_error))
+        return abs(_level(more) - _level(state))
     started = max(window.whole.load.requests_started, 1)
     more = replace(state, arrivals_per_second=state.arrivals_per_second * (1.0 + 1.0 / math.sqrt(started)))
     return abs(_level(more) - _level(state))
@@ -93,8 +95,25 @@ def _cache(window: Window, state: State) -> float:
     if part <= 0.0:
         return 0.0
     relative = math.sqrt((1.0 - part) / (part * requests))
-    less = replace(state, found=Found(max(1.0 - relative, 0.0)))
+    less = replace(state, found=state.found.fewer(max(1.0 - relative, 0.0)))
     return abs(_level(less) - _level(state))
+
+
+def _sharing(made: Between) -> float:
+    """Where nothing was found in one window, nobody knows how many of its prompts would have shared prefixes:
+    evenly from none to all of those that the other window did not have."""
+    if not made.cache.from_nothing:
+        return 0.0
+    only = frozenset({causes.PREFIX_CACHE})
+    widths = []
+    for chosen, second in ((frozenset(made.players) - only, True), (only, False)):
+        state = made.state(chosen)
+        none, every = (
+            _level(replace(state, found=made.cache.found(second, not second, sharing)))
+            for sharing in (0.0, 1.0)
+        )
+        widths.append(abs(every - none) / math.sqrt(12.0))
+    return 0.5 * sum(widths)
 
 
 def _drafts(window: Window, state: State) -> float:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.window import Window
+from joulescope.minute_model import TaskSums
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShare:
+    """One task class of the requests that finished."""
+
+    task: str
+    requests_ratio: float
+    """Of all requests."""
+    joules_per_token: float | None
+    """Joules of their whole lives by token that came out."""
+    output_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +34,8 @@ class Latents:
     watts_per_gpu: float
     gpus: int
     requests_per_second: float
+    present: float
+    """Mean requests that run or wait."""
     prompt_tokens: float | None
     """Mean of finished requests; so is the next."""
     output_tokens: float | None
@@ -53,6 +69,14 @@ class Latents:
     preemptions_per_request: float | None
     preempted_joules_ratio: float
     """Of the measured joules: computing again what a preemption lost."""
+    tasks: tuple[TaskShare, ...]
+    """The most requests first; empty where tasks are not told apart."""
+
+    def joules_per_token_of_others(self, task: str) -> float | None:
+        """Of all tasks but one, by token that came out."""
+        known = [each for each in self.tasks if each.task != task and each.joules_per_token is not None]
+        joules = sum((each.joules_per_token or 0.0) * each.output_tokens for each in known)
+        return _part(joules, sum(each.output_tokens for each in known))
 
 
 def latents_of(window: Window) -> Latents:
@@ -79,6 +103,7 @@ def latents_of(window: Window) -> Latents:
         watts_per_gpu=fared.watts / gpus,
         gpus=gpus,
         requests_per_second=fared.requests_per_second,
+        present=window.present,
         prompt_tokens=_part(prompts, requests),
         output_tokens=_part(sum(cell.output_tokens for cell in whole.tasks), requests),
         cached_ratio=_part(sum(cell.cached_tokens for cell in whole.tasks), prompts),
@@ -102,7 +127,30 @@ def latents_of(window: Window) -> Latents:
         kv_full_ratio=_part(load.kv_full_seconds, load.kv_known_seconds),
         preemptions_per_request=_part(load.preemptions, requests),
         preempted_joules_ratio=lost / joules.measured,
+        tasks=tasks_of(whole.tasks),
     )
+
+
+def tasks_of(cells: Iterable[TaskSums]) -> tuple[TaskShare, ...]:
+    """The task classes of cells; none where tasks are not told apart."""
+    sums: dict[str, list[float]] = {}
+    for cell in cells:
+        of_task = sums.setdefault(cell.task, [0.0] * 4)
+        for at, value in enumerate((cell.requests, cell.output_tokens, cell.joules, cell.measured_requests)):
+            of_task[at] += value
+    if sums.keys() <= {""}:
+        return ()
+    whole = sum(each[0] for each in sums.values())
+    shares = (
+        TaskShare(task, requests / whole, _by_token(joules, measured, requests, tokens), int(tokens))
+        for task, (requests, tokens, joules, measured) in sums.items()
+    )
+    return tuple(sorted(shares, key=lambda each: (-each.requests_ratio, each.task)))
+
+
+def _by_token(joules: float, measured: float, requests: float, tokens: float) -> float | None:
+    """Of requests of which not all were measured: as if the others had drawn as much."""
+    return _part(joules * requests / measured, tokens) if measured else None
 
 
 def _part(value: float, whole: float) -> float | None:
@@ -112,8 +160,22 @@ def _part(value: float, whole: float) -> float | None:
 _EVERYWHERE = ("batch", "watts_per_gpu", "inter_token_seconds")
 
 BESIDE: dict[str, tuple[str, ...]] = {
-    causes.MIX: ("prompt_tokens", "output_tokens", "batch", "arithmetic_intensity", "compute_bound_ratio"),
-    causes.LOAD: ("requests_per_second", "batch", "busy_ratio", "idle_joules_ratio", "static_joules_ratio"),
+    causes.MIX: (
+        "tasks",
+        "prompt_tokens",
+        "output_tokens",
+        "batch",
+        "arithmetic_intensity",
+        "compute_bound_ratio",
+    ),
+    causes.LOAD: (
+        "requests_per_second",
+        "present",
+        "batch",
+        "busy_ratio",
+        "idle_joules_ratio",
+        "static_joules_ratio",
+    ),
     causes.BATCH_LIMIT: ("batch", "static_joules_ratio", "memory_bound_ratio", "dram_active_ratio"),
     causes.KV_CAPACITY: (
         "kv_cache_tokens",

@@ -130,18 +130,22 @@ def _compare_joules(first: Window, second: Window) -> _JoulesChange:
         (sums[0][0], sums[1][0]),
         (_STATIC, 0),
     )
-    known = (both.values[0] > 0.0) & (both.values[1] > 0.0)
-    scale = float(np.median(both.values[1][known] / both.values[0][known])) if known.any() else 1.0
-    coefficients = both.pooled(np.full(len(both.scale), scale))
+    # By what factor the fits differ, with what they do not tell apart left out of it: ratios of single
+    # coefficients are mostly how each fit divided the same joules.
+    found, _ = both.factors(np.ones((len(both.scale), 1)))
+    coefficients = both.pooled(np.full(len(both.scale), max(1.0 + float(found[0]), _LEAST_RATIO)))
     off = [measured / float(row @ coefficients) for row, measured in sums]
     shares = [row * both.scale / float(row @ coefficients) for row, _ in sums]
     apart = shares[1] - shares[0]
     ratio = off[1] / off[0]
     error = math.sqrt(float(apart @ both.covariance() @ apart) + 2.0 * _FLOOR**2)
     beyond = abs(math.log(ratio)) > max(_DOUBT * error, _LEAST_JOULES)
-    # Unchanged, one level for both: the mean leaves to each window half of what is between them.
-    level = off[0] if beyond else math.sqrt(off[0] * off[1])
-    return _JoulesChange(tuple((level * coefficients).tolist()), ratio if beyond else 1.0, error)
+    if beyond:
+        return _JoulesChange(tuple((off[0] * coefficients).tolist()), ratio, error)
+    # Unchanged, one law for both: what was measured of different steps says which coefficients are off.
+    level = math.sqrt(off[0] * off[1])
+    told = both.held_to(level * coefficients, [row / measured for row, measured in sums], _FLOOR)
+    return _JoulesChange(tuple(told.tolist()), 1.0, error)
 
 
 def _groups(count: int) -> Floats:

@@ -7,6 +7,7 @@ weights), and then the fit is surer of both than it should be: how they divide i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,20 @@ class Pair:
         """Of the pooled fit, relative to the scale."""
         first, second = (np.linalg.inv(each) for each in self.covariances)
         return np.asarray(np.linalg.inv(first + second))
+
+    def held_to(self, coefficients: Floats, rows: Sequence[Floats], error: float) -> Floats:
+        """Coefficients, moved as far as the pooled covariance lets them for each row to come to 1.
+
+        Args:
+            coefficients: unscaled, and so are those that are returned.
+            rows: what the coefficients are multiplied by, in sum.
+            error: standard error of each sum.
+        """
+        told = np.stack(rows) * self.scale
+        values, covariance = coefficients / self.scale, self.covariance()
+        spread = told @ covariance @ told.T + error**2 * np.eye(len(rows))
+        moved = values + covariance @ told.T @ np.linalg.solve(spread, 1.0 - told @ values)
+        return np.asarray(np.maximum(moved, 0.0) * self.scale)
 
     def factors(self, groups: Floats) -> tuple[Floats, Floats]:
         """Factors of groups of coefficients (coefficients × groups, 0 or 1) by which the fits differ, less

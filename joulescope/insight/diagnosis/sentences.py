@@ -7,11 +7,22 @@ from collections.abc import Callable
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.latents import Latents
 
+_LEAST_GROWTH = 0.02
+"""Of the requests: a task that grew by less is not worth its name."""
+
 _Say = Callable[[bool, Latents, Latents], str]
 
 
-def sentence_of(cause: str, joules_per_token: float, before: Latents, after: Latents) -> str:
-    """One or two sentences about a cause that is significant."""
+def sentence_of(
+    cause: str, joules_per_token: float, before: Latents, after: Latents, *, closed: bool = False
+) -> str:
+    """One or two sentences about a cause that is significant.
+
+    Args:
+        closed: whether clients wait for answers.
+    """
+    if closed and cause == causes.LOAD:
+        return _clients(joules_per_token > 0.0, before, after)
     return _SAY[cause](joules_per_token > 0.0, before, after)
 
 
@@ -28,6 +39,17 @@ def _ratio(name: str, one: float | None, other: float | None) -> str:
     return f"{name} {100.0 * one:.0f} to {100.0 * other:.0f} %"
 
 
+def _moved(name: str, one: float | None, other: float | None, form: str, unit: str = "") -> str:
+    """The same where it moved as far as it is told."""
+    same = one is not None and other is not None and f"{one:{form}}" == f"{other:{form}}"
+    return "" if same else _from_to(name, one, other, form, unit)
+
+
+def _moved_ratio(name: str, one: float | None, other: float | None) -> str:
+    same = one is not None and other is not None and round(100.0 * one) == round(100.0 * other)
+    return "" if same else _ratio(name, one, other)
+
+
 def _join(*facts: str) -> str:
     kept = [fact for fact in facts if fact]
     text = "; ".join(kept)
@@ -40,12 +62,34 @@ def _advised(facts: str, dearer: bool, lever: str) -> str:
 
 def _mix(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
-        _from_to("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
-        _from_to("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
-        _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
+        _tasks(before, after),
+        _moved("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
+        _moved("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
+        _moved("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
     )
     lever = "clients ask for other work, nothing is broken; shorten or share prompts, or set max_tokens"
-    return _advised(facts, dearer, lever)
+    return _advised(facts or "Lengths are divided otherwise", dearer, lever)
+
+
+def _tasks(before: Latents, after: Latents) -> str:
+    """The task of which there is most more, if tasks are told apart."""
+    old = {each.task: each for each in before.tasks}
+    grown = max(
+        after.tasks,
+        key=lambda each: each.requests_ratio - (old[each.task].requests_ratio if each.task in old else 0.0),
+        default=None,
+    )
+    if grown is None or len({*old, *(each.task for each in after.tasks)}) < 2:
+        return ""
+    was = old[grown.task].requests_ratio if grown.task in old else 0.0
+    if grown.requests_ratio - was < _LEAST_GROWTH:
+        return ""
+    said = f"task {grown.task} {100.0 * was:.0f} to {100.0 * grown.requests_ratio:.0f} % of requests"
+    if grown.joules_per_token is None:
+        return said
+    others = after.joules_per_token_of_others(grown.task)
+    beside = "" if others is None else f" where the others cost {others:.3g}"
+    return f"{said}, at {grown.joules_per_token:.3g} J/token{beside}"
 
 
 def _load(dearer: bool, before: Latents, after: Latents) -> str:
@@ -60,6 +104,15 @@ def _load(dearer: bool, before: Latents, after: Latents) -> str:
     lever = (
         "send the same requests to fewer replicas, scale down when idle, or put offline work into the gaps"
     )
+    return _advised(facts, dearer, lever)
+
+
+def _clients(dearer: bool, before: Latents, after: Latents) -> str:
+    facts = _join(
+        _from_to("clients that wait for answers", before.present, after.present, ".1f"),
+        _from_to("batch", before.batch, after.batch, ".1f"),
+    )
+    lever = "send the same requests to fewer replicas, or let clients send more at a time"
     return _advised(facts, dearer, lever)
 
 
@@ -125,13 +178,15 @@ def _ms(seconds: float | None) -> float | None:
 
 def _clocks(dearer: bool, before: Latents, after: Latents) -> str:
     facts = _join(
-        _from_to("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
-        _from_to("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
-        _ratio("throttled", before.throttled_ratio, after.throttled_ratio),
-        _ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
+        _moved("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
+        _moved("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
+        _moved_ratio("throttled", before.throttled_ratio, after.throttled_ratio),
+        _moved_ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
     )
     return _advised(
-        facts, dearer, "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling"
+        facts or "Clocks, throttling or the power limit differ",
+        dearer,
+        "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling",
     )
 
 

@@ -24,6 +24,7 @@ def told(diagnosis: Diagnosis) -> dict[str, Any]:
         "change_joules_per_token": diagnosis.change,
         "first_cause": None if named is None else named.cause,
         "parts": [_part(part, diagnosis) for part in diagnosis.parts],
+        "closed_loop": diagnosis.closed_loop,
         "notes": list(diagnosis.notes),
     }
 
@@ -44,7 +45,12 @@ def _part(part: Part, diagnosis: Diagnosis) -> dict[str, Any]:
         "significant": part.significant,
         "sentence": part.sentence,
         "latents": {
-            name: {"before": getattr(ends[0], name), "after": getattr(ends[1], name)}
+            name: {"before": _plain(getattr(ends[0], name)), "after": _plain(getattr(ends[1], name))}
             for name in BESIDE[part.cause]
         },
     }
+
+
+def _plain(value: Any) -> Any:
+    """A latent figure; tasks as objects."""
+    return [asdict(each) for each in value] if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median, stdev
 
 from joulescope.errors import PlanError
 from joulescope.insight.capacity.observed import Observed, all_steps, observe
@@ -14,6 +14,10 @@ from joulescope.minutes import merge
 
 _FEW = 3
 """So many minutes at least have a middle one."""
+
+_UNSEEN = 0.005
+_NEXT_TO_NOTHING = 1e-6
+"""Of the latest coefficient."""
 
 _LEAST_TOKENS = 100
 """A window in which fewer came out says nothing of joules per token."""
@@ -69,6 +73,22 @@ class Window:
         count = len(full)
         return math.sqrt(sum(each * each for each in apart) * count / (count - 1)) / sum(tokens) / mean
 
+    @property
+    def present(self) -> float:
+        """Mean requests that run or wait."""
+        load = self.whole.load
+        return (load.running_seconds + load.waiting_seconds) / load.seconds if load.seconds > 0.0 else 0.0
+
+    @property
+    def present_error(self) -> float:
+        """Standard error of clients that wait for answers, by the scatter of the minutes, as a part of them;
+        those that are between an answer and their next request are not seen."""
+        full = [each.load for each in self.minutes if each.load.seconds > 30.0]
+        if len(full) < 3 or self.present <= 0.0:
+            return 0.02
+        there = [(each.running_seconds + each.waiting_seconds) / each.seconds for each in full]
+        return math.hypot(stdev(there) / math.sqrt(len(there)) / self.present, _UNSEEN)
+
     def steps(self) -> tuple[Steps, Steps]:
         return all_steps(self.whole)
 
@@ -117,13 +137,34 @@ def _laws(told: Sequence[Laws]) -> Laws | None:
     latest = told[-1]
     later = told[min(len(told) // 2, max(len(told) - _FEW, 0)) :]
     alike = [each for each in later if each.cost == latest.cost]
+    times = _middle([each.time_coefficients for each in alike], latest.time_coefficients)
+    joules = _middle([each.energy_coefficients for each in alike], latest.energy_coefficients)
     return replace(
         latest,
-        time_coefficients=_middle([each.time_coefficients for each in alike]),
-        energy_coefficients=_middle([each.energy_coefficients for each in alike]),
+        time_coefficients=times,
+        energy_coefficients=joules,
+        time_covariance=_relative_to(times, latest.time_covariance, latest.time_coefficients),
+        energy_covariance=_relative_to(joules, latest.energy_covariance, latest.energy_coefficients),
         idle_watts=median(each.idle_watts for each in alike),
     )
 
 
-def _middle(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(median(column) for column in zip(*rows, strict=True))
+def _middle(rows: Sequence[tuple[float, ...]], latest: tuple[float, ...]) -> tuple[float, ...]:
+    """The middle one of each coefficient; never nothing, for covariances are relative."""
+    return tuple(
+        max(median(column), _NEXT_TO_NOTHING * last)
+        for column, last in zip(zip(*rows, strict=True), latest, strict=True)
+    )
+
+
+def _relative_to(
+    coefficients: tuple[float, ...],
+    covariance: tuple[tuple[float, ...], ...],
+    told_with: tuple[float, ...],
+) -> tuple[tuple[float, ...], ...]:
+    """A covariance that was told relative to some coefficients, relative to others."""
+    factors = [told / each if each > 0.0 else 1.0 for told, each in zip(told_with, coefficients, strict=True)]
+    return tuple(
+        tuple(value * one * other for value, other in zip(row, factors, strict=True))
+        for row, one in zip(covariance, factors, strict=True)
+    )

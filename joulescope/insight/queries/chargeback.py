@@ -19,8 +19,9 @@ SPREADS = ("apart", "attributed")
 """``apart``: idle and overhead have lines of their own; ``attributed``: they are spread over the requests'
 keys in proportion to attributed joules, engine by engine and period by period."""
 
-REQUESTS, IDLE, OVERHEAD, OPEN, UNATTRIBUTED, RESIDUAL = (
+REQUESTS, WASTED, IDLE, OVERHEAD, OPEN, UNATTRIBUTED, RESIDUAL = (
     "requests",
+    "wasted",
     "idle",
     "overhead",
     "open",
@@ -30,10 +31,15 @@ REQUESTS, IDLE, OVERHEAD, OPEN, UNATTRIBUTED, RESIDUAL = (
 POOLS = (IDLE, OVERHEAD)
 """Parts that can be spread."""
 
-PARTS = (REQUESTS, IDLE, OVERHEAD, OPEN, UNATTRIBUTED, RESIDUAL)
-"""What a line is made of. ``open`` is what was attributed in the span less what its finished requests cost:
-the joules of requests that were still running at the end, less those that requests running at the begin had
-drawn before. Over spans that adjoin it cancels out."""
+PARTS = (REQUESTS, WASTED, IDLE, OVERHEAD, OPEN, UNATTRIBUTED, RESIDUAL)
+"""What a line is made of. ``wasted`` is what finished requests drew for nothing: those that were aborted, and
+the rejected drafts and recomputed tokens of others where the sidecar charges them to requests. ``requests``
+is the rest of what they drew. ``open`` is what was attributed in the span less what its finished requests
+cost: the joules of requests that were still running at the end, less those that requests running at the begin
+had drawn before. Over spans that adjoin it cancels out."""
+
+OF_REQUESTS = (REQUESTS, WASTED)
+"""Parts that finished requests drew."""
 
 COUNTS = ("requests", "prompt_tokens", "cached_tokens", "output_tokens")
 OWNED = "owned"
@@ -46,7 +52,8 @@ def chargeback(
 
     Columns: ``period_ns`` if ``by`` names a period, its dimensions, ``owned`` (whether the line is on
     somebody's bill; keys of other lines are empty), ``unit``, ``part`` (of :data:`PARTS`), ``joules_uj``, and
-    counts, which are 0 in lines that are not of requests. ``engine`` tells engines apart as well.
+    counts of finished requests, which stand in lines of the part ``requests`` and are 0 in all others.
+    ``engine`` tells engines apart as well.
     The sum of ``joules_uj`` is that of the measured joules, exactly.
     """
     dimensions, period = keys_of(by)
@@ -54,10 +61,10 @@ def chargeback(
     inner = [*dict.fromkeys([*dimensions, "engine"])]
     used = usage(tables, [*inner, *([period] if period else [])])
     books = _books(tables, used, period)
-    lines = [_of_requests(used, inner, period)]
+    lines = _of_requests(used, inner, period)
     if spread == "attributed":
         lines += [_spread(used, books, inner, period, pool) for pool in POOLS]
-    lines += [_apart(books, inner, period, part, spread) for part in PARTS[1:]]
+    lines += [_apart(books, inner, period, part, spread) for part in PARTS if part not in OF_REQUESTS]
     together = lines[0].union(*lines[1:])
     keys = [*([PERIOD] if period else []), *asked, OWNED, "unit", "part"]
     summed = together.group_by(keys).agg(
@@ -87,8 +94,13 @@ def _books(tables: Tables, used: Table, period: str | None) -> Table:
     return books.mutate(open_uj=books.attributed_uj - books.used_uj)
 
 
-def _of_requests(used: Table, keys: list[str], period: str | None) -> Table:
-    return _line(used, keys, period, REQUESTS, used.joules_uj, owned=True, counted=True)
+def _of_requests(used: Table, keys: list[str], period: str | None) -> list[Table]:
+    """What came of something, with the counts, and what came of nothing: together what requests drew."""
+    useful = used.joules_uj - used.wasted_uj
+    return [
+        _line(used, keys, period, REQUESTS, useful, owned=True, counted=True),
+        _line(used, keys, period, WASTED, used.wasted_uj, owned=True, counted=False),
+    ]
 
 
 def _apart(books: Table, keys: list[str], period: str | None, part: str, spread: str) -> Table:

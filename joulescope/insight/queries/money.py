@@ -41,12 +41,6 @@ def kwh(microjoules: int) -> float:
     return microjoules / MICROJOULES_PER_KWH
 
 
-def exact_kwh(microjoules: int, factor: float = 1.0) -> Decimal:
-    """The same as a decimal number of :data:`KWH_DIGITS` decimals, times a factor."""
-    exact = Decimal(microjoules) * decimal_of(factor) / MICROJOULES_PER_KWH
-    return exact.quantize(Decimal(1).scaleb(-KWH_DIGITS))
-
-
 def decimal_of(figure: float, digits: int = PRICE_DIGITS) -> Decimal:
     """The decimal number that a setting was written as."""
     return round(Decimal(repr(figure)), digits)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from joulescope.insight.queries.balance import OVERHEADS, WASTES, balance, coverage
-from joulescope.insight.queries.chargeback import OWNED, PARTS
+from joulescope.insight.queries.chargeback import OF_REQUESTS, OWNED, POOLS
 from joulescope.insight.queries.distribution import FIGURES, QUANTILES, column_of
 from joulescope.insight.queries.money import Prices, kwh
 from joulescope.insight.queries.span import moment, text_of
@@ -210,7 +210,7 @@ def bill_in_columns(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def _blank(keys: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
-    parts = dict.fromkeys(f"{part}_joules" for part in PARTS[:3])
+    parts = dict.fromkeys(f"{part}_joules" for part in (*OF_REQUESTS, *POOLS))
     name = "" if row["owned"] else f"({row['part']})"
     amounts = {"joules": None, "kwh": None, "cost": None, "carbon_grams": None}
     return {**keys, "nobody's": name, "requests": 0, "output_tokens": 0, **parts, **amounts}

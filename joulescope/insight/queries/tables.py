@@ -101,13 +101,21 @@ class Tables:
         Raises:
             QueryError: if a file cannot be read after all.
         """
+        answer: list[dict[str, Any]] = self.arrow(expression).to_pylist()
+        return [{name: _plain(value) for name, value in row.items()} for row in answer]
+
+    def arrow(self, expression: Table) -> Any:
+        """The same as a ``pyarrow.Table``; sums beyond 64 bits are decimals there.
+
+        Raises:
+            QueryError: if a file cannot be read after all.
+        """
         try:
-            answer: list[dict[str, Any]] = self.backend.to_pyarrow(expression).to_pylist()
+            return self.backend.to_pyarrow(expression)
         except self.errors as problem:
             text = str(problem).partition("\n")[0]
             hint = "--verify names damaged files"
             raise QueryError(f"the ledger cannot be read to its end: {text}; {hint}") from problem
-        return [{name: _plain(value) for name, value in row.items()} for row in answer]
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,8 @@ class LengthClass:
     cached_tokens: float = 0.0
     """Of the prompt, found in the prefix cache. They take room in the KV cache once for all who share them:
     see :attr:`Workload.shared_tokens`."""
+    task: str = ""
+    """Which task class they are of; how they are served does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,11 @@ def test_nothing_leaves_the_range_of_its_two_points(values: list[float], share: 
 
 
 def test_the_error_grows_with_the_gap_and_is_told_without_intervals_too() -> None:
-    """From 28 to 36 the way between hardly matters; from 8 to 256 it is most of the error."""
+    """From 28 to 36 the way between hardly matters, and real runs are not on it; from 8 to 256 it is all."""
     near = between(point(28), point(36), "batch", 32.0)
     far = between(point(8), point(256), "batch", 32.0)
     bare = between(point(8, half=None), point(256, half=None), "batch", 32.0)
-    assert near.form["joules_per_unit"] < 0.005
+    assert 0.005 < near.form["joules_per_unit"] < 0.02
     assert far.form["joules_per_unit"] > 0.1
     assert bare.form == far.form
     assert bare.figures["joules_per_unit"].low is None

@@ -381,7 +381,7 @@ DOCUMENTS: list[Callable[[], Any]] = [
 ODD = st.sampled_from([None, "x", -1, 0, True, [], {}, [None], {"mean": "x"}, 1e308, [[1]]])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(DOCUMENTS), st.data())
 def test_a_document_with_one_odd_value_is_read_or_refused(
     tmp_path: Path, made: Callable[[], Any], data: st.DataObject

@@ -9,9 +9,11 @@ import pytest
 
 from joulescope.errors import PlanError
 from joulescope.insight.diagnosis import causes
-from joulescope.insight.diagnosis.cache import UNCHANGED, common_found, found_by_class
+from joulescope.insight.diagnosis.cache import CacheChange, change_by_sort, common_change
 from joulescope.insight.diagnosis.diagnosis import diagnose
+from joulescope.insight.steady import LengthClass
 from joulescope.minute_model import EngineMinute, TaskSums
+from joulescope.minutes import length_bin
 from tests.insight.diagnosis.windows import minutes
 
 
@@ -91,34 +93,77 @@ def test_different_units_are_not_compared() -> None:
         diagnose(minutes(), images)
 
 
-def _prompts(of_class: dict[int, float]) -> list[TaskSums]:
+def _prompts(of_class: dict[int, float], task: str = "", requests: int = 100) -> list[TaskSums]:
     """A hundred prompts of each length, so much of each cached."""
     return [
         TaskSums(
-            "",
-            2 * length.bit_length() - 2,
+            task,
+            length_bin(length),
             10,
-            requests=100,
-            prompt_tokens=100 * length,
-            cached_tokens=round(100 * length * part),
+            requests=requests,
+            prompt_tokens=requests * length,
+            cached_tokens=round(requests * length * part),
         )
         for length, part in of_class.items()
     ]
 
 
+def _cached(change: CacheChange, each: LengthClass, *, seen: bool, kept: bool) -> float:
+    """Mean tokens that prompts of the one window find in the cache of the other."""
+    parts = change.found(seen, kept).parts(each)
+    assert sum(part.weight for part in parts) == pytest.approx(each.weight)
+    return sum(part.weight * part.cached_tokens for part in parts) / each.weight
+
+
+LONG = LengthClass(1.0, 2000.0, 100.0, 1600.0)
+
+
 def test_a_lost_cache_shows_in_all_lengths() -> None:
     """What all lengths have in common is the cache's; what one of them has is not."""
     before = _prompts({200: 0.5, 2000: 0.8})
-    assert common_found(before, _prompts({200: 0.25, 2000: 0.4})).common == pytest.approx(0.5)
-    assert common_found(before, _prompts({200: 0.5, 2000: 0.4})) == UNCHANGED
-    assert common_found(before, _prompts({200: 0.0, 2000: 0.0})).common == 0.0
-    assert found_by_class(before, _prompts({200: 0.5, 2000: 0.4})).cached(
-        2000.0, 1600.0, {}
-    ) == pytest.approx(800.0)
+    halved = common_change(before, _prompts({200: 0.25, 2000: 0.4}))
+    assert _cached(halved, LONG, seen=False, kept=True) == pytest.approx(800.0)
+    assert not common_change(before, _prompts({200: 0.5, 2000: 0.4})).changed
+    lost = common_change(before, _prompts({200: 0.0, 2000: 0.0}))
+    assert _cached(lost, LONG, seen=False, kept=True) == 0.0
+    apart = change_by_sort(before, _prompts({200: 0.5, 2000: 0.4}))
+    assert _cached(apart, LONG, seen=False, kept=True) == pytest.approx(800.0)
+
+
+def test_a_prompt_finds_its_prefix_or_does_not() -> None:
+    """Where half is found of what was, half of the prompts find all of theirs, seen from either window."""
+    change = common_change(_prompts({2000: 0.8}), _prompts({2000: 0.4}))
+    for each, seen in ((LONG, False), (LengthClass(1.0, 2000.0, 100.0, 800.0), True)):
+        found, missed = change.found(seen, True).parts(each)
+        assert (found.weight, found.cached_tokens) == pytest.approx((0.5, 1600.0))
+        assert (missed.weight, missed.cached_tokens) == (0.5, 0.0)
 
 
 def test_a_cache_that_was_empty_is_filled_as_it_is_after() -> None:
     """From nothing no factor leads to something: the other window's parts are taken."""
-    found = common_found(_prompts({200: 0.0}), _prompts({200: 0.5}))
-    assert found.cached(200.0, 0.0, {15: 0.5}) == pytest.approx(99.5)
-    assert found.inverse().cached(200.0, 100.0, {}) == 0.0
+    change = common_change(_prompts({200: 0.0}), _prompts({200: 0.5}))
+    assert _cached(change, LengthClass(1.0, 200.0, 10.0), seen=False, kept=True) == pytest.approx(99.5)
+    assert _cached(change, LengthClass(1.0, 200.0, 10.0, 100.0), seen=True, kept=False) == 0.0
+
+
+def test_who_would_have_shared_prefixes_is_not_known_of_new_clients() -> None:
+    """Of prompts that a cache never saw, some may have been found in it: of old clients, or all."""
+    before, after = _prompts({200: 0.0, 2000: 0.5}), _prompts({2000: 0.0}, requests=400)
+    change = common_change(before, after)
+    none, every = (
+        sum(part.weight * part.cached_tokens for part in change.found(True, False, sharing).parts(LONG))
+        for sharing in (0.0, 1.0)
+    )
+    assert every == pytest.approx(0.5 * 1999.0)
+    assert none < 0.1 * every
+
+
+def test_tasks_of_one_length_are_told_apart() -> None:
+    """One task shares prefixes, the other does not: that there is more of the other is no lost cache."""
+    before = [*_prompts({2000: 0.8}, "chat", 300), *_prompts({2000: 0.0}, "new")]
+    after = [*_prompts({2000: 0.8}, "chat"), *_prompts({2000: 0.0}, "new", 300)]
+    assert not common_change(before, after).changed
+    untold = [
+        _prompts({2000: part}, requests=400) for part in (0.6, 0.2)
+    ]  # the same requests where tasks are not told
+    assert common_change(*untold).changed

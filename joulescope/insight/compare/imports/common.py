@@ -9,7 +9,7 @@ from pathlib import Path
 from joulescope.insight.compare.figures import QUANTILES
 from joulescope.insight.compare.imports.fields import Fields
 from joulescope.insight.compare.precision import gpu_of, is_gpu
-from joulescope.insight.compare.values import Mean, Origin, Part, Setup, Source
+from joulescope.insight.compare.values import Mean, Origin, Part, Setup, Source, Work
 
 TASKS = (
     "lm-arena-chat",
@@ -63,15 +63,30 @@ def folder_task(path: Path) -> str:
     return next((folder.name for folder in path.parents if folder.name in TASKS), "")
 
 
+def degrees(fields: Fields) -> list[str]:
+    """How an image is cut among GPUs, ``U2`` by Ulysses, ``R4`` by rings; empty where it is not."""
+    told = (("U", fields.count_or_none("ulysses_degree")), ("R", fields.count_or_none("ring_degree")))
+    return [f"{short}{degree}" for short, degree in told if (degree or 1) > 1]
+
+
 def whole_number(settings: Mapping[str, str], name: str) -> int | None:
     text = settings.get(name, "")
     return int(text) if text.isdigit() else None
 
 
 def joined(found: Iterable[tuple[Setup, Origin, Part, tuple[str, ...]]]) -> list[Source]:
-    """One source for each setup and format, parts in the order given."""
+    """One source for each setup and format, parts in the order given.
+
+    A row of a leaderboard that stands in a second file too counts once: it is not another measurement.
+    """
     sources: dict[tuple[Setup, str], Source] = {}
+    rows: set[tuple[Setup, str, Work | None]] = set()
     for setup, origin, part, remarks in found:
+        if not part.lasted:
+            row = (setup, part.group, part.steady)
+            if row in rows:
+                continue
+            rows.add(row)
         key = (setup, origin.format)
         before = sources.get(key, Source(setup, origin, ()))
         sources[key] = replace(

@@ -98,7 +98,13 @@ def _benchmark(benchmark: Fields, report_fields: Fields, path: Path, version: st
     )
     model = _model(benchmark, report_fields)
     origin = Origin(f"{FORMAT} {version}".strip(), str(path), clock=CLIENT)
-    return Setup(model=model, precision=precision_of("", "", model)), origin, part, ()
+    return Setup(model=model, precision=precision_of("", "", model)), origin, part, _warnings(benchmark)
+
+
+def _warnings(benchmark: Fields) -> tuple[str, ...]:
+    """What GuideLLM (from 0.8 on) itself says against the benchmark."""
+    told = ((each.text("message"), each.text("note")) for each in benchmark.listed("warnings"))
+    return tuple(f"GuideLLM: {' '.join(filter(None, words))}" for words in told if any(words))
 
 
 def _good(metrics: Fields, name: str) -> Fields:

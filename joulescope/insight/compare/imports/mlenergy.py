@@ -11,7 +11,7 @@ https://github.com/ml-energy/data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from joulescope.insight.compare.figures import QUANTILES
 from joulescope.insight.compare.imports.common import (
+    degrees,
     folder_gpu,
     folder_settings,
     folder_task,
@@ -207,11 +208,19 @@ def diffusion(document: Any, path: Path, skipped: Skipped) -> Iterator[Found]:
             precision=precision_of("", "", model),
             gpu=folder_gpu(path),
             gpu_count=gpus,
+            parallel=_sequence_parallel(fields),
             software="xdit",
             task=_picture_task(fields, path),
             unit="video" if frames else "image",
         )
         yield setup, Origin(FORMAT, str(path), clock=CLIENT), part, ()
+
+
+def _sequence_parallel(fields: Fields) -> str:
+    """Older files have the degrees among their ``configurations``."""
+    above = fields.values.get("configurations")
+    inner = Fields(above, fields.place, PRODUCER) if isinstance(above, Mapping) else fields
+    return " ".join(degrees(fields) or degrees(inner))
 
 
 def _numbered(fields: Fields) -> Sequence[Fields]:

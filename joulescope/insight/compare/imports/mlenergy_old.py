@@ -1,12 +1,14 @@
 """What older versions of the ML.ENERGY benchmark wrote, and the tables of its leaderboards.
 
-* The leaderboard's data of version 3 (``public/data/tasks/<task>.json``), one row for each configuration.
+* The leaderboard's data of version 3 (``public/data/tasks/<task>.json``, and with the same figures
+  ``public/data/models/<model>__<task>.json``), one row for each configuration.
 * Results of the client of version 2 (``…+results.json``), with ``…+stats.json`` of the server beside: the
   steady window is there. Without it only the joules of the whole run are known.
 * Rows of the leaderboard of version 2 (one JSON object a file, keys such as ``Energy/req (J)``).
-* Tables of version 1 (``A100_chat_benchmark.csv``).
+* Tables of version 1 (``A100_chat_benchmark.csv``), whose requests ran one at a time.
 
-Rows tell means, not how long was measured: no GPU-hours and no interval stand behind them.
+Rows tell means, not how long was measured: no GPU-hours and no interval stand behind them. Fields are those
+of the files in https://github.com/ml-energy/leaderboard, /leaderboard-v2 and /benchmark.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from joulescope.errors import ComparisonError
-from joulescope.insight.compare.imports.common import folder_gpu, folder_task
+from joulescope.insight.compare.imports.common import degrees, folder_gpu, folder_task
 from joulescope.insight.compare.imports.fields import Fields, Skipped
 from joulescope.insight.compare.imports.mlenergy import Found
 from joulescope.insight.compare.precision import gpu_of, parallel_of, precision_of
@@ -29,7 +32,9 @@ LEADERBOARD_3 = "ml.energy leaderboard v3"
 CLIENT_2 = "ml.energy v2"
 LEADERBOARD_2 = "ml.energy leaderboard v2"
 LEADERBOARD_1 = "ml.energy leaderboard v1"
-_V1_COLUMNS = ("model", "batch_size", "throughput", "response_length", "latency", "energy")
+_V1_COLUMNS = {"model", "throughput", "response_length", "latency", "energy"}
+_V2_TASKS = ("chat", "code")
+"""Names of folders, for language models."""
 
 
 def is_leaderboard_3(document: Any) -> bool:
@@ -40,11 +45,18 @@ def leaderboard_3(document: Any, path: Path, skipped: Skipped) -> Iterator[Found
     """One part for each configuration; rows that lack a figure are passed over."""
     fields = Fields(document, str(path), "the ML.ENERGY leaderboard v3")
     task = fields.text("task")
+    common = {name: fields.values.get(name) for name in ("model_id", "weight_precision")}
     for row in fields.listed("configurations"):
         try:
-            yield _row_3(row, task, path)
+            yield _row_3(_flat(row, common), task, path)
         except ComparisonError as error:
             skipped.add("rows of the leaderboard that lack a figure", str(error))
+
+
+def _flat(row: Fields, common: Mapping[str, Any]) -> Fields:
+    """A row of a model's file as one of a task's file: what its rows have in common stands above them."""
+    layout = row.inner_or_none("parallelization")
+    return replace(row, values={**common, **(layout.values if layout is not None else {}), **row.values})
 
 
 def _row_3(row: Fields, task: str, path: Path) -> Found:
@@ -92,17 +104,14 @@ def _layout(row: Fields) -> str:
     tensor = row.count_or_none("tensor_parallel") or 1
     expert = row.count_or_none("expert_parallel") or 1
     layout = parallel_of(tensor, 1, row.count_or_none("data_parallel") or 1)
-    pieces = [layout, f"EP{expert}" if expert > 1 else ""]
-    for name, short in (("ulysses_degree", "U"), ("ring_degree", "R")):
-        degree = row.count_or_none(name) or 1
-        pieces.append(f"{short}{degree}" if degree > 1 else "")
-    return " ".join(filter(None, pieces))
+    return " ".join(filter(None, (layout, f"EP{expert}" if expert > 1 else "", *degrees(row))))
 
 
 def _picture(row: Fields) -> str:
     size = [
         row.values.get(f"image_{name}") or row.values.get(f"video_{name}") for name in ("height", "width")
     ]
+    size.append(row.values.get("num_frames"))
     steps = row.values.get("inference_steps")
     return " ".join(
         filter(None, ("x".join(str(each) for each in size if each), f"{steps} steps" if steps else ""))
@@ -211,10 +220,9 @@ def _language_2(fields: Fields, path: Path) -> tuple[Setup, Part]:
         group=path.name,
         lasted=False,
     )
-    return (
-        Setup(setup.model, setup.precision, setup.gpu, tensor * pipeline, parallel_of(tensor, pipeline, 1)),
-        part,
-    )
+    task = next((folder.name for folder in path.parents if folder.name in _V2_TASKS), "")
+    layout = parallel_of(tensor, pipeline, 1)
+    return replace(setup, gpu_count=tensor * pipeline, parallel=layout, task=task), part
 
 
 def _pictures_2(fields: Fields, path: Path) -> tuple[Setup, Part]:
@@ -239,12 +247,19 @@ def _pictures_2(fields: Fields, path: Path) -> tuple[Setup, Part]:
 def _setup_2(fields: Fields, path: Path, gpu: str, unit: str) -> Setup:
     model = fields.text("Model")
     steps = fields.number_or_none("Denoising steps") or fields.number_or_none("Number of inference steps")
-    task = " ".join(filter(None, (folder_task(path), f"{steps:.0f} steps" if steps else "")))
+    frames = fields.number_or_none("Frames")
+    words = (
+        folder_task(path),
+        f"{frames:.0f} frames" if frames else "",
+        f"{steps:.0f} steps" if steps else "",
+    )
+    task = " ".join(filter(None, words))
     return Setup(model, precision_of("", "", model), gpu_of(fields.text(gpu)), task=task, unit=unit)
 
 
 def is_table_1(text: str) -> bool:
-    return text.splitlines()[:1] == [",".join(_V1_COLUMNS)]
+    head = text.partition("\n")[0].strip().split(",")
+    return set(head) >= _V1_COLUMNS
 
 
 def table_1(text: str, path: Path, skipped: Skipped) -> Iterator[Found]:
@@ -258,7 +273,7 @@ def table_1(text: str, path: Path, skipped: Skipped) -> Iterator[Found]:
 
 def _row_1(row: Mapping[str, str], path: Path) -> Found:
     length, rate = float(row["response_length"]), float(row["throughput"])
-    joules, batch = float(row["energy"]) / length, float(row["batch_size"])
+    joules, batch = float(row["energy"]) / length, float(row.get("batch_size") or 1)
     setup = Setup(
         model=row["model"],
         precision=precision_of("", "", row["model"]),

@@ -19,6 +19,8 @@ KNOWN = (
     "ML.ENERGY (results.json of v3, +results.json of v2, data of its leaderboards v1 to v3), "
     "vLLM (`vllm bench serve --save-result`), GuideLLM (JSON, YAML)"
 )
+_LONGEST_LINE = 1 << 28
+"""Bytes: with ``--save-detailed`` a run of a thousand long answers is a line of tens of MiB."""
 _BESIDE = ("prometheus.json", "model_info.json", "config.json", "metadata.json")
 """Files of other kinds that lie among results."""
 _FORMATS = (
@@ -98,7 +100,7 @@ def looks_like_benchmark(path: Path) -> bool:
     """Whether the first line of a file is a run of vLLM's benchmark, which may be told to append lines."""
     try:
         with path.open("rb") as file:
-            line = file.readline(1 << 22)
+            line = file.readline(_LONGEST_LINE)
         return vllm_bench.is_serve(json.loads(line))
     except (OSError, ValueError):
         return False

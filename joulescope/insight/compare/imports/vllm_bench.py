@@ -4,10 +4,13 @@ Fields: https://github.com/vllm-project/vllm/blob/main/vllm/benchmarks/serve.py.
 and joules (``gpu_energy_j``, of the whole run) only where they were asked for and the release reads them.
 What GPUs served it does not say: ``--metadata gpu=H100 gpu_count=1 precision=fp8 task=chat`` writes it into
 the file, and is read here. The batch is what the client had under way: requests/s times the time of each.
+That time is in ``mean_e2el_ms`` if it was asked for; 0.32 always writes ``latencies`` too, a list of
+seconds, 0 for a request that failed; others tell of single requests with ``--save-detailed``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ from joulescope.insight.compare.values import CLIENT, Mean, Origin, Part, Reques
 
 FORMAT = "vllm bench serve"
 PRODUCER = "`vllm bench serve --save-result`"
+_LEAST_MEDIAN_RATIO = 0.1
+_MOST_PIECE_RATIO = 0.25
+"""Means of all tokens and of requests' means differ a little anyway."""
 
 
 def is_serve(document: Any) -> bool:
@@ -84,32 +90,55 @@ def _failed(fields: Fields, completed: float) -> int:
 
 
 def _times(fields: Fields, completed: float, tokens: float) -> tuple[dict[str, Mean], dict[str, float]]:
-    """Means and quantiles as written; with ``--save-detailed`` what is missing is made of single requests."""
+    """Means and quantiles as written; what is missing is made of single requests, where they are told.
+
+    Its ``itl`` is the time between two pieces that the client got, and a piece may hold several tokens, or
+    come at one instant with others. So the time by token is made of what follows the first token, and
+    quantiles of pieces are left out where they are none of tokens.
+    """
     gaps = max(tokens - completed, 0)
     latencies = {
-        **mean_latency(fields, "itl", "itl", gaps),
         **mean_latency(fields, "ttft", "ttft", completed),
         **mean_latency(fields, "e2e", "e2el", completed),
     }
     quantiles: dict[str, float] = {}
     for name, theirs in (("itl", "itl"), ("tpot", "tpot"), ("ttft", "ttft"), ("e2e", "e2el")):
-        quantiles.update(quantiles_ms(fields, name, theirs))
-    if "e2e" not in latencies:
-        ends = _ends(fields)
-        if ends:
-            latencies["e2e"] = Mean(sum(ends), len(ends))
-            levels = np.percentile(ends, QUANTILES)
-            quantiles.update(
-                {f"e2e_p{level}": float(end) for level, end in zip(QUANTILES, levels, strict=True)}
-            )
-        elif "ttft" in latencies and "itl" in latencies:
-            whole = latencies["ttft"].total + latencies["itl"].total
-            latencies["e2e"] = Mean(whole, completed)
+        if name != "itl" or _is_by_token(fields):
+            quantiles.update(quantiles_ms(fields, name, theirs))
+    ends = _ends(fields)
+    if "e2e" not in latencies and ends:
+        latencies["e2e"] = Mean(sum(ends), len(ends))
+        levels = np.percentile(ends, QUANTILES)
+        quantiles.update({f"e2e_p{level}": float(end) for level, end in zip(QUANTILES, levels, strict=True)})
+    if "ttft" not in latencies:
+        return {**latencies, **mean_latency(fields, "itl", "itl", gaps)}, quantiles
+    if "e2e" in latencies:
+        after = latencies["e2e"].total * completed / latencies["e2e"].count - latencies["ttft"].total
+        latencies |= {"itl": Mean(after, gaps)} if gaps and after > 0 else {}
+    else:
+        theirs = "itl" if _is_by_token(fields) or fields.number_or_none("mean_tpot_ms") is None else "tpot"
+        latencies |= mean_latency(fields, "itl", theirs, gaps)
+        if "itl" in latencies:
+            latencies["e2e"] = Mean(latencies["ttft"].total + latencies["itl"].total, completed)
     return latencies, quantiles
 
 
+def _is_by_token(fields: Fields) -> bool:
+    """Whether pieces were tokens: their mean time is that of requests' tokens, and half of them took some."""
+    pieces, tokens = fields.number_or_none("mean_itl_ms"), fields.number_or_none("mean_tpot_ms")
+    median = fields.number_or_none("median_itl_ms")
+    if not pieces or (median is not None and median < _LEAST_MEDIAN_RATIO * pieces):
+        return False
+    return not tokens or abs(pieces / tokens - 1) <= _MOST_PIECE_RATIO
+
+
 def _ends(fields: Fields) -> list[float]:
-    """Seconds of each request that succeeded, from ``--save-detailed``."""
+    """Seconds of each request that succeeded, from what is told of single requests."""
+    told = fields.values.get("latencies")
+    if isinstance(told, list) and told:
+        if not all(isinstance(each, int | float) and 0 <= each < math.inf for each in told):
+            raise fields.wrong("latencies", "is no list of numbers of at least 0")
+        return [float(each) for each in told if each]
     firsts, gaps, errors = (fields.values.get(name) for name in ("ttfts", "itls", "errors"))
     if not isinstance(firsts, list) or not isinstance(gaps, list) or len(firsts) != len(gaps):
         return []

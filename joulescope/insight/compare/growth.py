@@ -1,0 +1,43 @@
+"""How a step grows with its batch: as a + c·b^q, with q from three points."""
+
+from __future__ import annotations
+
+import math
+
+LINE, LOGARITHM = 1.0, 0.0
+"""The ends of q: each request adds the same; each doubling of the batch adds the same."""
+_STEPS = 50
+
+
+def grown(batch: float, q: float) -> float:
+    """(b^q − 1) / q, which goes over into ln b as q goes to 0."""
+    return math.log(batch) if q < 1e-6 else math.expm1(q * math.log(batch)) / q
+
+
+def shrunk(value: float, q: float) -> float:
+    """The batch of which :func:`grown` is this value."""
+    return math.exp(value) if q < 1e-6 else math.exp(math.log1p(q * value) / q)
+
+
+def exponent(*points: tuple[float, float]) -> float | None:
+    """q of the curve through three points, batch and what a step costs there; between 0 and 1.
+
+    ``None`` where they do not tell: two are at one batch, or a larger batch costs no more.
+    """
+    (low, first), (middle, second), (high, third) = sorted(points)
+    if not low < middle < high or not first < second < third:
+        return None
+    share = (second - first) / (third - first)
+
+    def told(q: float) -> float:
+        return (grown(middle, q) - grown(low, q)) / (grown(high, q) - grown(low, q))
+
+    if share <= told(LINE):
+        return LINE
+    if share >= told(LOGARITHM):
+        return LOGARITHM
+    straight, bent = LINE, LOGARITHM
+    for _ in range(_STEPS):  # told falls with q
+        q = (straight + bent) / 2
+        straight, bent = (q, bent) if told(q) < share else (straight, q)
+    return (straight + bent) / 2
