@@ -35,8 +35,8 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NOT_NEEDED = {"torch", "torchvision", "torchaudio", "torchcodec"}
 START_SECONDS = 240.0
 EAGER = "--enforce-eager"
-"""Compiling takes 10 to 80 s of each start, by the number of layers, and a hook sees nothing of it: one
-server of the tests is compiled (``test_vllm_hook``), and those of the benchmarks."""
+"""Compiling takes 10 to 80 s of each start, by the number of layers, and a hook sees nothing of it: two
+servers of the tests are compiled (``test_vllm_hook``), and those of the benchmarks."""
 
 
 def vllm_python() -> Path:
