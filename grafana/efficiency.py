@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana.account import account
+from grafana.diagnosis import between, why
 from grafana.empty import NO_BASELINE, NO_ENGINE, NO_GPU
 from grafana.frame import Board, Row
 from grafana.look import (
@@ -286,6 +287,8 @@ EFFICIENCY = Board(
     variables=("cluster", "instance", "model", "engine", "gpu"),
     rows=[
         Row("At a glance", _glance()),
+        Row("Why did joules per token change?", why()),
+        Row("What lies between load and joules", between()),
         Row("What came to nothing", _waste()),
         Row("What was saved, and what was done twice", _saved()),
         Row("What comes out of a watt", _throughput()),

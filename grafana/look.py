@@ -25,6 +25,8 @@ GOOD, WARN, BAD = "green", "orange", "red"
 TOKENS_PER_SECOND, TOKENS_PER_JOULE, PER_SECOND = "si:tok/s", "si:tok/J", "suffix:/s"
 """Units that Grafana has no name for; ``si`` scales them."""
 
+FLOPS_PER_BYTE = "suffix: FLOP/B"
+
 # The stated sizes of a regression: a tenth more is worth a look, a fifth more is what the alert speaks of.
 INDEX_STEPS: Sequence[tuple[float | None, str]] = [(None, GOOD), (1.1, WARN), (1.2, BAD)]
 

@@ -1,4 +1,4 @@
-"""Frozen values that tell how the ledger fares.
+"""Frozen values that tell how the minutes of engines, and the ledger, fare.
 
 The rules of :mod:`joulescope.model` hold here too.
 """
@@ -49,3 +49,13 @@ class LedgerTotals:
     """``None`` where there is no object store."""
     flushed_wall_seconds: float | None = None
     """When all that had finished was on the disk last."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteTotals:
+    """What befell minutes of engines since the start, in lines of the page and rows of the ledger."""
+
+    late: int = 0
+    """Lines that were made because something came after their minute was closed."""
+    crowded_out: int = 0
+    """Lines that the sidecar forgot before a day was over, for want of memory; a ledger has them."""

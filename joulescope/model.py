@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from joulescope.diagnosis_model import DiagnosisTotals, LatentTotals
 from joulescope.engine_model import OPEN_PHASES as OPEN_PHASES
 from joulescope.engine_model import TOKEN as TOKEN
 from joulescope.engine_model import BaselineTotals as BaselineTotals
@@ -29,7 +30,7 @@ from joulescope.gpu_model import MeterComparison as MeterComparison
 from joulescope.gpu_model import SamplerStatistics as SamplerStatistics
 from joulescope.host_model import HostTotals
 from joulescope.label_model import LabelTotals
-from joulescope.ledger_model import LedgerTotals
+from joulescope.ledger_model import LedgerTotals, MinuteTotals
 from joulescope.link_model import LinkTotals
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers, ServerTotals
@@ -359,3 +360,6 @@ class Snapshot:
     links: LinkTotals = field(default_factory=LinkTotals)
     """To relays on other nodes."""
     ledger: LedgerTotals = field(default_factory=LedgerTotals)
+    latents: tuple[LatentTotals, ...] = ()
+    diagnosis: DiagnosisTotals = field(default_factory=DiagnosisTotals)
+    minutes: MinuteTotals = field(default_factory=MinuteTotals)

@@ -59,7 +59,17 @@ def expectations_missed(
 
 RULES = Path(__file__).parents[1] / "deploy" / "prometheus"
 
-ALERT_LABELS = ("severity", "instance", "engine", "gpu", "domain", "reason", "exporter", "window")
+ALERT_LABELS = (
+    "severity",
+    "instance",
+    "engine",
+    "gpu",
+    "domain",
+    "reason",
+    "exporter",
+    "operation",
+    "window",
+)
 """By these labels a test names an alert that fires."""
 
 Values = Sequence[float | None]

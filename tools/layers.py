@@ -37,8 +37,8 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
 
 
 VALUES = (
-    "model host_model label_model ledger_model link_model minute_model surroundings_model serving_model "
-    "units errors clock"
+    "model diagnosis_model host_model label_model ledger_model link_model minute_model surroundings_model "
+    "serving_model units errors clock"
 )
 
 ROOMS: dict[str, Room] = {
@@ -46,6 +46,7 @@ ROOMS: dict[str, Room] = {
     "units": _room(),
     "errors": _room(),
     "clock": _room("units"),
+    "diagnosis_model": _room(),
     "engine_model": _room(),
     "gpu_model": _room(),
     "host_model": _room(),
@@ -57,8 +58,8 @@ ROOMS: dict[str, Room] = {
     "minute_model": _room("engine_model"),
     "minutes": _room("engine_model minute_model errors clock"),
     "model": _room(
-        "engine_model gpu_model host_model label_model ledger_model link_model surroundings_model "
-        "serving_model",
+        "diagnosis_model engine_model gpu_model host_model label_model ledger_model link_model "
+        "surroundings_model serving_model",
         packages="numpy",
     ),
     "hook": _room(packages="msgspec", inside_functions="vllm torch"),
@@ -100,8 +101,8 @@ ROOMS: dict[str, Room] = {
     "replay": _room(f"{VALUES} gpu_records host_records hook.wire ingest sampling attribution pipeline"),
     "daemon": _room(
         f"{VALUES} config periodic factors scraping gpu_records hook.wire sensors sampling ingest link "
-        "attribution baselines export ledger minutes pipeline",
-        packages="msgspec",
+        "attribution baselines insight.diagnosis export ledger minutes pipeline",
+        packages="msgspec numpy",
     ),
     "doctor": _room(
         f"{VALUES} config hook.contract hook.environment sensors sampling "
@@ -110,7 +111,7 @@ ROOMS: dict[str, Room] = {
     "terminal": _room(f"{VALUES} periodic export", packages="msgspec rich"),
     "cli": _room(
         f"{VALUES} minutes terminal doctor config hook.wire sensors sampling ingest attribution baselines "
-        "insight export ledger.read simulation pipeline replay daemon hook_install inject",
+        "insight export ledger.read ledger.compaction simulation pipeline replay daemon hook_install inject",
         packages="click msgspec rich zstandard",
         inside_functions="fsspec matplotlib pyarrow",
     ),

@@ -21,7 +21,9 @@ from pathlib import Path
 from joulescope.attribution.efficiencies import Efficiencies
 from joulescope.attribution.labels import LabelRules
 from joulescope.attribution.policy import Policy
-from joulescope.clock import ManualClock, WallAnchor
+from joulescope.clock import ManualClock, SystemClock, WallAnchor
+from joulescope.config import Settings
+from joulescope.daemon.minute_keeper import MinuteKeeper
 from joulescope.export.metrics import METRICS
 from joulescope.export.prometheus import family_of
 from joulescope.gpu_model import GpuStatus
@@ -43,6 +45,8 @@ SCRAPE_SECONDS = 15.0
 _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 0.6
 _LEARN_SECONDS = 900.0
+_DIAGNOSIS = Settings(diagnosis_seconds=300.0, diagnosis_last_seconds=600.0, diagnosis_before_seconds=1200.0)
+"""Twenty minutes back and not an hour, which is all that there is."""
 _START_NS = 1_000_000_000_000
 _EURO_PER_KWH, _PUE = 0.21, 1.25
 _ADAPTERS = (("", 0.55), ("support-de", 0.25), ("legal-review", 0.12), ("sql-helper", 0.08))
@@ -139,8 +143,9 @@ class Told:
             task_pattern=re.compile(r"(?P<task>[a-z]+)-"),
         )
         self.pipeline = Pipeline(
-            Policy(labels=labels), Scope(all_gpus=True), wall=anchor, efficiencies=learns
+            Policy(labels=labels), Scope(all_gpus=True), wall=anchor, efficiencies=learns, minutes=True
         )
+        self._minutes = MinuteKeeper(self.pipeline, settings=_DIAGNOSIS, clock=SystemClock())
 
     def _arrivals(self) -> Iterator[PlannedRequest]:
         luck = random.Random(self._site.seed)
@@ -164,13 +169,17 @@ class Told:
         self.pipeline.host.found([HostDomain("package-0"), HostDomain("dram-0")])
         polls_each = round(SCRAPE_SECONDS / _POLL_SECONDS)
         settles_each = round(_SETTLE_SECONDS / _POLL_SECONDS)
+        diagnoses_each = round(_DIAGNOSIS.diagnosis_seconds / _POLL_SECONDS)
         for poll in range(round(self._seconds / _POLL_SECONDS) + 1):
             self._poll(poll)
             if poll % settles_each == 0:
                 self.pipeline.settle(self._clock.time_ns)
                 self.pipeline.drain_finished()
+                self._minutes.turn()
+            if poll % diagnoses_each == 0:
+                self._minutes.diagnoses.step()
             if poll % polls_each == 0:
-                snapshot = self.pipeline.snapshot(self._clock.time_ns)
+                snapshot = self._minutes.beside(self.pipeline.snapshot(self._clock.time_ns))
                 yield replace(
                     snapshot, multipliers=self._beside.multipliers(poll * _POLL_SECONDS / self._seconds)
                 )

@@ -25,7 +25,7 @@ from joulescope.attribution.gpu import GpuState
 from joulescope.attribution.laws import SEQUENCES
 from joulescope.attribution.ledger import Posting
 from joulescope.attribution.minutes_gpu import GpuWatch
-from joulescope.attribution.minutes_load import note_load
+from joulescope.attribution.minutes_load import Told, note_load
 from joulescope.attribution.minutes_open import OpenMinute, Place, minute_span
 from joulescope.attribution.minutes_place import Filed, Places
 from joulescope.attribution.minutes_sums import STEPS, WAITED, clipped, modelled_joules, step_sums
@@ -76,6 +76,8 @@ class MinuteBook:
         """The last minute that is closed."""
         self._counted: dict[str, dict[str, int]] = {}
         """What each engine label had counted when it was asked last."""
+        self._told: dict[str, Told | None] = {}
+        """The gauges that each engine label told last."""
 
     def set_wall_offset(self, wall_offset_ns: int) -> None:
         """Wall time less monotonic time; to be told before anything comes in."""
@@ -113,7 +115,10 @@ class MinuteBook:
             if count != had:
                 (found.load if kind == "preemptions" else found.tokens)[kind] += count - had
                 before[kind] = count
-        note_load(block, self.clock, lambda at: found if at == minute else self._of(engine, at))
+        label, told = engine.info.engine, self._told
+        told[label] = note_load(
+            block, self.clock, lambda at: found if at == minute else self._of(engine, at), told.get(label)
+        )
 
     def finished(self, engine: Engine, requests: Iterable[FinishedRequest]) -> None:
         """Requests whose accounts are closed; each counts for the minute in which it ended."""

@@ -97,6 +97,9 @@ class OpenMinute:
     untold_ns: int = 0
     """In which the engine ran and did not tell its gauges; the next: not the usage of its KV cache."""
     no_kv_ns: int = 0
+    tells: bool = False
+    """Whether its engines told their gauges in it; the next: the usage of the KV cache."""
+    tells_kv: bool = False
     gpu: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_NAMES_OF_GPU)))
     cells: dict[tuple[str, int, int], list[float]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -185,13 +188,10 @@ class OpenMinute:
                 down_ns = min(down_ns, engine.known_until_ns)
             lived_ns = min(down_ns, end_ns) - max(up_ns, begin_ns)
             step = engine.last_step
-            told = (
-                self.load["busy_seconds"] > 0
-            )  # the last step may be one that tells nothing, before one that does
-            if lived_ns > 0 and (told or step is None or step.running is not None):
+            if lived_ns > 0 and (self.tells or step is None or step.running is not None):
                 told_ns += lived_ns
-                is_kv_told = told and self.no_kv_ns < self.load["busy_seconds"]
-                kv_ns += lived_ns if is_kv_told or step is None or step.kv_usage_ratio is not None else 0
+                kv_told = self.tells_kv or step is None or step.kv_usage_ratio is not None
+                kv_ns += lived_ns if kv_told else 0
         told_ns = max(told_ns - self.untold_ns, self.load["busy_seconds"])
         running, waiting, usage = self.held.tolist()
         counts = {name: self.load[name] for name in ("requests_started", "preemptions")}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,24 +10,19 @@ from rich.console import Console
 
 from joulescope.cli.diagnose_text import rendered
 from joulescope.cli.minutes_source import SOURCES, read_minutes
-from joulescope.errors import MinuteError
 from joulescope.insight.diagnosis.diagnosis import diagnose
 from joulescope.insight.diagnosis.drawing import draw
+from joulescope.insight.diagnosis.recent import BEFORE_SECONDS, LAST_SECONDS, NAMES, two_windows
 from joulescope.insight.diagnosis.told import told
-from joulescope.minute_model import EngineMinute
-from joulescope.units import SECONDS_BY_UNIT
-
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+from joulescope.units import seconds_of_stretch
 
 
 def _span(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """A stretch of time in seconds."""
-    if text is None:
-        return None
-    found = _SPAN.fullmatch(text.strip())
-    if found is None or float(found[1]) <= 0.0:
-        raise click.BadParameter(f"{text!r} is no stretch of time such as 10m, 1h or 1d")
-    return float(found[1]) * SECONDS_BY_UNIT[found[2]]
+    try:
+        return None if text is None else seconds_of_stretch(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -81,10 +74,10 @@ def command(
     if b is not None and (last is not None or before is not None):
         raise click.UsageError("--last and --before go with one source; give B, or them")
     if b is None:
-        old, new, names = _of_one(a, last or 600.0, before or 3600.0)
+        windows = two_windows(a, read_minutes(a), last or LAST_SECONDS, before or BEFORE_SECONDS)
+        found = diagnose(*windows, engine=engine, names=NAMES, closed_loop=closed_loop)
     else:
-        old, new, names = read_minutes(a), read_minutes(b), ("A", "B")
-    found = diagnose(old, new, engine=engine, names=names, closed_loop=closed_loop)
+        found = diagnose(read_minutes(a), read_minutes(b), engine=engine, closed_loop=closed_loop)
     if image is not None:
         draw(found, image)
     if as_json:
@@ -94,24 +87,3 @@ def command(
 
 
 command.help = (command.help or "").format(sources=SOURCES)
-
-
-def _of_one(
-    source: str, last: float, before: float
-) -> tuple[Sequence[EngineMinute], Sequence[EngineMinute], tuple[str, str]]:
-    """Two windows of one source."""
-    minutes = read_minutes(source)
-    end = max(minute.end_wall_seconds for minute in minutes)
-    new = [each for each in minutes if each.start_wall_seconds >= end - last]
-    old = [each for each in minutes if end - before - last <= each.start_wall_seconds < end - before]
-    if not old:
-        first = min(minute.start_wall_seconds for minute in minutes)
-        raise MinuteError(
-            f"{source}: no minute begins {_told(before + last)} to {_told(before)} before the last one's "
-            f"end; it tells of {_told(end - first)} in all. Give a shorter --before"
-        )
-    return old, new, ("before", "now")
-
-
-def _told(seconds: float) -> str:
-    return f"{seconds / 60.0:.0f} min"

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from joulescope.cli import ledger_compact
 from joulescope.cli.ledger_print import print_csv, print_json, print_note, print_table
 from joulescope.cli.options import settings_options
 from joulescope.config import TABLE, Settings
@@ -44,6 +45,9 @@ def command() -> None:
     ROOT is the folder or the URL where the ledger is kept. A request belongs to the span in which it ended.
     See docs/chargeback.md.
     """
+
+
+command.add_command(ledger_compact.command, "compact")
 
 
 def _by(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:

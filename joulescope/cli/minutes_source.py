@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,8 @@ import click
 from joulescope.attribution.policy import Policy
 from joulescope.cli.compressed import UNREADABLE, gunzipped, unzstd
 from joulescope.clock import utc_instant
+from joulescope.config.load import load
+from joulescope.daemon.label_rules import policy_of
 from joulescope.errors import MinuteError
 from joulescope.ingest.trace import TraceReader
 from joulescope.ledger.read import open_ledger
@@ -53,7 +56,8 @@ def read_minutes(
 
     Args:
         find_target: tells how a sidecar is reached, from its URL.
-        policy: who pays, for traces.
+        policy: who pays, and which task a request is of, for traces; as the settings say (variables and the
+            file that ``JOULESCOPE_CONFIG`` names) where it is not given.
 
     Raises:
         MinuteError: if there are none; the message says why.
@@ -197,9 +201,15 @@ def _of_ledger(root: str, span: Span | None) -> list[EngineMinute]:
 def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
     found: list[EngineMinute] = []
     with TraceReader(path) as reader:
-        for _ in Replay(reader, policy or Policy(), on_minute=found.append):
+        for _ in Replay(reader, policy or _policy_of_settings(), on_minute=found.append):
             pass
     return found
+
+
+def _policy_of_settings() -> Policy:
+    """As a sidecar with the same settings would account."""
+    settings, _ = load({}, os.environ)
+    return policy_of(settings)
 
 
 @contextmanager

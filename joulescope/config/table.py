@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from joulescope.config.diagnosis import DiagnosisSettings
 from joulescope.config.kinds import (
     Calibration,
     Choice,
@@ -34,7 +35,6 @@ from joulescope.config.kinds import (
     factor_of,
     setting,
 )
-from joulescope.config.ledger import LedgerSettings
 from joulescope.config.links import HostPort, Name
 from joulescope.config.surroundings import (
     Currency,
@@ -51,10 +51,10 @@ CONFIG_VARIABLE = "JOULESCOPE_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings(LedgerSettings):
+class Settings(DiagnosisSettings):
     """What the sidecar needs to know. Every field is a setting; its help stands beside it.
 
-    Settings of labels and of the ledger stand in classes of their own, which it inherits.
+    Settings of labels, of the ledger and of the diagnosis stand in classes of their own, which it inherits.
     """
 
     socket: str = setting(
@@ -361,7 +361,7 @@ class Setting:
 
 def _in_order() -> tuple[dataclasses.Field[Any], ...]:
     """Those of :class:`Settings` itself, then those that it inherits."""
-    fields, inherited = dataclasses.fields(Settings), len(dataclasses.fields(LedgerSettings))
+    fields, inherited = dataclasses.fields(Settings), len(dataclasses.fields(DiagnosisSettings))
     return fields[inherited:] + fields[:inherited]
 
 

@@ -21,7 +21,7 @@ from joulescope.daemon.host_watch import HostWatch, engine_processes, host_polle
 from joulescope.daemon.ledger_keeper import LedgerPart
 from joulescope.daemon.links import Links
 from joulescope.daemon.minute_keeper import MinuteKeeper
-from joulescope.daemon.parts import balance_line, keeper_of, outcomes_of, pipeline_of, sampler_of
+from joulescope.daemon.parts import balance_line, keeper_of, outcomes_of, pipeline_of, rules_of, sampler_of
 from joulescope.daemon.sensor_choice import asks_engines, first_error, opener, readiness, silence_ns
 from joulescope.daemon.surroundings import Surroundings
 from joulescope.export import RequestSink
@@ -35,7 +35,6 @@ from joulescope.export.page.history import History
 from joulescope.export.records import RequestLog
 from joulescope.export.request_ids_shown import ids_shown_to
 from joulescope.export.requests_json import MAX_REQUESTS
-from joulescope.export.web_config_rules import WebRules
 from joulescope.ingest.listener import Listener
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import FinishedRequest, OpenRequest, Snapshot
@@ -91,7 +90,7 @@ class Daemon:
         self._surroundings = surroundings or Surroundings()
         self._keeper = keeper_of(settings)
         self._pipeline = pipeline_of(settings, wall, recorder, self._keeper)
-        self._minutes = MinuteKeeper(self._pipeline, self._ledger.sinks)
+        self._minutes = MinuteKeeper(self._pipeline, self._ledger.sinks, settings, clock)
         self._pipeline.sources.stale_ns = silence_ns(settings)
         self._pipeline.sources.heeds_samplers = asks_engines(settings)
         self._engine_samplers: EngineSamplers | None = None
@@ -125,7 +124,6 @@ class Daemon:
 
     def _http_server(self) -> HttpServer:
         settings = self.settings
-        web_config_file = None if settings.web_config_file is None else Path(settings.web_config_file)
         return HttpServer(
             settings.listen_host,
             settings.listen_port,
@@ -138,9 +136,10 @@ class Daemon:
                 get_baselines=self._keeper.page,
                 history=self._history,
                 minutes=self._minutes.ring,
+                diagnosis=self._minutes.page,
                 routes=self._answers.routes(self.open_request),
             ),
-            rules=WebRules(web_config_file, self._clock),
+            rules=rules_of(settings, self._clock),
             clock=self._clock,
         )
 
@@ -215,7 +214,7 @@ class Daemon:
             self._undo.callback(self._answers.stop, SERVE_SECONDS)
             if self._sampler is not None:
                 self._sampler.start()
-            for part in (self._surroundings, self._keeper, self._ledger):
+            for part in (self._surroundings, self._keeper, self._ledger, self._minutes.diagnoses):
                 part.start()
             self._thread = threading.Thread(target=self._run, name="joulescope-accounting", daemon=True)
             self._thread.start()
@@ -244,7 +243,7 @@ class Daemon:
 
     def _stop_serving(self, timeout_seconds: float) -> None:
         seconds = min(SERVE_SECONDS, timeout_seconds)
-        close_together([self._http.stop, self._answers.stop], lambda: seconds)
+        close_together([self._http.stop, self._answers.stop, self._minutes.diagnoses.stop], lambda: seconds)
 
     def _left(self, deadline_ns: int) -> float:
         return max((deadline_ns - self._clock.now_ns()) / 1e9, 0.05)
@@ -389,7 +388,7 @@ class Daemon:
             sampler=None if self._sampler is None else self._sampler.statistics(),
         )
         snapshot = replace(snapshot, serving=self._http.totals(), links=self._links.totals())
-        self._snapshot = self._surroundings.beside(self._ledger.beside(snapshot))
+        self._snapshot = self._surroundings.beside(self._minutes.beside(self._ledger.beside(snapshot)))
         self._history.note(self._snapshot)
         self._open = self._pipeline.open_requests()
         self._answers.observe(self._snapshot)

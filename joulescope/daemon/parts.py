@@ -7,13 +7,13 @@ from pathlib import Path
 from random import Random
 
 from joulescope.attribution.efficiencies import Efficiencies
-from joulescope.attribution.policy import Policy
 from joulescope.baselines.store import BaselineFolder
 from joulescope.clock import Clock, WallAnchor
 from joulescope.config import Settings
 from joulescope.daemon.baseline_keeper import BaselineKeeper
-from joulescope.daemon.label_rules import label_rules
+from joulescope.daemon.label_rules import policy_of
 from joulescope.export import RequestSink
+from joulescope.export.web_config_rules import WebRules
 from joulescope.ingest.trace import TraceWriter
 from joulescope.model import GpuTotals
 from joulescope.pipeline import Pipeline, Scope
@@ -49,16 +49,7 @@ def pipeline_of(
         wall_seconds=lambda time_ns: anchor.wall_of(time_ns) / 1e9,
     )
     return Pipeline(
-        Policy(
-            recompute_to=settings.recompute_to,
-            rejected_to=settings.rejected_to,
-            dummy_to=settings.dummy_to,
-            idle_to=settings.idle_to,
-            lost_to=settings.lost_to,
-            max_lag_ns=ns_from_seconds(settings.max_lag_seconds),
-            max_open_requests=settings.max_open_requests,
-            labels=label_rules(settings),
-        ),
+        policy_of(settings),
         Scope(all_gpus=settings.gpus == "all", uuids=settings.gpu_uuids),
         window_ns=ns_from_seconds(settings.window_seconds),
         wall=anchor,
@@ -87,3 +78,9 @@ def sampler_of(
         deliver,
         period_of=lambda gpus: 1.0 / poll_hertz(gpus, settings.sample_hz, settings.power_sample_hz),
     )
+
+
+def rules_of(settings: Settings, clock: Clock) -> WebRules:
+    """Who may ask, and over what."""
+    file = settings.web_config_file
+    return WebRules(None if file is None else Path(file), clock)

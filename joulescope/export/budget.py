@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from joulescope.diagnosis_model import (
+    CAUSES,
+    NO_CAUSE,
+    WINDOWS,
+    DiagnosisTotals,
+    EngineDiagnosis,
+    LatentTotals,
+)
 from joulescope.export.http_counts import HttpCounts
 from joulescope.export.metric import Metric
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
@@ -33,7 +41,7 @@ from joulescope.model import (
 from joulescope.serving_model import ServingTotals
 from joulescope.surroundings_model import Multipliers
 
-BUDGET = 7_200
+BUDGET = 7_500
 """Series of one sidecar on the largest node that is planned for: :data:`LARGEST`."""
 
 HISTOGRAM_BOUNDS = 15
@@ -106,6 +114,8 @@ def snapshot_of(node: Node) -> Snapshot:
             listening=node.links > 0,
             links=tuple(LinkState(f"node-{at}", True, 0.0, 0.0, 0.0, 0.0) for at in range(node.links)),
         ),
+        latents=tuple(LatentTotals(each.info.engine, {}, {}, 0.0, {}, 0.0, 0.0, 0.0) for each in engines),
+        diagnosis=DiagnosisTotals(True, tuple(_diagnosis(each.info.engine) for each in engines)),
         ledger=LedgerTotals(True, open_bytes=0, parquet_bytes=0, uploaded_bytes=0, flushed_wall_seconds=1.0),
     )
 
@@ -157,6 +167,11 @@ def _engine(name: str, gpus: tuple[str, ...], node: Node) -> EngineTotals:
         next_token_joules=0.0,
         baseline=BaselineTotals(1.0, "", "learned", "", *(1.0,) * 4),
     )
+
+
+def _diagnosis(engine: str) -> EngineDiagnosis:
+    windows, parts = dict.fromkeys(WINDOWS, 1.0), dict.fromkeys(CAUSES, 0.0)
+    return EngineDiagnosis(engine, windows, windows, windows, parts, parts, NO_CAUSE)
 
 
 def _by_label(base: str, name: str, count: int) -> dict[str, LabelTotals]:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from joulescope.export.diagnosis_http import PATH as DIAGNOSIS_PATH
 from joulescope.export.http_guard import TRUSTED
 from joulescope.export.minute_ring import MinuteRing
 from joulescope.export.minutes_http import PATH as MINUTES_PATH
@@ -45,6 +46,7 @@ def create_app(
     exemplars: bool = True,
     history: History | None = None,
     minutes: MinuteRing | None = None,
+    diagnosis: Callable[[Request], Response] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """``/metrics``, ``/api/snapshot``, ``/api/requests``, ``/api/baselines``, ``/api/v1/minutes``, the live
@@ -55,8 +57,9 @@ def create_app(
     first, and finished ones, oldest first, from a worker thread; ``shows_ids`` whether the one who asks may
     see their ids, traces and tenants; ``get_baselines`` what engines are compared with, as JSON;
     ``exemplars`` whether ``/metrics`` names traces; ``history`` is what the live page can look back on,
-    ``minutes`` what is remembered of engines. Beyond ``max_concurrent_scrapes`` pages in the making, or three
-    quarters of that for one address, the answer is 503; health and readiness are always answered.
+    ``minutes`` what is remembered of engines; ``diagnosis`` makes the page ``/api/v1/diagnosis``. Beyond
+    ``max_concurrent_scrapes`` pages in the making, or three quarters of that for one address, the answer is
+    503; health and readiness are always answered.
     """
     exposition = Exposition(get_snapshot, process_metrics=process_metrics, exemplars=exemplars)
     slots = Slots(max_concurrent_scrapes)
@@ -85,6 +88,7 @@ def create_app(
             Route(MINUTES_PATH, _bounded(minutes_page(MinuteRing() if minutes is None else minutes), slots)),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready_page(get_ready)),
+            *(() if diagnosis is None else (Route(DIAGNOSIS_PATH, _bounded(diagnosis, slots)),)),
             *routes,
         ]
     )

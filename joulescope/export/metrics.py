@@ -15,12 +15,14 @@ from joulescope import __version__
 from joulescope.export import readers
 from joulescope.export.metric import Kind, Metric, Point
 from joulescope.export.table_baseline import BASELINE
+from joulescope.export.table_diagnosis import DIAGNOSIS
 from joulescope.export.table_engine import ENGINE
 from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
-from joulescope.export.table_ledger import LEDGER
+from joulescope.export.table_latents import LATENTS
+from joulescope.export.table_ledger import LEDGER, MINUTES
 from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
@@ -134,6 +136,8 @@ METRICS: tuple[Metric, ...] = (
     *HOST,
     *ENGINE,
     *BASELINE,
+    *LATENTS,
+    *DIAGNOSIS,
     *LABELS,
     *SERVERS,
     *MULTIPLIERS,
@@ -141,5 +145,6 @@ METRICS: tuple[Metric, ...] = (
     *SAMPLER,
     *SERVING,
     *LINKS,
+    *MINUTES,
     *LEDGER,
 )

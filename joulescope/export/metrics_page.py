@@ -27,7 +27,7 @@ from joulescope.export.table_factors import MULTIPLIERS
 from joulescope.export.table_gpu import ENERGY, GPU
 from joulescope.export.table_host import HOST
 from joulescope.export.table_labels import LABELS
-from joulescope.export.table_ledger import LEDGER
+from joulescope.export.table_ledger import LEDGER, MINUTES
 from joulescope.export.table_links import LINKS
 from joulescope.export.table_servers import SERVERS
 from joulescope.export.table_serving import SERVING
@@ -48,6 +48,7 @@ SECTIONS = (
     ("How the GPUs are read", SAMPLER),
     ("How pages are served", SERVING),
     ("Links to other nodes", LINKS),
+    ("Minutes of engines", MINUTES),
     ("The ledger", LEDGER),
 )
 

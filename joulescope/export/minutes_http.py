@@ -18,19 +18,27 @@ MEDIA_TYPE = "application/x-ndjson"
 MAX_PAGE_BYTES = 4 << 20
 """A page is about so long at most; whoever wants more asks again, from the last end."""
 
-_PARAMETERS = ("since", "engine")
+SEQUENCE_HEADER = "Joulescope-Sequence"
+"""Of the answer: what to ask with next, as ``since_sequence``."""
+
+_PARAMETERS = ("since", "engine", "since_sequence")
 
 
 def minutes_page(ring: MinuteRing) -> Callable[[Request], Response]:
     """The page of a ring. It holds labels and sums, nothing of single requests."""
 
     def page(request: Request) -> Response:
+        headers = {"Cache-Control": "no-store"}
         try:
             since, engine = asked(request.query_params)
+            sequence = request.query_params.get("since_sequence")
+            if sequence is None:
+                lines = list(ring.lines(since, engine, MAX_PAGE_BYTES))
+            else:
+                lines, headers[SEQUENCE_HEADER] = ring.after(sequence, since, engine, MAX_PAGE_BYTES)
         except ValueError as error:
             return PlainTextResponse(f"{error}\n", 400)
-        body = b"".join(ring.lines(since, engine, MAX_PAGE_BYTES))
-        return Response(body, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+        return Response(b"".join(lines), media_type=MEDIA_TYPE, headers=headers)
 
     return page
 

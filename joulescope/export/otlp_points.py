@@ -43,11 +43,12 @@ UNITS = {
     "ratio": "1",
     "grams_per_joule": "g/J",
     "per_joule": "/J",
+    "joules_per_token": "J/{token}",
     "": "1",
 }
 """UCUM codes; what is counted becomes an annotation such as ``{request}``."""
 
-SINGULAR = {"refreshes": "refresh"}
+SINGULAR = {"refreshes": "refresh", "diagnoses": "diagnosis"}
 """Of what is counted, where it is not the plural without its s."""
 
 ATTRIBUTES = {"gpu": "hw.id"}

@@ -30,7 +30,9 @@ GZIP_LEVEL = 5
 MAX_KEPT = 8
 """Forms of one snapshot that are kept: the formats that clients may ask for are a handful."""
 
-BASE_UNITS = ("joules", "watts", "bytes", "seconds", "ratio", "grams_per_joule", "per_joule")
+BASE_UNITS = (
+    "joules", "watts", "bytes", "seconds", "ratio", "grams_per_joule", "per_joule", "joules_per_token",
+)  # fmt: skip
 """Units that OpenMetrics states beside the name; it requires that the family's name ends with them."""
 
 

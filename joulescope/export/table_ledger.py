@@ -1,4 +1,4 @@
-"""Rows of the metric table that tell how the ledger fares."""
+"""Rows of the metric table that tell how the minutes of engines, and the ledger, fare."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def _bytes(snapshot: Snapshot) -> Iterator[Point]:
         if ledger.is_kept and size is not None:
             yield Point((state,), size)
 
+
+MINUTES = (
+    Metric(
+        "joulescope_minute_lines_late_total",
+        Kind.COUNTER,
+        "lines",
+        (),
+        "Lines of minutes that were made because readings or records came after their minute was closed. "
+        "They add up with the line before; a few are no fault.",
+        lambda snapshot: iter((Point((), snapshot.minutes.late),)),
+    ),
+    Metric(
+        "joulescope_minute_lines_crowded_out_total",
+        Kind.COUNTER,
+        "lines",
+        (),
+        "Lines of minutes that the sidecar forgot before a day was over, because the lines of a day need "
+        "more memory than they may have. A ledger has them.",
+        lambda snapshot: iter((Point((), snapshot.minutes.crowded_out),)),
+    ),
+)
 
 LEDGER = (
     Metric(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from joulescope.ledger.files import Files
 from joulescope.ledger.layout import PART, parquet_name
-from joulescope.ledger.tables import SCHEMA_KEY, SCHEMA_VERSION, TABLE_KEY, arrow_schema, arrow_table
+from joulescope.ledger.tables import (
+    REPLACES_KEY,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    TABLE_KEY,
+    arrow_schema,
+    arrow_table,
+)
 
 BATCH_ROWS = 4096
 """Rows that are turned into columns at a time: what bounds the memory."""
@@ -75,6 +83,37 @@ def write_parquet(
     Raises:
         OSError: if it cannot be written; then nothing is left of it.
     """
+    wrong: list[str] = []
+    schema = arrow_schema(table)
+    path, size = write_groups(files, folder, stem, schema, _groups(table, rows, wrong))
+    return path, size, wrong
+
+
+def rename_synced(files: Files, part: Path, path: Path) -> None:
+    """Gives a file that is on the disk its name, and returns when that is there too."""
+    files.rename(part, path)
+    files.sync_folder(path.parent)
+
+
+def write_groups(
+    files: Files,
+    folder: Path,
+    stem: str,
+    schema: Any,
+    groups: Iterable[Any],
+    publish: Callable[[Files, Path, Path], None] = rename_synced,
+) -> tuple[Path, int]:
+    """Writes row groups as a Parquet file.
+
+    Args:
+        publish: gets the file, which is on the disk under another name, and the path that it is to have.
+
+    Returns:
+        The file, and its size in bytes.
+
+    Raises:
+        OSError: if it cannot be written; then nothing is left of it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,30 +121,25 @@ def write_parquet(
     part = folder / f".{stem}{PART}"
     files.remove(part)
     file = files.create(part)
-    wrong: list[str] = []
     try:
         try:
             summed = _Summed(files, file)
             with pq.ParquetWriter(
-                pa.PythonFile(summed, mode="w"),
-                arrow_schema(table),
-                compression="zstd",
-                write_page_checksum=True,
+                pa.PythonFile(summed, mode="w"), schema, compression="zstd", write_page_checksum=True
             ) as writer:
-                for group in _groups(table, rows, wrong):
+                for group in groups:
                     writer.write_table(group, row_group_size=GROUP_ROWS)
             summed.write_out()
             files.sync(file)
         finally:
             files.close(file)
         path = folder / parquet_name(stem, summed.crc)
-        files.rename(part, path)
-        files.sync_folder(folder)
+        publish(files, part, path)
     except BaseException:
         with suppress(OSError):
             files.remove(part)
         raise
-    return path, summed.tell(), wrong
+    return path, summed.tell()
 
 
 def _groups(table: str, rows: Sequence[bytes], wrong: list[str]) -> Iterator[Any]:
@@ -138,8 +172,18 @@ def checksum(file: IO[bytes]) -> int:
     return crc
 
 
-def why_unreadable(file: Any, table: str, crc: int | None) -> str:
-    """What is wrong with a Parquet file that is open for reading in bytes; empty if nothing is.
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was seen of a Parquet file."""
+
+    wrong: str = ""
+    """Why it is not to be read; empty if nothing is wrong."""
+    replaces: frozenset[str] = frozenset()
+    """The stems of files whose rows it has, if it is a compact one."""
+
+
+def look(file: Any, table: str, crc: int | None) -> Looked:
+    """What is wrong with a Parquet file that is open for reading in bytes, and what it replaces.
 
     Args:
         crc: what all its bytes must sum to; ``None``: its end is looked at, and nothing else.
@@ -150,12 +194,22 @@ def why_unreadable(file: Any, table: str, crc: int | None) -> str:
     if crc is not None:
         found = checksum(file)
         if found != crc:
-            return f"is damaged: its checksum is {found:08x}, by its name it was {crc:08x}"
+            return Looked(f"is damaged: its checksum is {found:08x}, by its name it was {crc:08x}")
         file.seek(0)
     try:
         metadata = pq.read_schema(file).metadata or {}
     except (pa.ArrowException, OSError, ValueError) as error:
-        return f"is no Parquet file: {str(error).splitlines()[0]}"
+        return Looked(f"is no Parquet file: {str(error).splitlines()[0]}")
+    wrong = _why_foreign(metadata, table)
+    return Looked(wrong, frozenset() if wrong else replaced_by(metadata))
+
+
+def replaced_by(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
+    """The stems of the files whose rows one has, by its metadata."""
+    return frozenset(metadata.get(REPLACES_KEY, b"").decode(errors="replace").split())
+
+
+def _why_foreign(metadata: Mapping[bytes, bytes], table: str) -> str:
     version, of = metadata.get(SCHEMA_KEY), metadata.get(TABLE_KEY)
     if version is None or of is None:
         return "is a Parquet file, but not of a ledger: its metadata lack joulescope.schema"

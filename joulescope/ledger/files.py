@@ -13,8 +13,17 @@ class Files:
     """A local file system. Every method raises :class:`OSError` where it fails."""
 
     def make_folder(self, path: Path) -> None:
-        """The folder, with those above it."""
-        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        """The folder, with those above it; on return the names of those that are new are on the disk."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_folder(path.parent)
+        self.make_one_folder(path)
+        self.sync_folder(path.parent)
+
+    def make_one_folder(self, path: Path) -> None:
+        """A folder in one that is there; it may be there already."""
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
 
     def create(self, path: Path) -> int:
         """A new file, open for appending; it must not be there yet."""
@@ -55,5 +64,14 @@ class Files:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
+            return False
+        return True
+
+    def share(self, file: int) -> bool:
+        """Waits until nobody has the lock alone, and holds it with others until the file is closed. Whether
+        the file system has locks."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except OSError:
             return False
         return True

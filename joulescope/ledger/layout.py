@@ -4,17 +4,23 @@
 
     ROOT/requests/date=2026-01-31/20260131T080000-1f2e3d4c-000007.5a6b7c8d.parquet
     ROOT/minutes/date=2026-01-31/20260131T080000-1f2e3d4c-000003.9abcdef0.parquet
+    ROOT/minutes/date=2026-01-30/compact-0123456789abcdef.76543210.parquet
     SPOOL/open/requests/date=2026-01-31/20260131T080000-1f2e3d4c-000008.segment
 
 ``SPOOL`` is ``ROOT`` where that is a local folder. A segment becomes exactly one Parquet file, of the same
 stem: where both are there, as after a crash, the segment is done with. The eight digits are the CRC-32 of the
 file, so that a reader knows a damaged file without a second file that could be lost or lag behind.
+
+A compact file has the rows of several others of its day, whose stems stand in its metadata: where both are
+there, as after a crash, the others are done with.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 
@@ -30,6 +36,7 @@ FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 """Request ids are not for everybody on the machine."""
 
+_COMPACT = "compact-"
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
 _SEGMENT = re.compile(r"(?P<writer>\d{8}T\d{6}-[0-9a-f]{8})-(?P<number>\d{6,})\.segment")
 _PARQUET = re.compile(r"(?P<stem>[^.]+)(?:\.(?P<crc>[0-9a-f]{8}))?\.parquet")
@@ -85,6 +92,17 @@ def stem_and_crc(file: str) -> tuple[str, int | None] | None:
     if found is None or file.startswith((".", "_")):
         return None
     return found["stem"], None if found["crc"] is None else int(found["crc"], 16)
+
+
+def compact_stem(replaced: Iterable[str]) -> str:
+    """Of the file that has the rows of those: the same whoever makes it."""
+    told = "\n".join(sorted(replaced)).encode()
+    return _COMPACT + hashlib.blake2s(told, digest_size=8).hexdigest()
+
+
+def is_compact(file: str) -> bool:
+    """Whether a file, or a stem, is named as one that has the rows of several."""
+    return file.startswith(_COMPACT)
 
 
 def is_part(file: str) -> bool:

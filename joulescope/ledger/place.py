@@ -41,6 +41,20 @@ def require_packages() -> None:
         ) from error
 
 
+def require_root(root: str) -> None:
+    """Looks whether there can be a ledger to read.
+
+    Raises:
+        LedgerError: if it is a folder that is not there.
+        MissingExtra: see :func:`require_packages`.
+    """
+    require_packages()
+    if not is_url(root) and not local_root(root).is_dir():
+        raise LedgerError(
+            f"{root}: there is no such folder; give the one that `ledger` names in the settings"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A Parquet file of a ledger."""
@@ -142,6 +156,21 @@ class Place:
         except FileNotFoundError:
             self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.system.put_file(local, path)
+
+    def remove(self, path: str) -> None:
+        """Removes a file of the store; one that is gone already is no error.
+
+        Raises:
+            OSError: if that is not possible.
+        """
+        try:
+            self.system.rm_file(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""

@@ -10,15 +10,18 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from joulescope.errors import LedgerError, MinuteError
-from joulescope.ledger.convert import read_rows, why_unreadable, write_parquet
+from joulescope.ledger.convert import Looked, look, read_rows, write_parquet
+from joulescope.ledger.current import current
 from joulescope.ledger.files import Files
+from joulescope.ledger.holding import ReaderHold
 from joulescope.ledger.layout import OPEN, partition
 from joulescope.ledger.leftovers import Leftover, leftovers
-from joulescope.ledger.place import Place, Stored, is_url, local_root, require_packages
+from joulescope.ledger.place import Place, Stored, is_url, local_root, require_root
 from joulescope.ledger.tables import MINUTES, names_of
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import parse_line, unflatten
@@ -53,6 +56,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         self._verify = self._place.is_local if verify is None else verify
         self._rejected: dict[str, str] = {}
         self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._hold: ReaderHold | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -60,8 +64,12 @@ class Ledger(AbstractContextManager["Ledger"]):
         self.close()
 
     def close(self) -> None:
-        """Removes the temporary files; those that :meth:`files` named among them are gone then."""
+        """Removes the temporary files; those that :meth:`files` named among them are gone then. A compaction
+        that waited may replace the others."""
         copies, self._copies = self._copies, None
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.close()
         if copies is not None:
             copies.cleanup()
 
@@ -118,16 +126,19 @@ class Ledger(AbstractContextManager["Ledger"]):
         """Sound Parquet files, and segments of which there is none. Segments come before Parquet files: one
         that is turned into the other meanwhile is not missed."""
         names_of(table)
+        if self._hold is None and self._place.is_local:
+            self._hold = ReaderHold(local_root(self.root))
         first, last = _day(begin), _day(end)
         open_rows = self._open_rows(table, first, last)
-        found: dict[str, tuple[date, str]] = {}
-        for place in self._places():
-            for stored in self._stored(place, table, first, last):
-                path = place.url(stored.path)
-                if stored.stem not in found and self._is_sound(place, stored, table, path):
-                    found[stored.stem] = stored.day, path
-                    open_rows.pop(stored.stem, None)
-        return sorted(found.values()), list(open_rows.values())
+        stored = [
+            (place, each) for place in self._places() for each in self._stored(place, table, first, last)
+        ]
+        now = current(stored, partial(self._look, table), self._reject_file)
+        for stem in now.files.keys() | now.replaced:
+            open_rows.pop(stem, None)
+        return sorted((each.day, place.url(each.path)) for place, each in now.files.values()), list(
+            open_rows.values()
+        )
 
     def _places(self) -> Iterator[Place]:
         """What waits in the spool may be in the store already, and then is the same."""
@@ -141,17 +152,17 @@ class Ledger(AbstractContextManager["Ledger"]):
         except OSError as error:
             raise LedgerError(f"{place.root}: cannot be read: {error.strerror or error}") from error
 
-    def _is_sound(self, place: Place, stored: Stored, table: str, path: str) -> bool:
+    def _look(self, table: str, place: Place, stored: Stored) -> Looked | None:
         try:
             with place.open(stored.path) as file:
-                wrong = why_unreadable(file, table, stored.crc if self._verify else None)
+                return look(file, table, stored.crc if self._verify else None)
         except FileNotFoundError:
-            return False  # it was removed since, as too old or too much
+            return None  # it was removed since, as too old or too much
         except OSError as error:
-            wrong = f"cannot be read: {error.strerror or error}"
-        if wrong:
-            self._rejected[path] = wrong
-        return not wrong
+            return Looked(f"cannot be read: {error.strerror or error}")
+
+    def _reject_file(self, place: Place, stored: Stored, reason: str) -> None:
+        self._rejected[place.url(stored.path)] = reason
 
     def _open_rows(self, table: str, first: date | None, last: date | None) -> dict[str, Leftover]:
         if self._spool is None:
@@ -214,11 +225,7 @@ def open_ledger(root: str | Path, *, spool: str | Path | None = None, verify: bo
         LedgerError: if nothing is there, or nothing that could be read.
         MissingExtra: if pyarrow or fsspec is not installed.
     """
-    require_packages()
-    if not is_url(str(root)) and not local_root(str(root)).is_dir():
-        raise LedgerError(
-            f"{root}: there is no such folder; give the one that `ledger` names in the settings"
-        )
+    require_root(str(root))
     return Ledger(root, spool, verify)
 
 

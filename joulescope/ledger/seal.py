@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from joulescope.ledger.convert import write_parquet
+from joulescope.ledger.convert import replaced_by, write_parquet
 from joulescope.ledger.files import Files
 from joulescope.ledger.frames import Frame
-from joulescope.ledger.layout import DAMAGED, partition, segment_name, stem_and_crc
+from joulescope.ledger.layout import DAMAGED, is_compact, partition, segment_name, stem_and_crc
 from joulescope.ledger.segment import Contents, read_segment
 
 _logger = logging.getLogger(__name__)
@@ -80,9 +80,21 @@ def rows_of(state: Frame) -> list[bytes]:
 
 
 def _is_done(folder: Path, stem: str) -> bool:
-    """Whether the Parquet file of a segment is there."""
+    """Whether the Parquet file of a segment is there, or a compact one that has its rows."""
     try:
-        found = [entry.name for entry in folder.iterdir()]
+        found = sorted(entry.name for entry in folder.iterdir())
     except FileNotFoundError:
         return False
-    return any((named := stem_and_crc(name)) is not None and named[0] == stem for name in found)
+    if any((named := stem_and_crc(name)) is not None and named[0] == stem for name in found):
+        return True
+    return any(is_compact(name) and stem in _replaced_by(folder / name) for name in found)
+
+
+def _replaced_by(path: Path) -> frozenset[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return replaced_by(pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError, ValueError):
+        return frozenset()  # it is damaged, and readers name it

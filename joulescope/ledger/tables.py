@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 SCHEMA_KEY = b"joulescope.schema"
 """In the metadata of each Parquet file; the value is the version as a decimal number."""
 TABLE_KEY = b"joulescope.table"
+REPLACES_KEY = b"joulescope.replaces"
+"""In the metadata of a compact file: the stems of all whose rows it has, a line each."""
 
 _TEXT = "text"
 _WHOLE = "whole"

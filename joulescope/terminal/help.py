@@ -7,11 +7,11 @@ from rich.text import Text
 from joulescope.terminal.glyphs import Look
 
 _KEYS = (
-    ("1 2 3 4, Tab", "running, finished, engines, GPUs"),
+    ("1 2 3 4 5, Tab", "running, finished, engines, GPUs, tasks"),
     ("s, S", "sort by the next column, by the one before"),
     ("j w o a t n", "by J, W, J/output, age, output, engine; again: reversed"),
     ("r", "reverse the order"),
-    ("/", "filter by text: id, engine, model, adapter, phase or end"),
+    ("/", "filter by text: id, engine, model, adapter, task, phase or end"),
     ("e", "one engine only, the next one, all"),
     ("Esc", "no filter"),
     ("p, Space", "pause, go on"),

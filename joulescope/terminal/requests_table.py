@@ -149,6 +149,18 @@ _ADAPTER = _Column(
     ascending=True,
 )
 
+_TASK = _Column(
+    "task",
+    "task",
+    lambda row: clean(row.request.task) or DASH,
+    6,
+    rank=2,
+    left=True,
+    grows=10,
+    value=lambda row: row.request.task,
+    ascending=True,
+)
+
 RUNNING_COLUMNS = (
     _REQUEST,
     _ENGINE,
@@ -164,6 +176,7 @@ RUNNING_COLUMNS = (
     _MARGINAL,
     _PREEMPTED,
     _ADAPTER,
+    _TASK,
 )
 
 ENDED_COLUMNS = (
@@ -181,14 +194,17 @@ ENDED_COLUMNS = (
     _WASTED,
     _PREEMPTED,
     _ADAPTER,
+    _TASK,
 )
 
 
 def needed(columns: Sequence[Column[RequestRow]], rows: Sequence[RequestRow]) -> list[Column[RequestRow]]:
-    """Without the adapter where no request has one, and without the engine where all have the same."""
+    """Without adapter and task where no request has one, and without the engine where all have the same."""
     useless = set()
     if not any(row.request.lora for row in rows):
         useless.add("adapter")
+    if not any(row.request.task for row in rows):
+        useless.add("task")
     if len({row.request.engine for row in rows}) < 2:
         useless.add("engine")
     return [column for column in columns if column.name not in useless]

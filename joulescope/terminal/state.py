@@ -9,8 +9,9 @@ from typing import Any
 from joulescope.terminal.machines_table import ENGINE_COLUMNS, GPU_COLUMNS
 from joulescope.terminal.requests_table import ENDED_COLUMNS, RUNNING_COLUMNS
 from joulescope.terminal.tables import Column
+from joulescope.terminal.tasks_table import TASK_COLUMNS
 
-PANES = ("running", "finished", "engines", "gpus")
+PANES = ("running", "finished", "engines", "gpus", "tasks")
 
 INTERVALS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -19,6 +20,7 @@ _COLUMNS: Mapping[str, tuple[Column[Any], ...]] = {
     "finished": ENDED_COLUMNS,
     "engines": ENGINE_COLUMNS,
     "gpus": GPU_COLUMNS,
+    "tasks": TASK_COLUMNS,
 }
 SORTABLE: Mapping[str, tuple[str, ...]] = {
     pane: tuple(column.name for column in columns if column.value is not None)
@@ -60,12 +62,13 @@ class ViewState:
             "finished": Sort("joules"),
             "engines": Sort("engine", descending=False),
             "gpus": Sort("gpu", descending=False),
+            "tasks": Sort("joules"),
         }
     )
     filter: str = ""
-    """Only requests and engines whose name, model or adapter contains this."""
+    """Only requests whose id, engine, model, adapter, task or phase contains this."""
     engine: str | None = None
-    """Only requests of this engine."""
+    """Only requests and tasks of this engine."""
     typing: bool = False
     """Letters go into the filter."""
     paused: bool = False
@@ -106,7 +109,7 @@ def _type(state: ViewState, key: str) -> ViewState:
 
 def _choose(state: ViewState, key: str, engines: Sequence[str]) -> ViewState | None:
     """Keys that choose what is shown and how; ``None`` for others."""
-    if key in ("1", "2", "3", "4"):
+    if key in ("1", "2", "3", "4", "5"):
         return replace(state, pane=PANES[int(key) - 1], scroll=0)
     if key in ("tab", "back-tab"):
         step = 1 if key == "tab" else -1

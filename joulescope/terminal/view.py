@@ -5,7 +5,7 @@ Everything but ages is drawn from one reading, so that figures agree with each o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ from joulescope.terminal.requests_table import (
 from joulescope.terminal.source import Reading
 from joulescope.terminal.state import PANES, ViewState
 from joulescope.terminal.tables import Column, fit, heading, ordered, row_line
+from joulescope.terminal.tasks_table import HINT, needed_task_columns, task_rows
 
 Row = TypeVar("Row")
 
@@ -271,13 +272,16 @@ def _pane(
 ) -> tuple[list[Text], int]:
     """The tabs, the table of the chosen pane, and how far it is scrolled."""
     state, snapshot = scene.state, reading.snapshot
-    tabs, unit = _tabs(scene, reading), _unit(snapshot)
+    tabs, unit = _tabs(scene, reading, width), _unit(snapshot)
     second: list[Text] = []
     if state.pane == "engines":
         engines = engine_rows(snapshot, scene.history)
         lines, scroll = _table(engines, needed_engine_columns(engines), scene, width, room - 1, unit)
     elif state.pane == "gpus":
         lines, scroll = _table(gpu_rows(snapshot, earlier), GPU_COLUMNS, scene, width, room - 1, unit)
+    elif state.pane == "tasks":
+        tasks = task_rows(snapshot, earlier, state.engine)
+        lines, scroll = _table(tasks, needed_task_columns(tasks), scene, width, room - 1, unit, HINT)
     elif reading.requests is None:
         return [tabs, Text("this sidecar's version has no page of single requests", "yellow")], 0
     else:
@@ -290,25 +294,36 @@ def _pane(
     return [tabs, *lines, *second], scroll
 
 
-def _tabs(scene: Scene, reading: Reading) -> Text:
+def _tabs(scene: Scene, reading: Reading, width: int) -> Text:
+    """Panes with their counts, which are left out where what is chosen would have no room beside them."""
     state, snapshot, view = scene.state, reading.snapshot, reading.requests
     counts: dict[str, int | None] = {
         "running": None if view is None else view.open_total,
         "finished": sum(sum(each.requests_finished.values()) for each in snapshot.engines),
         "engines": len(snapshot.engines),
         "gpus": len(snapshot.gpus),
+        "tasks": len({name for each in snapshot.engines for name in each.tasks}) or None,
     }
+    chosen = Text()
+    if state.engine is not None:
+        chosen.append(f" engine {clean(state.engine)}", "yellow")
+    if state.filter or state.typing:
+        cursor = "_" if state.typing else ""
+        chosen.append(scene.look.text(f" filter {clean(state.filter)}{cursor}"), "yellow")
+    line = _panes(state.pane, counts)
+    if len(line) + len(chosen) > width:
+        line = _panes(state.pane, {})
+    return line.append_text(chosen)
+
+
+def _panes(shown: str, counts: Mapping[str, int | None]) -> Text:
     line = Text()
     for number, pane in enumerate(PANES, 1):
         name = "GPUs" if pane == "gpus" else pane
-        text = f"{number} {name}" + ("" if counts[pane] is None else f" {counts[pane]}")
-        line.append(f" {text} ", "bold reverse" if pane == state.pane else "")
+        number_of = counts.get(pane)
+        text = f"{number} {name}" + ("" if number_of is None else f" {number_of}")
+        line.append(f" {text} ", "bold reverse" if pane == shown else "")
         line.append(" ")
-    if state.engine is not None:
-        line.append(f" engine {clean(state.engine)}", "yellow")
-    if state.filter or state.typing:
-        cursor = "_" if state.typing else ""
-        line.append(scene.look.text(f" filter {clean(state.filter)}{cursor}"), "yellow")
     return line
 
 
@@ -325,6 +340,7 @@ def _filtered(rows: Sequence[RequestRow], state: ViewState) -> list[RequestRow]:
             request.engine,
             request.model,
             request.lora,
+            request.task,
             row.state,
         )
         return not wanted or any(wanted in text.casefold() for text in texts)
@@ -333,7 +349,13 @@ def _filtered(rows: Sequence[RequestRow], state: ViewState) -> list[RequestRow]:
 
 
 def _table(
-    rows: Sequence[Row], columns: Sequence[Column[Row]], scene: Scene, width: int, room: int, unit: str
+    rows: Sequence[Row],
+    columns: Sequence[Column[Row]],
+    scene: Scene,
+    width: int,
+    room: int,
+    unit: str,
+    none: str = "none",
 ) -> tuple[list[Text], int]:
     """Headings and as many rows as there is room for, from where it was scrolled to."""
     sort = scene.state.sort
@@ -344,7 +366,7 @@ def _table(
     first = max(min(scene.state.scroll, len(rows) - space), 0)
     lines += [row_line(row, fitted, scene.look) for row in rows[first : first + space]]
     if not rows:
-        lines.append(Text("none", "dim"))
+        lines.append(Text(none, "dim"))
     return lines + [Text()] * max(room - len(lines), 0), first
 
 
@@ -368,4 +390,4 @@ def _footer(scene: Scene) -> Text:
     if state.help:
         return Text("any key goes back   q quit", "reverse")
     pause = "go on" if state.paused else "pause"
-    return Text(f"q quit  ? help  1-4 panes  s sort  r reverse  / filter  e engine  p {pause}", "reverse")
+    return Text(f"q quit  ? help  1-5 panes  s sort  r reverse  / filter  e engine  p {pause}", "reverse")

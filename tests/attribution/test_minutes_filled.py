@@ -311,6 +311,24 @@ def test_gauges_are_summed_over_time() -> None:
     assert (idle.seconds, idle.busy_seconds, idle.kv_full_seconds) == (30.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("every", [1, 5, 41])
+def test_gauges_that_are_told_now_and_then_hold_for_the_steps_between(every: int) -> None:
+    """As the hook tells them, with the last step of each batch of records: all of the time is known, busy is
+    all of the time in which steps ran, and a mean is that of what was told."""
+    gauges = {"running": 4, "waiting": 2, "kv_usage_ratio": 0.97}
+    records = at_work(60 * SECOND, **gauges)
+    steps = [each for each in records if isinstance(each, wire.Step)]
+    for number, each in enumerate(steps, 1):
+        if number % every:
+            each.running = each.waiting = each.kv_usage_ratio = None
+    _, minutes = run(settled([*records, *readings(90 * SECOND, 300.0)], 90 * SECOND), until_ns=90 * SECOND)
+    load, unknown = minutes[0].load, every * 0.05  # before the first is told nothing is known
+    assert load.busy_seconds == pytest.approx(60.0, abs=unknown)
+    assert load.seconds == load.busy_seconds == load.queued_seconds == load.kv_known_seconds
+    assert load.running_seconds / load.seconds == pytest.approx(4.0)
+    assert load.kv_usage_seconds / load.kv_known_seconds == pytest.approx(0.97)
+
+
 def test_clocks_and_throttling_are_summed_over_time() -> None:
     """What a status says holds since the one before; what it does not say has no seconds."""
     until_ns = 61 * SECOND

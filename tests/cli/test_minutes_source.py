@@ -14,10 +14,15 @@ from click.testing import CliRunner
 
 from joulescope.cli.minutes_source import read_minutes, split_span
 from joulescope.cli.replay import command as replay_command
+from joulescope.clock import ManualClock
 from joulescope.errors import JoulescopeError, MinuteError
+from joulescope.ledger.tables import MINUTES
+from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute, Joules, Kind
 from joulescope.minutes import json_line, merge
 from tests.cli.test_replay import trace
+from tests.ledger.rows import NOON, minute_row
+from tests.ledger.rows import minute as ledger_minute
 
 HOUR = [
     EngineMinute(Kind("e"), 60.0 * at, 60.0 * (at + 1), joules=Joules(measured=float(at))) for at in range(60)
@@ -151,3 +156,40 @@ def test_a_line_that_is_wrong_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text() + json_line(replace(HOUR[0])).replace('"engine":"e"', '"engine":1'))
     with pytest.raises(MinuteError, match=r"hour\.jsonl:61: column engine: 1 is not of type str"):
         read_minutes(str(path))
+
+
+def test_a_ledger_is_read_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What has become Parquet and what has not, in the order of begins; spans are taken, and what cannot be
+    read is named."""
+    clock = ManualClock()
+    writer = LedgerWriter(tmp_path, clock, NOON, Rotation(seconds=60.0))
+    writer.add(MINUTES, map(minute_row, map(ledger_minute, (1, 0, 1500))))
+    writer.flush()
+    clock.advance(61.0)
+    writer.rotate()
+    writer.add(MINUTES, [minute_row(ledger_minute(2))], [minute_row(ledger_minute(3))])
+    writer.flush()
+    assert [each.tokens.decode for each in read_minutes(str(tmp_path))] == [0, 1, 2, 3, 1500]
+    assert [each.tokens.decode for each in read_minutes(f"{tmp_path}@..-23h")] == [0, 1, 2, 3]
+    first_day = f"{tmp_path}@2026-01-31T12:01Z..2026-01-31T12:03Z"
+    assert [each.tokens.decode for each in read_minutes(first_day)] == [1, 2]
+    assert capsys.readouterr().err == ""
+    (path,) = tmp_path.glob("minutes/date=2026-02-01/*.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(read_minutes(str(tmp_path))) == 4
+    assert "is damaged" in capsys.readouterr().err
+    with pytest.raises(MinuteError, match="there is no minute of an engine in it"):
+        read_minutes(f"{tmp_path}@2020-01-01..2020-01-02")
+    writer.close()
+
+
+def test_tasks_of_a_trace_are_told_by_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sidecar with these settings would have told them; without, they are not told apart."""
+    path = str(trace(tmp_path))
+    assert {cell.task for each in read_minutes(path) for cell in each.tasks} == {""}
+    monkeypatch.setenv("JOULESCOPE_TASK_FROM", "lengths")
+    monkeypatch.setenv("JOULESCOPE_TASK_LENGTHS", "short: prompt < 1000000")
+    assert {cell.task for each in read_minutes(path) for cell in each.tasks} == {"short"}
+    monkeypatch.setenv("JOULESCOPE_TASK_LENGTHS", "short")
+    with pytest.raises(JoulescopeError, match="task_lengths"):
+        read_minutes(path)

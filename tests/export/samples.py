@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from joulescope.diagnosis_model import (
+    CAUSES,
+    STEP_BOUNDS,
+    STEP_PARTS,
+    STEP_READS,
+    DiagnosisTotals,
+    EngineDiagnosis,
+    LatentTotals,
+)
 from joulescope.host_model import HostDomain, HostDomainTotals, HostTotals
 from joulescope.label_model import LabelTotals
-from joulescope.ledger_model import LedgerTotals
+from joulescope.ledger_model import LedgerTotals, MinuteTotals
 from joulescope.link_model import LinkState, LinkTotals
 from joulescope.model import (
     BaselineTotals,
@@ -291,6 +300,34 @@ def host() -> HostTotals:
     return HostTotals((package, dram), 80.5, {"llama-0": 40.25}, {"llama-0": True, "odd-1": False})
 
 
+def latents() -> LatentTotals:
+    """Of the engine that has served requests: bound by memory, with room in its KV cache."""
+    return LatentTotals(
+        engine="llama-0",
+        bound_seconds=dict(zip(STEP_BOUNDS, (60.0, 15.0, 5.0, 20.0), strict=True)),
+        read_bytes=dict(zip(STEP_READS, (1.5e15, 0.5e15), strict=True)),
+        flops=8e16,
+        modelled_joules=dict(zip(STEP_PARTS, (400.0, 200.0, 100.0, 80.0, 20.0), strict=True)),
+        kv_usage_seconds=30.0,
+        kv_known_seconds=120.0,
+        kv_full_seconds=6.0,
+    )
+
+
+def diagnosis() -> EngineDiagnosis:
+    """A token became dearer by a half: fewer requests, and a longer mix."""
+    parts = {**dict.fromkeys(CAUSES, 0.0), "load": 0.1875, "mix": 0.0625, "unexplained": 0.0}
+    return EngineDiagnosis(
+        engine="llama-0",
+        joules_per_token={"before": 0.5, "now": 0.75},
+        start_wall_seconds={"before": 1_699_995_900.0, "now": 1_699_999_500.0},
+        end_wall_seconds={"before": 1_699_996_500.0, "now": 1_700_000_100.0},
+        parts=parts,
+        errors={**dict.fromkeys(CAUSES, 0.0), "load": 0.015625, "mix": 0.03125, "unexplained": 0.0078125},
+        first_cause="load",
+    )
+
+
 def rich_snapshot() -> Snapshot:
     """Two GPUs and two engines, one of each gone."""
     return Snapshot(
@@ -346,6 +383,11 @@ def rich_snapshot() -> Snapshot:
             uploaded_bytes=524_288,
             flushed_wall_seconds=1_722_470_399.5,
         ),
+        latents=(latents(),),
+        diagnosis=DiagnosisTotals(
+            is_on=True, engines=(diagnosis(),), outcomes={"made": 3, "too_little": 1}, seconds=4.5
+        ),
+        minutes=MinuteTotals(late=6, crowded_out=11),
         serving=ServingTotals(
             responses={"200": 5000, "401": 3, "503": 1},
             refused_connections={"handshake": 7, "slow": 2},

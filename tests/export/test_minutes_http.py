@@ -14,7 +14,7 @@ from joulescope.errors import MinuteError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.minute_ring import KEPT_SECONDS, MinuteRing
-from joulescope.export.minutes_http import MAX_PAGE_BYTES, MEDIA_TYPE, PATH
+from joulescope.export.minutes_http import MAX_PAGE_BYTES, MEDIA_TYPE, PATH, SEQUENCE_HEADER
 from joulescope.minute_model import EngineMinute, Joules, Kind
 from tests.export.certificates import USERS
 from tests.export.samples import rich_snapshot
@@ -75,7 +75,62 @@ def test_a_late_addition_stands_with_its_minute() -> None:
     assert ends(b"".join(ring.lines(0.0, None, 1 << 30))) == ["00:06", "00:06", "00:07"]
 
 
+def told(ring: MinuteRing, sequence: str, **more: object) -> tuple[list[str], str]:
+    asked = {"since": 0.0, "engine": None, "max_bytes": 1 << 30, **more}
+    lines, following = ring.after(sequence, **asked)  # type: ignore[arg-type]
+    return ends(b"".join(lines)), following
+
+
+def test_who_goes_on_from_a_sequence_misses_no_late_line() -> None:
+    """And gets none twice, whatever its minute; another process begins anew."""
+    ring = ring_of([minute(5), minute(6)])
+    first, following = told(ring, "")
+    assert first == ["00:06", "00:07"]
+    assert told(ring, following) == ([], following)
+    ring.take([minute(5, joules=0.5)])
+    ring.take([minute(7)])
+    late, following = told(ring, following)
+    assert late == ["00:06", "00:08"]
+    assert told(ring, following) == ([], following)
+    assert told(ring_of([minute(8)]), following)[0] == ["00:09"]
+
+
+def test_a_sequence_is_read_page_by_page() -> None:
+    """Each line once, also of one engine, and where lines were forgotten meanwhile."""
+    ring = ring_of([minute(at, f"e{at % 2}") for at in range(40)])
+    found: list[str] = []
+    following, pages = "", 0
+    while (page := told(ring, following, max_bytes=5000, engine="e1"))[0]:
+        found += page[0]
+        following, pages = page[1], pages + 1
+    assert pages > 5
+    assert found == [f"00:{at + 1:02d}" for at in range(1, 40, 2)]
+    ring.take([minute(at) for at in range(40, 2 * DAY)])
+    assert len(told(ring, following)[0]) == DAY
+
+
+@pytest.mark.parametrize("sequence", ["5", "a-", "a-b", "-", "x-²", "a-" + "9" * 30])
+def test_a_sequence_that_none_was_is_refused(sequence: str) -> None:
+    with pytest.raises(ValueError, match="Joulescope-Sequence"):
+        told(ring_of([minute(1)]), sequence)
+
+
 # -------------------------------------------------------------------------------------------------- page
+
+
+def test_the_page_says_from_where_to_go_on() -> None:
+    """In a header, to whoever asks by sequence."""
+    ring = ring_of([minute(5), minute(6)])
+    with serving(ring) as address:
+        assert SEQUENCE_HEADER.lower() not in get(address, PATH)[1]
+        _, headers, body = get(address, f"{PATH}?since_sequence=")
+        assert ends(body) == ["00:06", "00:07"]
+        following = headers[SEQUENCE_HEADER.lower()]
+        ring.take([minute(5)])
+        assert ends(get(address, f"{PATH}?since_sequence={following}")[2]) == ["00:06"]
+        status, _, body = get(address, f"{PATH}?since_sequence=7")
+    assert status == 400
+    assert b"Joulescope-Sequence" in body
 
 
 def test_the_page_has_a_line_for_each_minute() -> None:
@@ -114,7 +169,7 @@ def test_the_page_can_be_asked_for_less(query: str, found: list[str]) -> None:
         ("since=yesterday", b"since is seconds since the epoch, or an instant such as"),
         ("since=nan", b"not 'nan'"),
         ("since=", b"not ''"),
-        ("until=5", b"no parameter is called 'until'; there are since, engine"),
+        ("until=5", b"no parameter is called 'until'; there are since, engine, since_sequence"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(query: str, message: bytes) -> None:

@@ -17,11 +17,15 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from joulescope.clock import ManualClock
 from joulescope.config.load import load
+from joulescope.daemon.ledger_keeper import LedgerKeeper
 from joulescope.export.web_config_file import Sources
 from joulescope.export.web_config_rules import read_rules
+from joulescope.ledger.read import open_ledger
 from tests.export.certificates import make_place
 from tests.helm.charts import CHART, VALUE_SETS, chart, documents, render, values_of
+from tests.ledger.rows import ANCHOR, finished_request
 
 Object = dict[str, Any]
 
@@ -116,6 +120,78 @@ def test_baselines_on_a_volume(claim: str, volume: Object | None) -> None:
     volumes = {each.pop("name"): each for each in _pod(values)["spec"]["volumes"]}
     wanted = volume or {"persistentVolumeClaim": {"claimName": claim}}
     assert volumes["joulescope-baselines"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "volume", "settings"),
+    [
+        ({}, {"emptyDir": {"sizeLimit": "2Gi"}}, {"ledger": None, "ledger_max_mebibytes": 1536}),
+        (
+            {"existingClaim": "kept", "size": "500Mi"},
+            {"persistentVolumeClaim": {"claimName": "kept"}},
+            {"ledger": None, "ledger_max_mebibytes": 375},
+        ),
+        (
+            {"url": "s3://joules/ledger"},
+            {"emptyDir": {"sizeLimit": "2Gi"}},
+            {"ledger": "s3://joules/ledger", "ledger_spool": None, "ledger_rotate_seconds": 300.0},
+        ),
+        (
+            {"url": "s3://joules/ledger", "existingClaim": "kept"},
+            {"persistentVolumeClaim": {"claimName": "kept"}},
+            {"ledger_spool": None, "ledger_rotate_seconds": 3600.0},
+        ),
+    ],
+)
+def test_a_ledger_on_a_volume(values: Object, volume: Object, settings: Object) -> None:
+    """Of the pod, with a limit that it keeps well within, or of a claim; also before a store. It takes
+    what the chart says; ``None`` stands for the volume's folder."""
+    sidecar = {"ledger": {"enabled": True, **values}}
+    variables, mounts = _sidecar(sidecar)
+    volumes = {each.pop("name"): each for each in _pod(sidecar)["spec"]["volumes"]}
+    assert volumes["joulescope-ledger"] == volume
+    told = {name: text for name, text in variables.items() if name.startswith("JOULESCOPE_LEDGER")}
+    found = load({}, told)[0]
+    for name, value in settings.items():
+        assert getattr(found, name) == (mounts["joulescope-ledger"] if value is None else value)
+
+
+def test_a_ledger_as_the_chart_has_it_works(tmp_path: Path) -> None:
+    """A sidecar with the variables of the chart keeps its ledger in the one folder that it may write."""
+    variables, mounts = _sidecar({"ledger": {"enabled": True}})
+    folder = tmp_path / "ledger"
+    told = {
+        name: str(text).replace(mounts["joulescope-ledger"], str(folder))
+        for name, text in variables.items()
+        if name.startswith("JOULESCOPE_LEDGER")
+    }
+    keeper = LedgerKeeper.build(load({}, told)[0], ManualClock(), ANCHOR)
+    keeper.export([finished_request(1)])
+    keeper.step()
+    keeper.close(1.0)
+    assert keeper.totals().rows["requests"] == 1
+    with open_ledger(folder) as ledger:
+        assert len(ledger.files("requests")) == 1
+
+
+def test_settings_of_a_ledger_that_a_user_gives_win() -> None:
+    """As a variable or in the file."""
+    for values in (
+        {"env": {"JOULESCOPE_LEDGER_MAX_MEBIBYTES": 99}},
+        {"config": {"ledger_max_mebibytes": 99}},
+    ):
+        variables, _ = _sidecar({"ledger": {"enabled": True}, **values})
+        assert variables.get("JOULESCOPE_LEDGER_MAX_MEBIBYTES") in ("99", None)
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [{"size": "2G"}, {"size": "100Mi"}, {"url": "bucket/x"}, {"url": "s3://k:s@bucket/x"}, {"on": 1}],
+)
+def test_a_ledger_that_cannot_be_is_refused(ledger: Object) -> None:
+    """By the schema, before anything is sent; a URL takes no credentials."""
+    with pytest.raises(Exception, match="ledger"):
+        _pod({"ledger": {"enabled": True, **ledger}})
 
 
 def test_otlp_with_headers_of_a_secret() -> None:

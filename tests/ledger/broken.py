@@ -31,9 +31,9 @@ class BreakableFiles(Files):
         if name in self.errors:
             raise OSError(self.errors[name], os.strerror(self.errors[name]))
 
-    def make_folder(self, path: Path) -> None:
+    def make_one_folder(self, path: Path) -> None:
         self._begin("make_folder")
-        super().make_folder(path)
+        super().make_one_folder(path)
 
     def create(self, path: Path) -> int:
         self._begin("create")

@@ -265,21 +265,6 @@ def test_whatever_fails_works_again_later(quick_path: Path, call: str) -> None:
     assert list(quick_path.glob("**/*.part")) == []
 
 
-def test_nothing_is_promised_before_it_is_synced(quick_path: Path) -> None:
-    """A flush ends with a sync; a file gets its name after its own, and its segment goes after the
-    folder's."""
-    files, clock = BreakableFiles(), ManualClock()
-    writer = LedgerWriter(quick_path, clock, NOON, Rotation(seconds=30.0), files)
-    writer.add(REQUESTS, [request(1)])
-    writer.flush()
-    assert files.told[-2:] == ["write", "sync"]
-    assert files.told.index("rename") < files.told.index("sync_folder")
-    clock.advance(31.0)
-    files.told.clear()
-    writer.rotate()
-    assert files.told[-5:] == ["write", "sync", "rename", "sync_folder", "remove"]
-
-
 def test_a_folder_that_goes_away_is_not_made_anew(quick_path: Path) -> None:
     """It may be a volume that is to come back: writing below its mount point would fill another disk."""
     folder = quick_path / "ledger"

@@ -39,6 +39,7 @@ LEARNS_SECONDS = 300.0
 
 NO_GPM = "the simulated GPU has no temperature and performance counters"
 NO_HOST = "the demo reads no host energy: real joules would stand beside simulated ones"
+NO_PAST = "the demo has no minutes of an hour ago"
 SILENT = {
     ("joulescope-fleet", "CPUs and memory beside the GPUs", "A"): NO_HOST,
     ("joulescope-fleet", "CPUs and memory beside the GPUs", "B"): NO_HOST,
@@ -46,6 +47,10 @@ SILENT = {
     ("joulescope-fleet", "CPUs and memory beside the GPUs", "D"): NO_HOST,
     ("joulescope-fleet", "GPUs that idle most", "A"): "the demo's GPU is never idle",
     ("joulescope-efficiency", "GPUs that idle most", "A"): "the demo's GPU is never idle",
+    **{("joulescope-efficiency", "Why J/token changed", ref): NO_PAST for ref in "AB"},
+    **{("joulescope-efficiency", "Causes of the change over time", ref): NO_PAST for ref in "AB"},
+    **{("joulescope-efficiency", "Latest diagnosis of each engine", ref): NO_PAST for ref in "ABCDEF"},
+    **{("joulescope-efficiency", "SMs, tensor cores and DRAM at work", ref): NO_GPM for ref in "ABC"},
     ("joulescope-engine", "Held back", "A"): NO_GPM,
     ("joulescope-engine", "SMs at work", "A"): NO_GPM,
     ("joulescope-engine", "Memory bandwidth", "A"): NO_GPM,

@@ -53,6 +53,7 @@ BUILD = series_name("joulescope_build_info", version="1.0")
 STARTED = series_name("joulescope_start_timestamp_seconds")
 WRITTEN = series_name("joulescope_exported_requests_total", exporter="request_log", outcome="written")
 LOST = series_name("joulescope_exported_requests_total", exporter="request_log", outcome="dropped")
+LEDGER_FAILURES = series_name("joulescope_ledger_failures_total", operation="upload")
 UP = f"up{{{TARGET}}}"
 
 
@@ -87,6 +88,7 @@ def healthy(count: int, changed: Mapping[str, Values | None] | None = None) -> d
         SNAPSHOT: 30,
         WRITTEN: 120,
         LOST: 0,
+        LEDGER_FAILURES: 0,
         unattributed("no_engine"): 300,
         unattributed("records_lost"): 0,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -51,6 +52,7 @@ DOWN = _of("JoulescopeSidecarDown", "warning")
 ABSENT = {"alertname": "JoulescopeAbsent", "severity": "warning"}
 STILL = _of("JoulescopeSnapshotStale", "critical")
 LOSES = _of("JoulescopeExporterLosing", "warning", exporter="request_log")
+FAILS = _of("JoulescopeLedgerFailing", "warning", operation="upload")
 EXPIRES = _of("JoulescopeCertificateExpiring", "warning")
 DAY_SECONDS = 86_400.0
 
@@ -366,6 +368,18 @@ SIDECAR = (
     Story("one request was lost", 60, {"58m": NOTHING}, {s.LOST: rising((0, 60), (1, 1), (0, 60))}),
     Story("no requests", 60, {"58m": NOTHING}, {s.WRITTEN: rising((0, 121))}),
     Story(
+        "the ledger's store does not answer, and later does",
+        90,
+        {"20m": NOTHING, "58m": [FAILS], "88m": NOTHING},
+        {s.LEDGER_FAILURES: rising((0, 40), (1, 80), (0, 61))},
+    ),
+    Story(
+        "a store hiccups",
+        60,
+        {"40m": NOTHING, "58m": NOTHING},
+        {s.LEDGER_FAILURES: rising((0, 60), (1, 3), (0, 58))},
+    ),
+    Story(
         "the certificate is good for ten days",
         100,
         {"50m": NOTHING, "90m": [EXPIRES]},
@@ -438,3 +452,21 @@ def test_the_texts_carry_the_figures(tmp_path: Path) -> None:
     }
     alert = "JoulescopeRecordsDropped"
     assert texts_missed(tmp_path, healthy(81, dropped), "40m", alert, [(labels, texts)]) == ""
+
+
+def test_a_regression_names_the_command_that_explains_it(tmp_path: Path) -> None:
+    """With the sidecar and the engine put in, in the command and in the address of the dashboard."""
+    series = healthy(61, _both((1.25, 61)))
+    labels = {"severity": "critical", "job": "joulescope", "instance": INSTANCE}
+    labels |= {"engine": ENGINE, "window": "30m"}
+    texts = {
+        "summary": f"{ENGINE} draws 25% more energy for the same work",
+        "description": f"The work of engine {ENGINE} on {INSTANCE} in the last 30 minutes cost 25% more"
+        " joules than its baseline says of the same tokens, batches and contexts; the last 5 minutes too are"
+        " more than 10% above it. A change of load or of the mix of requests does not do that: look for"
+        " slower kernels, lost prefix-cache hits, lower clocks or a slower host.",
+        "runbook_url": f"{RUNBOOKS}JoulescopeEnergyRegression.md",
+        "diagnose": f"joulescope diagnose http://{INSTANCE} --engine '{ENGINE}' --last 30m --before 1h",
+        "dashboard": f"/d/joulescope-efficiency?var-instance={quote(INSTANCE, safe='')}&var-engine={ENGINE}",
+    }
+    assert texts_missed(tmp_path, series, "10m", "JoulescopeEnergyRegression", [(labels, texts)]) == ""

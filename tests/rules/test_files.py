@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 from importlib import resources
 from typing import Any
@@ -10,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from joulescope.cli.diagnose import command as diagnose
 from joulescope.export.metrics_page import QUERIES
+from joulescope.export.minute_ring import KEPT_SECONDS
 from joulescope.terminal.problems import BAD_OUTCOMES
+from joulescope.units import seconds_of_stretch
 from tests.promtool import RULES, queries_of
 from tests.requirements import need_program
 from tools.queries import check_expression, known_metrics
@@ -95,11 +100,30 @@ def test_every_alert_says_what_it_means(rule: dict[str, Any]) -> None:
     assert re.fullmatch(r"Joulescope([A-Z][a-z]+)+", rule["alert"])
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     texts = rule["annotations"]
-    assert set(texts) == {"summary", "description", "runbook_url"}
+    more = {"diagnose", "dashboard"} if rule["alert"] == "JoulescopeEnergyRegression" else set()
+    assert set(texts) == {"summary", "description", "runbook_url"} | more
     assert texts["runbook_url"] == f"{RUNBOOKS}{rule['alert']}.md"
     assert len(texts["summary"]) < 100
     for label in re.findall(r"\$labels\.(\w+)", texts["summary"] + texts["description"]):
         assert any(label in KNOWN[name] | {"job", "instance"} for name in _metrics_of(rule["expr"])), label
+
+
+def test_a_regression_leads_to_what_explains_it() -> None:
+    """To a command line that the command takes, and to a dashboard with the variables that it has."""
+    options = {option for each in diagnose.params for option in each.opts}
+    for rule in (each for each in ALERTS if "diagnose" in each["annotations"]):
+        texts = rule["annotations"]
+        words = texts["diagnose"].replace("{{ ", "{{").replace(" }}", "}}")
+        program, name, source, *rest = shlex.split(words)
+        assert (program, name, source) == ("joulescope", "diagnose", "http://{{$labels.instance}}")
+        assert set(rest[::2]) == {"--engine", "--last", "--before"} <= options
+        seconds = dict(zip(rest[2::2], map(seconds_of_stretch, rest[3::2]), strict=True))
+        assert sum(seconds.values()) < KEPT_SECONDS
+        uid = re.match(r"/d/([\w-]+)\?", texts["dashboard"])
+        names = re.findall(r"var-(\w+)=", texts["dashboard"])
+        assert uid is not None
+        board = json.loads((DOCS.parent / "grafana" / "dashboards" / f"{uid[1]}.json").read_text())
+        assert set(names) == {"instance", "engine"} < {each["name"] for each in board["templating"]["list"]}
 
 
 def _metrics_of(expression: str) -> list[str]:

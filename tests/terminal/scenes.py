@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from joulescope.export.requests_json import RequestsView
-from joulescope.model import FinishedRequest, OpenRequest, Snapshot
+from joulescope.model import FinishedRequest, OpenRequest, Snapshot, TaskTotals
 from joulescope.terminal.fetcher import Link
 from joulescope.terminal.glyphs import Look
 from joulescope.terminal.history import History
@@ -20,7 +20,7 @@ PLACE = "http://127.0.0.1:5685"
 def snapshots() -> tuple[Snapshot, Snapshot]:
     """One GPU, one engine; in five seconds 1500 J: 1000 J decode, 250 J prefill, 250 J idle; 2500 tokens.
 
-    By the baseline the 1250 J should have been 1000 J.
+    By the baseline the 1250 J should have been 1000 J. 1000 J and 2400 tokens are of chats, the rest of rag.
     """
     gpu, engine = gpu_a(), engine_a()
     assert engine.baseline is not None
@@ -42,11 +42,29 @@ def snapshots() -> tuple[Snapshot, Snapshot]:
                 attributed_joules={(GPU_A, "prefill"): 550.0, (GPU_A, "decode"): 1500.25},
                 tokens={**engine.tokens, "generated": 4500},
                 steps=1000,
+                tasks={
+                    **engine.tasks,
+                    "rag": task(engine.tasks["rag"], prefill=200.0, decode=50.0, tokens=100, finished=2),
+                    "chat": task(engine.tasks["chat"], prefill=50.0, decode=950.0, tokens=2400, finished=8),
+                },
                 baseline=replace(engine.baseline, actual_joules=2030.5, expected_joules=1650.25),
             ),
         ),
     )
     return before, after
+
+
+def task(before: TaskTotals, prefill: float, decode: float, tokens: int, finished: int) -> TaskTotals:
+    """The same after so much more; each request that ended took as much as another."""
+    told = before.joules_per_request
+    counts = (*told.counts[:-1], told.counts[-1] + finished)
+    return replace(
+        before,
+        joules={"prefill": before.joules["prefill"] + prefill, "decode": before.joules["decode"] + decode},
+        generated_tokens=before.generated_tokens + tokens,
+        requests_finished=before.requests_finished + finished,
+        joules_per_request=replace(told, counts=counts, total=told.total + prefill + decode),
+    )
 
 
 def open_requests() -> tuple[OpenRequest, ...]:

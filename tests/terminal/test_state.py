@@ -15,15 +15,16 @@ def after(keys: list[str], state: ViewState | None = None, engines: tuple[str, .
 
 
 def test_panes_are_switched_by_number_and_in_turn() -> None:
-    """1 to 4 name them; tab goes round, and back."""
-    assert [after([number]).pane for number in "1234"] == list(PANES)
-    assert [after(["tab"] * times).pane for times in range(1, 5)] == [
+    """1 to 5 name them; tab goes round, and back."""
+    assert [after([number]).pane for number in "12345"] == list(PANES)
+    assert [after(["tab"] * times).pane for times in range(1, 6)] == [
         "finished",
         "engines",
         "gpus",
+        "tasks",
         "running",
     ]
-    assert after(["back-tab"]).pane == "gpus"
+    assert after(["back-tab"]).pane == "tasks"
 
 
 @pytest.mark.parametrize("pane", PANES)

@@ -48,6 +48,7 @@ def with_engine(**changes: object) -> Scene:
         ("finished_ascii_80x24", 80, 24, Look(unicode=False, colour=False), ViewState(pane="finished")),
         ("gpus_100x20", 100, 20, Look(), ViewState(pane="gpus")),
         ("engines_100x20", 100, 20, Look(colour=False), ViewState(pane="engines")),
+        ("tasks_100x20", 100, 20, Look(), ViewState(pane="tasks")),
         ("help_80x24", 80, 24, Look(), ViewState(help=True)),
     ],
 )
@@ -313,3 +314,41 @@ def test_the_unit_is_that_of_the_engines(units: list[str], shown: str) -> None:
     engine = engine_a()
     engines = tuple(replace(engine, info=replace(engine.info, unit=unit)) for unit in units)
     assert f"J/{shown}" in drawn(with_snapshot(engines=engines))
+
+
+def test_tasks_are_told_apart() -> None:
+    """Of the last seconds and ever: a request of rag costs twice as much, and a token of it thrice."""
+    text = drawn(scene(state=ViewState(pane="tasks")), 140)
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith(("rag", "chat"))}
+    assert list(rows) == ["chat", "rag"]  # by joules
+    # finished, a second, tokens a second, W, J/request, J/token, ever, share, joules
+    assert rows["chat"][1:8] == ["40", "1.6", "480", "200", "34.63", "0.417", "0.357"]
+    assert rows["rag"][1:8] == ["10", "0.4", "20", "50", "65.00", "2.500", "1.083"]
+    assert "none" not in rows
+
+
+def test_tasks_that_are_not_told_apart_say_so() -> None:
+    """And so does an engine that was chosen and has none."""
+    assert "task_from" in drawn(replace(with_engine(tasks={}), state=ViewState(pane="tasks")))
+    assert "task_from" in drawn(scene(state=ViewState(pane="tasks", engine="odd-1")))
+
+
+def test_the_column_of_tasks_is_there_where_there_are_any() -> None:
+    """Beside requests, and they can be filtered by it."""
+    _, second = readings()
+    dear, *others = open_requests()
+    (names,) = (line for line in drawn(scene(), 200).splitlines() if line.startswith("request "))
+    assert "task" not in names
+    view = RequestsView.of(second.snapshot, [replace(dear, task="rag"), *others], ())
+    with_task = scene(reading=replace(second, requests=view), state=ViewState(filter="RAG"))
+    text = drawn(with_task, 200)
+    (row,) = (line for line in text.splitlines() if line.startswith("dear"))
+    assert row.split()[-1] == "rag"
+    assert not [line for line in text.splitlines() if line.startswith("cheap")]
+
+
+def test_what_is_filtered_by_is_said_in_a_narrow_terminal() -> None:
+    """The counts of panes make room for it, and stay where there is room."""
+    state = ViewState(filter="nothing like it")
+    assert " 1 running   2 finished   3 engines   4 GPUs   5 tasks   filter" in drawn(scene(state=state), 80)
+    assert " 1 running 3   2 finished 40 " in drawn(scene(state=state), 120)

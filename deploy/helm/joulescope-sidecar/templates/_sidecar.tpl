@@ -128,13 +128,18 @@ named template that has yours, with metadata and spec; and `container`, the name
     - name: joulescope-baselines
       mountPath: /var/lib/joulescope/baselines
     {{- end }}
+    {{- if $values.ledger.enabled }}
+    - name: joulescope-ledger
+      mountPath: /var/lib/joulescope/ledger
+    {{- end }}
     {{- with $values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 {{- end }}
 
 {{/*
-Entries of volumes. No limit of size: a pod that exceeds one is evicted. What others make is optional: a secret that is
+Entries of volumes. No limit of size, since a pod that exceeds one is evicted, but of the ledger, which keeps well within
+it: without one a node's disk would be its limit, for all pods there. What others make is optional: a secret that is
 missing would keep the pod from starting, while `serve --stay` says what it lacks and waits for it.
 */}}
 {{- define "joulescope.volumes" -}}
@@ -164,6 +169,16 @@ missing would keep the pod from starting, while `serve --stay` says what it lack
     claimName: {{ . }}
   {{- else }}
   emptyDir: {}
+  {{- end }}
+{{- end }}
+{{- if $values.ledger.enabled }}
+- name: joulescope-ledger
+  {{- with $values.ledger.existingClaim }}
+  persistentVolumeClaim:
+    claimName: {{ . }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ $values.ledger.size }}
   {{- end }}
 {{- end }}
 {{- with $values.extraVolumes }}
@@ -324,6 +339,24 @@ seccompProfile:
 {{- if $values.baselines.enabled }}
 - name: JOULESCOPE_BASELINE_DIR
   value: /var/lib/joulescope/baselines
+{{- end }}
+{{- with $values.ledger }}
+{{- if .enabled }}
+- name: JOULESCOPE_LEDGER
+  value: {{ .url | default "/var/lib/joulescope/ledger" | quote }}
+{{- if .url }}
+- name: JOULESCOPE_LEDGER_SPOOL
+  value: /var/lib/joulescope/ledger
+{{- if and (not .existingClaim) (not (hasKey $values.env "JOULESCOPE_LEDGER_ROTATE_SECONDS")) (not (hasKey $values.config "ledger_rotate_seconds")) }}
+- name: JOULESCOPE_LEDGER_ROTATE_SECONDS
+  value: "300"
+{{- end }}
+{{- end }}
+{{- if not (or (hasKey $values.env "JOULESCOPE_LEDGER_MAX_MEBIBYTES") (hasKey $values.config "ledger_max_mebibytes")) }}
+- name: JOULESCOPE_LEDGER_MAX_MEBIBYTES
+  value: {{ div (mul 3 (trimSuffix "Gi" (trimSuffix "Mi" .size) | int64) (ternary 1024 1 (hasSuffix "Gi" .size))) 4 | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with $values.otlp.endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
