@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.scheduling import RealOnesLast, is_alone
+
+# How long an example takes depends on who else has the machine: it is no failure of what is tested.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
