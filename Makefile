@@ -17,6 +17,9 @@ WHEEL_DIR ?= dist
 BIN := $(VENV)/bin
 # Twice quiet: errors only. An editable install warns of itself at length.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+# A process a core; what tests/real starts runs one at a time when the rest is done (tests/scheduling.py).
+# In one process, as a debugger needs it: TEST_ARGS="-n 0".
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
 
@@ -28,10 +31,10 @@ demo: $(VENV)/.sidecar ## Run the whole path on a simulated GPU: make demo DEMO_
 
 test: $(VENV)/.dev ## Run all tests, against real vLLM and Prometheus too where they can be had
 	tools/system-parts
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(PYTEST) $(TEST_ARGS)
 
-test-fast: $(VENV)/.dev ## Run the tests that start no real outside part
-	$(BIN)/python -m pytest -m "not real" $(TEST_ARGS)
+test-fast: $(VENV)/.dev ## Run the tests that start no real outside part, save a few slow ones
+	SHORT_TESTS=1 $(PYTEST) -m "not real and not slow" $(TEST_ARGS)
 
 lint: $(VENV)/.dev layers ## Check style, types, layers and the Dockerfile
 	$(BIN)/ruff check .

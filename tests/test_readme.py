@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 30.0
 RUN_ELSEWHERE = {
     "make demo": (".ci/run", 'make -C "$OUT/clone" demo'),
     "make test": (".ci/run", "make test "),
-    "make test-fast": ("Makefile", '-m pytest -m "not real"'),
+    "make test-fast": ("Makefile", '$(PYTEST) -m "not real and not slow"'),
     "make lint": (".ci/run", "make lint"),
     "pip install --no-deps .": ("tests/real/vllm_env.py", '"--no-deps"'),
     "JOULESCOPE_SOCKET=/run/joulescope/joulescope.sock vllm serve Qwen/Qwen3-8B": (

@@ -16,6 +16,7 @@ from joulescope.model import GpuInfo, GpuReading, GpuStatus, Snapshot
 from joulescope.pipeline import Pipeline, Scope
 from joulescope.replay import Replay
 from tests import worlds
+from tests.examples import examples
 from tests.worlds import GPU, MS, SECOND
 
 SCOPES = (Scope(), Scope(all_gpus=True), Scope(uuids={GPU}))
@@ -166,7 +167,7 @@ def joules(snapshot: Snapshot) -> dict[str, tuple[float, int, int, int]]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(random=st.randoms(use_true_random=True))
 def test_joules_are_measured_once_and_a_replay_comes_to_the_same(random: Random) -> None:
     """Each account is balanced, no interval overlaps another, all of them together hold no more than the card

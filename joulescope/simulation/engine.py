@@ -349,7 +349,8 @@ class SimulatedEngine:
         request.placeholders -= 1
         if request.computed:  # else it was preempted meanwhile
             request.computed -= drafted - (count - 1)
-            request.high_water = max(request.high_water, request.computed)
+            if request.computed > request.high_water:
+                request.high_water = request.computed
         request.generated = min(before + count, plan.output_tokens, plan.max_tokens)
         if self.world.drafter is not None:
             request.drafts = self.world.drafter.tokens

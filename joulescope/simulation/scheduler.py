@@ -127,7 +127,9 @@ class Scheduler:
         while position < len(self.running) and budget > 0:
             request = self.running[position]
             position += 1
-            count = min(request.tokens - request.computed + request.drafts, budget)
+            count = request.tokens - request.computed + request.drafts
+            if count > budget:
+                count = budget
             if count <= 0 or request.complete_in_flight or self._awaits_token(request):
                 continue
             if not self._allocate_or_preempt(batch, request, count):
@@ -192,15 +194,19 @@ class Scheduler:
 
     def _put(self, batch: Batch, request: Request, count: int) -> None:
         """Enters the request into the step and counts the step's tokens as computed from now on."""
+        # Called for each request of each step: built-in functions would take most of the time.
+        before, known, high = request.computed, request.tokens, request.high_water
+        after = before + count
         batch.requests.append(request)
-        batch.context.append(request.computed)
+        batch.context.append(before)
         batch.scheduled.append(count)
-        batch.recomputed.append(max(0, min(request.high_water, request.computed + count) - request.computed))
-        request.computed += count
-        drafted = max(request.computed - request.tokens, 0)
-        request.high_water = max(request.high_water, request.computed - drafted)
-        samples = int(request.computed >= request.tokens)
-        batch.samples.append(samples + self._accept(request, drafted))
+        batch.recomputed.append((after if after < high else high) - before if before < high else 0)
+        request.computed = after
+        drafted = after - known if after > known else 0
+        if after - drafted > high:
+            request.high_water = after - drafted
+        samples = 1 if after >= known else 0
+        batch.samples.append(samples + self._accept(request, drafted) if drafted else samples)
         batch.heads.append(samples + drafted)
         batch.drafted.append(drafted)
         request.placeholders += samples

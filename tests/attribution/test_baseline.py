@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,8 @@ DEARER = replace(
     active_watts=1.2 * H100_LLAMA_8B.hardware.active_watts,
 )
 
+LONG_PROMPTS = (replace(CHAT, weight=0.2), replace(SUMMARISE, weight=0.7), replace(RAG, weight=0.1))
+
 
 def learn(seconds: float = 70.0, seed: int = 1) -> list[Baseline]:
     """Baselines of the usual simulated service."""
@@ -41,6 +44,7 @@ def baseline() -> Baseline:
     return learned
 
 
+@cache
 def compare(
     baseline: Baseline,
     seconds: float = 25.0,
@@ -68,16 +72,15 @@ def index_of(totals: BaselineTotals) -> float:
 @pytest.mark.parametrize(
     ("rate", "classes"),
     [
-        (8.0, MIXED),
-        (2.0, MIXED),
-        (16.0, MIXED),
-        (8.0, (CHAT,)),
-        (4.0, (SUMMARISE,)),
-        (8.0, (RAG,)),
-        (16.0, (CODE,)),
-        (5.0, (replace(CHAT, weight=0.2), replace(SUMMARISE, weight=0.7), replace(RAG, weight=0.1))),
+        pytest.param(8.0, MIXED, id="as-usual"),
+        pytest.param(2.0, MIXED, id="quarter"),
+        pytest.param(16.0, MIXED, id="double", marks=pytest.mark.slow),
+        pytest.param(8.0, (CHAT,), id="chat", marks=pytest.mark.slow),
+        pytest.param(4.0, (SUMMARISE,), id="summarise", marks=pytest.mark.slow),
+        pytest.param(8.0, (RAG,), id="rag", marks=pytest.mark.slow),
+        pytest.param(16.0, (CODE,), id="code", marks=pytest.mark.slow),
+        pytest.param(5.0, LONG_PROMPTS, id="long-prompts"),
     ],
-    ids=["as-usual", "quarter", "double", "chat", "summarise", "rag", "code", "long-prompts"],
 )
 def test_load_and_mix_leave_the_index_at_one(
     baseline: Baseline, rate: float, classes: Sequence[RequestClass]

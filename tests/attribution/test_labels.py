@@ -20,6 +20,7 @@ from joulescope.label_model import BASE_ADAPTER, NO_TENANT, OTHER, LabelTotals
 from joulescope.model import EngineTotals, FinishedRequest, OpenRequest, RequestStarted
 from joulescope.pipeline import Pipeline
 from tests.attribution.test_properties import run, worlds
+from tests.examples import examples
 
 RULES = LabelRules(
     adapters=("always",), most=2, tenant_from="request_id", tenant_pattern=re.compile("(?P<tenant>[a-z]+)~")
@@ -28,7 +29,7 @@ ADAPTERS = ("", "", "always", "a", "b", "c", "d", "base", "other")
 IDS = ("", "no-tenant", "acme~1", "acme~2", "globex~1", "initech~1", "hooli~1", "other~1")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     world=worlds(),
     names=st.lists(st.tuples(st.sampled_from(ADAPTERS), st.sampled_from(IDS)), min_size=1, max_size=9),

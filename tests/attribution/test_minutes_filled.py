@@ -20,6 +20,7 @@ from joulescope.pipeline import Pipeline, Scope
 from tests import worlds
 from tests.attribution.test_properties import policies
 from tests.attribution.test_properties import worlds as any_world
+from tests.examples import examples
 from tests.worlds import GPU, MS, SECOND, end, hello, start, step
 
 MINUTE = 60 * SECOND
@@ -98,7 +99,7 @@ def moment(item: object) -> int:
 # ---------------------------------------------------------------------------------------- whatever arrives
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_world(), policies(), st.sampled_from([0, 59, 55, 50.1]))
 def test_the_minutes_sum_to_the_ledger(world: list[object], policy: Policy, wall_seconds: float) -> None:
     """Microjoule by microjoule, of all GPUs and of each engine, however minutes cut the world."""
@@ -116,7 +117,7 @@ def test_the_minutes_sum_to_the_ledger(world: list[object], policy: Policy, wall
         assert uj(minute.joules.measured) == sum(uj(getattr(minute.joules, name)) for name in PARTS)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_world(), policies(), st.sampled_from([0, 59, 55, 50.1]))
 def test_the_minutes_sum_to_the_tallies(world: list[object], policy: Policy, wall_seconds: float) -> None:
     """Tokens, requests, preemptions and the joules that are counted besides."""
@@ -141,7 +142,7 @@ def test_the_minutes_sum_to_the_tallies(world: list[object], policy: Policy, wal
         assert sum(minute.joules.marginal for minute in own) == pytest.approx(tally.marginal_uj / 1e6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_world(), st.sampled_from([0, 55]))
 def test_figures_make_sense_whatever_arrives(world: list[object], wall_seconds: int) -> None:
     """No part is above its whole, nothing is below zero, and no minute is longer than one."""

@@ -11,6 +11,7 @@ from joulescope.attribution.policy import Policy
 from joulescope.hook import wire
 from joulescope.model import EngineTotals, FinishedRequest, GpuReading, GpuTotals, Snapshot
 from joulescope.pipeline import Pipeline, Scope
+from tests.examples import examples
 from tests.worlds import COST, MS, SECOND, end, instant, start, step
 
 GPUS = ("GPU-a", "GPU-b")
@@ -209,7 +210,7 @@ def balance_uj(gpu: GpuTotals) -> tuple[int, int]:
     return round(gpu.measured_joules * 1e6), sum(round(part * 1e6) for part in parts)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds(), policy=policies())
 def test_whatever_arrives_the_accounts_hold(world: list[object], policy: Policy) -> None:
     """Every joule is counted once, no counter falls, and finished accounts are sane, whoever pays."""

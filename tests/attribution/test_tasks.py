@@ -24,6 +24,7 @@ from joulescope.label_model import LengthRule
 from joulescope.model import EngineTotals, FinishedRequest, OpenRequest, RequestEnded, RequestStarted
 from joulescope.pipeline import Pipeline
 from tests.attribution.test_properties import run, worlds
+from tests.examples import examples
 from tests.worlds import MS, SECOND, end, hello, start, step
 
 BY_LENGTHS = "short: output <= 2; deep: prompt >= 3 and output >= 3; long: output >= 6; brief: max_output < 4"
@@ -49,7 +50,7 @@ RULES = LabelRules(
 MOST_NAMES = len({"none", "other", "rag", "short", "deep", "long", "brief"}) + RULES.most_tasks
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     world=worlds(),
     told=st.lists(
@@ -146,7 +147,7 @@ CONDITIONS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     conditions=st.lists(CONDITIONS, min_size=1, max_size=4),
     prompt=st.integers(0, 12),

@@ -60,7 +60,9 @@ def test_the_first_requests_are_less_sure() -> None:
     assert np.median(widths(requests[:15])) > 1.2 * np.median(widths(requests[-60:]))
 
 
-@pytest.mark.parametrize("world", ["tensor-parallel-2", "pipeline-parallel-2"])
+@pytest.mark.parametrize(
+    "world", ["tensor-parallel-2", pytest.param("pipeline-parallel-2", marks=pytest.mark.slow)]
+)
 def test_what_is_learned_later_makes_earlier_figures_no_surer(world: str) -> None:
     """Requests of the first ten seconds were priced by a cold model, and their intervals say so."""
     missed = []

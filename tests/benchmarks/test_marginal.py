@@ -31,7 +31,13 @@ def plan_on(bench: SimulatedBench) -> Plan:
     return make_plan([SHORT], latencies, PACE, BACKGROUND, 3)
 
 
-@pytest.fixture(scope="module", params=[H100_LLAMA_8B, CAPPED], ids=["free", "power cap"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(H100_LLAMA_8B, id="free"),
+        pytest.param(CAPPED, id="power cap", marks=pytest.mark.slow),
+    ],
+)
 def measured(request: pytest.FixtureRequest) -> list[ArmResult]:
     """Both kinds in one world."""
     world: World = request.param

@@ -20,6 +20,7 @@ from joulescope.cli.parse import TYPES, command
 from joulescope.errors import ProtocolError
 from joulescope.hook.wire import MAX_FRAME_BYTES, AnyRecord, Hello, Progress, Step, encode_frame
 from joulescope.ingest.frames import FrameDecoder
+from tests.examples import examples
 
 RECORDS: list[AnyRecord] = [
     Hello(time_ns=1, pid=7),
@@ -159,7 +160,7 @@ def test_no_frame_can_be_taken_for_anything_else() -> None:
     assert not MAX_FRAME_BYTES.to_bytes(4, "big")[:1].isspace()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.one_of(st.binary(max_size=60), st.binary(max_size=20).map(lambda tail: FRAME + tail)))
 def test_any_bytes_print_or_are_refused_cleanly(data: bytes) -> None:
     """Whatever the input, the command prints JSON lines or raises ProtocolError, nothing else."""

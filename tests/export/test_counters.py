@@ -13,6 +13,7 @@ from joulescope.export.metrics import METRICS
 from joulescope.model import HistogramState, Snapshot
 from tests.attribution.test_labels import ADAPTERS, IDS, RULES, name
 from tests.attribution.test_properties import policies, run, worlds
+from tests.examples import examples
 
 
 def counters(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
@@ -29,7 +30,7 @@ def counters(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
     return found
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     world=worlds(),
     names=st.lists(st.tuples(st.sampled_from(ADAPTERS), st.sampled_from(IDS)), min_size=1, max_size=9),

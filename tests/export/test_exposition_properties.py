@@ -17,6 +17,7 @@ from joulescope.export.metric import MAX_OPEN_LABEL_VALUES, per_label
 from joulescope.export.prometheus import MAX_EXEMPLAR_RUNES, Exposition, SnapshotCollector
 from joulescope.label_model import OTHER, LabelTotals
 from joulescope.model import EngineTotals, HistogramState, Snapshot
+from tests.examples import examples
 from tests.export.samples import engine_a, rich_snapshot
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -36,7 +37,7 @@ def both(engine: EngineTotals) -> Iterator[list[Sample]]:
         yield [sample for family in parse(rendered(engine, accept)) for sample in family.samples]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.sets(names, max_size=6), anything)
 def test_any_name_comes_back_as_it_was(adapters: set[str], model: str) -> None:
     """Quotes, newlines, backslashes, NULs, emoji: both reference parsers read back what was written."""
@@ -49,7 +50,7 @@ def test_any_name_comes_back_as_it_was(adapters: set[str], model: str) -> None:
         assert identity.labels["model"] == model.encode("utf-8", "replace").decode()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.dictionaries(anything, st.integers(0, 1000), max_size=60), st.lists(anything, max_size=4))
 def test_what_has_no_room_is_other_and_nothing_is_lost(values: dict[str, int], known: list[str]) -> None:
     """Known values are always there; all values together are what came in, and their number is bounded."""
@@ -60,7 +61,7 @@ def test_what_has_no_room_is_other_and_nothing_is_lost(values: dict[str, int], k
     assert len(values) <= len(known) + MAX_OPEN_LABEL_VALUES or points[-1].labels[-1] == OTHER
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.tuples(anything, st.integers(1, 9)), max_size=80))
 def test_a_series_once_shown_stays_and_never_falls(counted: list[tuple[str, int]]) -> None:
     """Counts that grow, and new values among them: every scrape has all series of the one before."""
@@ -73,7 +74,7 @@ def test_a_series_once_shown_stays_and_never_falls(counted: list[tuple[str, int]
         before = after  # type: ignore[assignment]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.text(max_size=80) | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-01", fullmatch=True))
 def test_exemplars_keep_to_their_length(trace_parent: str) -> None:
     """Whatever a client sends as its trace: the page can be read, and no exemplar is too long."""
@@ -87,7 +88,7 @@ def test_exemplars_keep_to_their_length(trace_parent: str) -> None:
         assert sum(len(name) + len(text) for name, text in each.labels.items()) <= MAX_EXEMPLAR_RUNES
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=6))
 def test_a_scrape_sees_what_is_there_and_nothing_else(chosen: list[int]) -> None:
     """Snapshots in any order, also back and forth: each scrape is of the one that is there."""
@@ -104,7 +105,7 @@ def test_a_scrape_sees_what_is_there_and_nothing_else(chosen: list[int]) -> None
         assert float(line.split()[1]) == 1.7e9 + number
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.lists(st.dictionaries(names, st.floats(), max_size=4), min_size=1, max_size=4), st.booleans())
 def test_every_line_is_what_the_library_writes(scrapes: list[dict[str, float]], openmetrics: bool) -> None:
     """Scrape after scrape, with names that come and go and any values: the lines of the library."""

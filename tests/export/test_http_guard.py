@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from joulescope.export.web_config_rules import GRACE_SECONDS
+from tests.examples import examples
 from tests.export.certificates import HASH, USER, USERS
 from tests.export.web_server import PATIENCE_SECONDS, Running, ask, basic, pages, running
 
@@ -181,7 +182,9 @@ def test_heads_have_a_limit_and_a_form(
     assert guarded.get("/-/healthy")[0] == 200
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60), deadline=None
+)
 @given(
     parts=st.lists(
         st.one_of(

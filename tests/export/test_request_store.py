@@ -16,6 +16,7 @@ from joulescope.export.request_ids import MAX_PARTS, answer_id
 from joulescope.export.request_lookup import Found, Lookup
 from joulescope.export.request_store import ENTRY_BYTES, RequestStore, Retention
 from joulescope.model import FinishedRequest, OpenRequest
+from tests.examples import examples
 from tests.export.samples import finished
 
 ANCHOR = WallAnchor(monotonic_ns=0, wall_ns=1_700_000_000_000_000_000)
@@ -198,7 +199,7 @@ def test_one_id_a_thousand_times_does_not_make_an_endless_answer() -> None:
     assert found[-1].request_id == f"same-{MAX_PARTS + 9:08x}"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["cmpl-a-0", "cmpl-a-1", "chatcmpl-a", "job", ""]), st.floats(0.0, 40.0)),

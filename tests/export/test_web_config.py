@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from joulescope.errors import ConfigError
 from joulescope.export.web_config import RateLimit, WebConfig, load
 from joulescope.export.web_config_file import MAX_BYTES, Sources
+from tests.examples import examples
 from tests.export.certificates import HASH, MUTUAL, TLS, USER, USERS, Place, make_place
 
 DEAR = "$2y$31$" + HASH[7:]
@@ -182,7 +183,9 @@ def test_hashes_of_other_programs_do(place: Place) -> None:
         assert bcrypt.checkpw("open: sésame".encode(), hashed)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(200), deadline=None
+)
 @given(text=st.text(st.sampled_from("abtls_server_config: \n-[]{}&*!|>'\"#\t%é0"), max_size=80))
 def test_any_text_is_taken_or_refused(place: Place, text: str) -> None:
     """Whatever stands in the file, it is a configuration or a ConfigError, never another exception."""

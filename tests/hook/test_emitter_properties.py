@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from joulescope.clock import ManualClock
 from joulescope.hook.emitter import Emitter
 from joulescope.hook.wire import AnyRecord, Gap, Hello, Overhead, Progress, RequestEnd, RequestStart
+from tests.examples import examples
 from tests.hook.listener import PatientListener
 
 BIG = "x" * 60_000
@@ -133,11 +134,11 @@ class Wire(RuleBasedStateMachine):
 
 
 TestWire = Wire.TestCase
-TestWire.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWire.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 
 @given(st.binary(max_size=200_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_any_bytes_from_the_peer_are_ignored(garbage: bytes) -> None:
     """The peer may write anything: records still arrive."""
     with tempfile.TemporaryDirectory() as directory:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from joulescope.errors import ProtocolError
 from joulescope.hook.wire import LENGTH_BYTES, AnyRecord, Hello, Progress, RequestEnd, Step, encode_frame
 from joulescope.ingest.frames import FrameDecoder
+from tests.examples import examples
 
 ENCODER = msgspec.msgpack.Encoder()
 
@@ -61,7 +62,7 @@ def test_records_survive_any_cutting_of_the_stream(batches: list[list[AnyRecord]
     assert not decoder.pending_bytes
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(garbage=st.binary(max_size=300))
 def test_garbage_never_raises_anything_but_a_protocol_error(garbage: bytes) -> None:
     """Whatever a peer writes, the decoder either counts it or says that the stream is not its protocol."""
@@ -71,7 +72,7 @@ def test_garbage_never_raises_anything_but_a_protocol_error(garbage: bytes) -> N
         decoder.feed(garbage)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(payload=st.binary(max_size=200), good=records)
 def test_a_bad_frame_does_not_spoil_its_neighbours(payload: bytes, good: list[AnyRecord]) -> None:
     """Frames with nonsense inside are skipped; the frames before and after are read."""

@@ -13,6 +13,7 @@ from joulescope.errors import TraceError
 from joulescope.hook.wire import AnyRecord, Progress, Record, TraceHeader
 from joulescope.ingest.trace import TraceReader, TraceWriter, read_trace
 from tests import worlds
+from tests.examples import examples
 
 RECORDS: list[AnyRecord] = [worlds.hello(), worlds.start(1), worlds.step(0, 5, 9, [1]), worlds.end(1, 9, 0)]
 
@@ -91,7 +92,7 @@ def test_a_full_disk_is_an_error_of_the_trace() -> None:
         writer.flush()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=400), name=st.sampled_from(["f.jsonl", "f.jsonl.gz", "f.jsonl.zst"]))
 def test_no_content_makes_the_reader_raise_a_foreign_error(tmp_path: Path, content: bytes, name: str) -> None:
     """Fuzz: any bytes give records, counts, or a TraceError; never another exception."""

@@ -22,13 +22,14 @@ from joulescope.ledger.read import open_ledger
 from joulescope.ledger.recovery import recover
 from joulescope.ledger.tables import MINUTES, REQUESTS
 from joulescope.ledger.writer import LedgerWriter, Rotation
+from tests.examples import examples
 from tests.ledger.broken import BreakableFiles, until_killed
 from tests.ledger.rows import DAY_SECONDS, NOON, minute, minute_row, request
 from tests.ledger.test_ledger import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
-KILLS = 20
+KILLS = examples(20)
 
 
 def numbers(folder: Path) -> list[int]:

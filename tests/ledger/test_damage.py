@@ -20,6 +20,7 @@ from joulescope.ledger.read import open_ledger
 from joulescope.ledger.recovery import recover
 from joulescope.ledger.tables import REQUESTS, SCHEMA_KEY, TABLE_KEY
 from joulescope.ledger.writer import LedgerWriter, Rotation
+from tests.examples import examples
 from tests.ledger.rows import NOON, request
 from tests.ledger.test_ledger import ids, rows
 
@@ -64,7 +65,9 @@ def test_cut_off_anywhere_the_rows_before_are_read(whole: bytes) -> None:
         assert not damage.places
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_flipped_bytes_cost_the_rows_that_they_are_in(whole: bytes, data: st.DataObject) -> None:
     """Whatever is written over, rows elsewhere are read, and none is read that was not written."""
@@ -88,7 +91,7 @@ def test_flipped_bytes_cost_the_rows_that_they_are_in(whole: bytes, data: st.Dat
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200) | st.lists(st.sampled_from([MARKER, b"\x00", b"R", b"{}"])).map(b"".join))
 def test_any_bytes_can_be_read(noise: bytes) -> None:
     """Without an error, and without a row."""

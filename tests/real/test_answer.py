@@ -18,7 +18,7 @@ import pytest
 
 from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
 from tests.real.sidecar import Sidecar, wait_until
-from tests.real.vllm_env import VllmServer, install_hook, make_model, vllm_python
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model, vllm_python
 
 pytestmark = pytest.mark.real
 
@@ -117,7 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 "--middleware",
                 "joulescope.answer.JoulescopeMiddleware",
                 "--enable-prompt-tokens-details",
-                "--enforce-eager",  # no compilation: nothing here depends on it
+                EAGER,
             ],
             environment={
                 "JOULESCOPE_ANSWER_SOCKET": str(answers),

@@ -14,7 +14,7 @@ from joulescope.model import GpuTotals
 from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
 from tests.real.load import Answer, mixed_asks, send_all, steady_load
 from tests.real.sidecar import Sidecar, wait_until
-from tests.real.vllm_env import VllmServer, install_hook, make_model
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,7 @@ class Stage:
         self.socket = folder / "js.sock"
         self.driver = FakeDriver(folder / "nvml", [FakeGpu(uuid=GPU, live=True, power_watts=250.0)])
         self.nvml = environment(build(folder), self.driver)
-        self.model = make_model(folder / "model", layers=24)
+        self.model = make_model(folder / "model", layers=16)
         self.hook = install_hook(folder / "hook")
 
     def sidecar(self, name: str) -> Sidecar:
@@ -38,7 +38,7 @@ class Stage:
         return sidecar.start()
 
     def vllm(self, name: str) -> VllmServer:
-        server = VllmServer(self.model, self.hook, self.socket, self.folder / f"{name}.log")
+        server = VllmServer(self.model, self.hook, self.socket, self.folder / f"{name}.log", [EAGER])
         server.environment["VLLM_CPU_OMP_THREADS_BIND"] = "0"
         return self.stack.enter_context(server)
 

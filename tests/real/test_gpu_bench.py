@@ -19,7 +19,7 @@ from benchmarks.gpu.server import load_kept
 from joulescope.hook.wire import RequestEnd, RequestStart
 from joulescope.ingest.trace import read_trace
 from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
-from tests.real.vllm_env import REPOSITORY, make_model, vllm_python
+from tests.real.vllm_env import EAGER, REPOSITORY, make_model, vllm_python
 
 pytestmark = pytest.mark.real
 
@@ -50,7 +50,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     trace = folder / "run.jsonl.gz"
     command = [sys.executable, str(SCRIPT), "--model", str(make_model(folder / "model", LAYERS))]
     command += ["--vllm-python", str(vllm_python())]
-    command += ["--vllm-arguments", "--max-model-len 1024 --max-num-seqs 16"]
+    command += ["--vllm-arguments", f"--max-model-len 1024 --max-num-seqs 16 {EAGER}"]
     command += ["--experiments", "density", "--rounds", str(ROUNDS), "--block-seconds", "4"]
     command += ["--sensor-seconds", "1", "--streams", "4", "--scale", "0.04"]
     command += ["--record", str(trace), "--results", str(folder / "live")]

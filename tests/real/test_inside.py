@@ -13,7 +13,7 @@ from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
 from tests.inside.world import alive
 from tests.real.load import mixed_asks, send_all
 from tests.real.sidecar import Sidecar, wait_until
-from tests.real.vllm_env import VllmServer, install_hook, make_model
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model
 
 pytestmark = pytest.mark.real
 
@@ -40,6 +40,7 @@ def test_joules_come_from_within_vllm(tmp_path: Path) -> None:
         hook_path=install_hook(tmp_path / "hook"),
         socket_path=tmp_path / "js.sock",
         log_path=tmp_path / "vllm.log",
+        arguments=[EAGER],
         environment={**inside, "JOULESCOPE_SAMPLER": "on"},  # auto is for NVIDIA GPUs; vLLM sees none
     )
     sidecar = Sidecar(vllm.socket_path, tmp_path, environment(None, None), arguments=("--gpus", GPU))

@@ -22,7 +22,7 @@ from tests.otlp_receiver import Receiver, otlp_receiver
 from tests.real.load import Answer, mixed_asks, send_all
 from tests.real.prometheus import Prometheus, running_prometheus
 from tests.real.sidecar import Sidecar, wait_until
-from tests.real.vllm_env import VllmServer, install_hook, make_model
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model
 from tests.requirements import need_program
 
 pytestmark = pytest.mark.real
@@ -32,7 +32,7 @@ REQUESTS, ABORTS = 224, 12
 TENANTS = ("acme~", "globex~", "")
 """What stands before the clients' ids, in turn."""
 
-LAYERS = 24
+LAYERS = 16
 """Slow enough for a client to hang up in time, and for the server's other half to keep pace."""
 SMALL_KV_CACHE = ["--block-size", "32", "--num-gpu-blocks-override", "80", "--max-num-seqs", "24"]
 """2,560 tokens for 24 requests of up to 860: some must be preempted."""
@@ -101,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             log_path=folder / "vllm.log",
             arguments=[
                 *SMALL_KV_CACHE,
+                EAGER,
                 "--enable-prompt-tokens-details",
                 "--enable-request-id-headers",
                 "--otlp-traces-endpoint",

@@ -29,7 +29,7 @@ from tests.fake_nvml import FakeDriver, FakeGpu, build, environment
 from tests.real.api import Client
 from tests.real.phoenix import Phoenix, StoredSpan, running_phoenix
 from tests.real.sidecar import Sidecar, wait_until
-from tests.real.vllm_env import VllmServer, install_hook, make_model
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model
 
 pytestmark = pytest.mark.real
 
@@ -244,7 +244,7 @@ def served(phoenix: Phoenix, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             hook_path=install_hook(folder / "hook"),
             socket_path=folder / "js.sock",
             log_path=folder / "vllm.log",
-            arguments=[*SMALL_KV_CACHE, "--enforce-eager", "--otlp-traces-endpoint", phoenix.traces_endpoint],
+            arguments=[*SMALL_KV_CACHE, EAGER, "--otlp-traces-endpoint", phoenix.traces_endpoint],
             environment={
                 "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
                 "OTEL_RESOURCE_ATTRIBUTES": f"{PROJECT}={SERVED}",

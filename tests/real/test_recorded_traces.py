@@ -14,6 +14,8 @@ from benchmarks.hidden_laws import LAWS
 from benchmarks.real_traces import NAMES, TRACES, Outcome, recorded, replay, summary
 from joulescope.model import GpuTotals
 
+pytestmark = pytest.mark.slow
+
 MEAN_ERROR = 0.08
 """Well above what was measured (``benchmarks/results/real_traces.md``): a bound, not a claim."""
 

@@ -18,7 +18,7 @@ import pytest
 from joulescope.hook.wire import Gap, Hello, Progress, RequestEnd, RequestStart, Step
 from tests.hook.listener import Listener, Session
 from tests.real.api import Answer, Client
-from tests.real.vllm_env import VllmServer, install_hook, make_model
+from tests.real.vllm_env import EAGER, VllmServer, install_hook, make_model
 
 pytestmark = pytest.mark.real
 
@@ -140,8 +140,8 @@ def start_server(directory: Path, model: Path, hook_path: Path, *arguments: str)
 
 @pytest.fixture(scope="module")
 def rig(hook_path: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A server with so few KV blocks that requests preempt each other. It starts, and answers, before
-    anything listens at the socket."""
+    """A compiled server with so few KV blocks that requests preempt each other. It starts, and answers,
+    before anything listens at the socket."""
     directory = tmp_path_factory.mktemp("plain")
     small_cache = ("--block-size", "32", "--num-gpu-blocks-override", "24", "--max-num-batched-tokens", "256")
     with start_server(directory, model, hook_path, *small_cache) as server:
@@ -318,6 +318,7 @@ def test_speculation_traces_and_a_foreign_scheduler(hook_path: Path, model: Path
         tmp_path,
         model,
         hook_path,
+        EAGER,
         *("--scheduler-cls", "own_scheduler.OwnScheduler"),
         *("--otlp-traces-endpoint", "http://127.0.0.1:9"),
         "--speculative-config",
@@ -348,6 +349,7 @@ def test_pipeline(hook_path: Path, model: Path, tmp_path: Path) -> None:
     """With two pipeline stages two steps are under way at once; every account closes, and both workers
     belong to the engine."""
     few_tokens = ("--max-num-batched-tokens", "128")  # so that one step does not take all requests
+    # Compiled: vLLM's second stage on a CPU has no buffer for the first one's output otherwise.
     server = start_server(tmp_path, model, hook_path, "--pipeline-parallel-size", "2", *few_tokens)
     server.environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     with Listener(server.socket_path) as listener, server:
@@ -369,7 +371,7 @@ def test_pipeline(hook_path: Path, model: Path, tmp_path: Path) -> None:
 
 def test_off_without_a_socket(hook_path: Path, model: Path, tmp_path: Path) -> None:
     """Switched off by JOULESCOPE_DISABLED the hook leaves no word in the log and no connection."""
-    server = start_server(tmp_path, model, hook_path)
+    server = start_server(tmp_path, model, hook_path, EAGER)
     server.environment["JOULESCOPE_DISABLED"] = "1"
     with Listener(server.socket_path) as listener, server:
         assert Client(server.url).complete("off", "Nothing to report.", 3).output_tokens == 3

@@ -9,7 +9,10 @@ of its own that ``PYTHONPATH`` names, as an init container would do it; vLLM fin
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import hashlib
 import os
 import shutil
 import signal
@@ -20,6 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +34,9 @@ TORCH_VERSION = "2.13.0"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NOT_NEEDED = {"torch", "torchvision", "torchaudio", "torchcodec"}
 START_SECONDS = 240.0
+EAGER = "--enforce-eager"
+"""Compiling takes 10 to 80 s of each start, by the number of layers, and a hook sees nothing of it: two
+servers of the tests are compiled (``test_vllm_hook``), and those of the benchmarks."""
 
 
 def vllm_python() -> Path:
@@ -73,15 +80,25 @@ def _distribution(requirement: str) -> str:
     return name.strip().lower()
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True)
+def _run(command: list[str], variables: Mapping[str, str] | None = None) -> None:
+    subprocess.run(command, check=True, env={**os.environ, **(variables or {})})
 
 
 def install_hook(target: Path) -> Path:
-    """Installs this repository, without dependencies, into ``target``; returns it for ``PYTHONPATH``.
+    """Installs this repository, without dependencies, into ``target``; returns it for ``PYTHONPATH``."""
+    shutil.copytree(_installed_hook(), target, dirs_exist_ok=True)
+    return target
+
+
+@functools.cache
+def _installed_hook() -> Path:
+    """Installed by pip, once for all tests of a run.
 
     It is built from a copy, for a build leaves files beside the sources that the next one would pick up.
     """
+    folder = Path(tempfile.mkdtemp(prefix="joulescope-hook-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = folder / "hook"  # with the mode that pip gives it: users that share nothing read it
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "source"
@@ -96,14 +113,29 @@ def install_hook(target: Path) -> Path:
 
 
 def make_model(directory: Path, layers: int = 2) -> Path:
-    """A tiny random Llama, made by the interpreter that has transformers; a layer costs about 0.2 ms."""
+    """A tiny random Llama, made by the interpreter that has transformers; a layer costs about 0.2 ms.
+
+    Its weights are of seed 0, so one that was made for another test is as good: see :func:`_kept_model`.
+    """
     if not (directory / "config.json").exists():
-        script = Path(__file__).with_name("tiny_model.py")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        subprocess.run(
-            [str(vllm_python()), str(script), str(directory), str(layers)], check=True, env=environment
-        )
+        shutil.copytree(_kept_model(layers), directory, dirs_exist_ok=True)
     return directory
+
+
+def _kept_model(layers: int) -> Path:
+    """Made once, below the cache, for as long as the script that makes it stays what it is."""
+    script = Path(__file__).with_name("tiny_model.py")
+    digest = hashlib.sha256(script.read_bytes() + VLLM_VERSION.encode()).hexdigest()[:12]
+    kept = CACHE / "models" / f"llama-{layers}-{digest}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=kept.parent, prefix="making-"))
+        _run([str(vllm_python()), str(script), str(made), str(layers)], {"HF_HUB_OFFLINE": "1"})
+        made.chmod(0o755)
+        with contextlib.suppress(OSError):  # another run was quicker
+            made.rename(kept)
+        shutil.rmtree(made, ignore_errors=True)
+    return kept
 
 
 def free_port() -> int:

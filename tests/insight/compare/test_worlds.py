@@ -28,6 +28,8 @@ from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.workload import RequestClass
 from tests.insight.compare.worlds import A100_LIKE, BF16, FP8, ON_TWO
 
+pytestmark = pytest.mark.slow
+
 TASK = replace(CHAT_TASK, max_tokens=400)
 RUNS: dict[str, tuple[World, tuple[int, ...]]] = {
     "h100": (FP8, (12, 20, 32)),

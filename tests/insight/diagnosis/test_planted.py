@@ -20,9 +20,9 @@ def _diagnosis(*plants: Plant, seed: int = 1) -> Diagnosis:
 @pytest.mark.parametrize(
     ("plant", "cause"),
     [
-        (Plant("load", 0.4), causes.LOAD),
-        (Plant("kernels", 1.25), causes.EFFICIENCY),
-        (Plant("clocks", 0.7), causes.CLOCKS),
+        pytest.param(Plant("load", 0.4), causes.LOAD, marks=pytest.mark.slow),
+        pytest.param(Plant("kernels", 1.25), causes.EFFICIENCY, marks=pytest.mark.slow),
+        pytest.param(Plant("clocks", 0.7), causes.CLOCKS, marks=pytest.mark.slow),
         (Plant("batch", 8), causes.BATCH_LIMIT),
     ],
 )

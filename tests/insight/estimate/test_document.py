@@ -17,6 +17,7 @@ from joulescope.insight.estimate.files import read_document, read_points, write_
 from joulescope.insight.estimate.parameters import Lever, Model, Parameters, Query, Scenario, changed
 from joulescope.insight.estimate.presets import PRESETS
 from joulescope.insight.estimate.throughput import Law, Point, Table
+from tests.examples import examples
 
 DISTRIBUTIONS = st.sampled_from(
     [
@@ -62,7 +63,7 @@ PARAMETERS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(PARAMETERS)
 def test_whatever_is_written_reads_back_to_the_same(parameters: Parameters) -> None:
     """Through YAML, to the last digit: a file reproduces a run."""

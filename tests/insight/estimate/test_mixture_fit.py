@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from joulescope.insight.estimate.mixture_fit import Mixture, fit_mixtures
 from joulescope.insight.estimate.throughput import Law, Point, fit
+from tests.examples import examples
 
 PLANTED = Law(9.5, (-0.3, -0.9), (1000.0,), (0.25,))
 
@@ -69,7 +70,7 @@ def test_one_mix_leaves_slopes_at_zero_and_says_so() -> None:
         fit_mixtures([])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(
         st.tuples(st.floats(1, 1e4), st.floats(1, 1e5), st.floats(1, 1e5), st.floats(1e-3, 1e6)),
