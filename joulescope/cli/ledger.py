@@ -47,7 +47,7 @@ def command() -> None:
     """
 
 
-command.add_command(ledger_compact.command, "compact")
+command.add_command(ledger_compact.compact_command, "compact")
 
 
 def _by(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:

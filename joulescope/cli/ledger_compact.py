@@ -29,7 +29,9 @@ from joulescope.ledger.compaction import TARGET_BYTES, Compacted, compact
 )
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(root: str, before: datetime | None, max_mebibytes: int, dry_run: bool, as_json: bool) -> None:
+def compact_command(
+    root: str, before: datetime | None, max_mebibytes: int, dry_run: bool, as_json: bool
+) -> None:
     """Put the files of each day together that is over.
 
     ROOT is the folder or the URL where the ledger is kept. Rows stay exactly as they are, and are read back

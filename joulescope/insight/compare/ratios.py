@@ -50,8 +50,8 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Figure | None:
     if count < 2:
         return Figure(value)
     residuals = [top - value * bottom for top, bottom in zip(tops, bottoms, strict=True)]
-    variance = count / (count - 1) * math.fsum((each / below) ** 2 for each in residuals)
-    half = student_90(count - 1) * math.sqrt(variance * _stretch(residuals))
+    scatter = math.hypot(*(each / below for each in residuals))  # a square may be too large for a float
+    half = student_90(count - 1) * scatter * math.sqrt(count / (count - 1) * _stretch(residuals))
     return Figure(value, value - half, value + half) if math.isfinite(half) else Figure(value)
 
 
@@ -59,11 +59,12 @@ def _stretch(residuals: Sequence[float]) -> float:
     """By what the variance grows because neighbours are alike; 1 where too few parts tell."""
     if len(residuals) < _LEAST_PARTS_FOR_CORRELATION:
         return 1.0
-    square = math.fsum(each * each for each in residuals)
-    if square <= 0:
+    largest = max(map(abs, residuals))
+    if not 0.0 < largest < math.inf:
         return 1.0
-    product = math.fsum(a * b for a, b in pairwise(residuals))
-    correlation = min(max(product / square, 0.0), _MOST_CORRELATION)
+    parts = [each / largest for each in residuals]
+    product = math.fsum(a * b for a, b in pairwise(parts))
+    correlation = min(max(product / math.fsum(each * each for each in parts), 0.0), _MOST_CORRELATION)
     return (1 + correlation) / (1 - correlation)
 
 

@@ -55,6 +55,17 @@ def test_neighbours_that_are_alike_make_the_interval_wider() -> None:
     assert (relative_half(drifting) or 0) > 2.5 * (relative_half(alternating) or 0)
 
 
+@pytest.mark.parametrize("parts", [2, 12])
+def test_figures_whose_squares_are_too_large_for_a_float_are_told(parts: int) -> None:
+    tops, bottoms = [1e200, 3e200] * (parts // 2), [1.0, 1.0] * (parts // 2)
+    found = ratio(tops, bottoms)
+    usual = ratio([each / 1e200 for each in tops], bottoms)
+    assert found is not None
+    assert usual is not None
+    assert found.value == pytest.approx(1e200 * usual.value)
+    assert relative_half(found) == pytest.approx(relative_half(usual))
+
+
 def test_a_change_is_relative_and_takes_both_errors() -> None:
     found = change(Figure(0.8, 0.76, 0.84), Figure(1.0, 0.9, 1.1))
     assert found is not None
