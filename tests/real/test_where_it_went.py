@@ -162,7 +162,9 @@ def test_a_plan_starts_from_what_was_measured(world: World) -> None:
     found = called("plan", world.traces["fast"])
     (alternative,) = found["alternatives"]
     seen = found["observed"]["seen"]["batch"]
-    assert 1 <= seen["low"] <= found["observed"]["fared"]["batch"] <= seen["high"] < 10
+    fared = found["observed"]["fared"]
+    assert 1 <= seen["low"] <= fared["batch"] <= seen["high"] < 10
+    assert fared["watts"] == pytest.approx(WATTS, rel=0.03)
     points = [point for point in alternative["by_batch"] if point["support"] != "refused"]
     costs = [point["joules_per_token"]["value"] for point in points]
     assert len(costs) > 2

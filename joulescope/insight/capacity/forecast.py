@@ -44,7 +44,7 @@ _FILLS = 0.8
 
 FORM_PERCENTILE = {
     "inter_token_seconds": ((50.0, 0.04), (90.0, 0.12), (95.0, 0.22), (99.0, 0.28)),
-    "first_token_seconds": ((50.0, 0.10), (90.0, 0.16), (95.0, 0.20), (99.0, 0.25)),
+    "first_token_seconds": ((50.0, 0.10), (90.0, 0.16), (95.0, 0.30), (99.0, 0.25)),
 }
 """The same, more, of percentiles by their percent: what how they are drawn leaves out, lengths within a class
 above all."""

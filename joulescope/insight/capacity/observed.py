@@ -50,6 +50,7 @@ class Fared:
     busy_joules_per_token: float | None
     """Without idle joules."""
     watts: float
+    """Of all its GPUs, over the time that was measured: while the engine was not heard they drew too."""
     tokens_per_second: float
     requests_per_second: float
     step_seconds: float
@@ -315,7 +316,8 @@ def _fared(whole: EngineMinute) -> Fared:
     load, joules, generated = whole.load, whole.joules, whole.tokens.generated
     seconds = load.seconds or max(whole.end_wall_seconds - whole.start_wall_seconds, 1e-9)
     steps = sum(each.steps for each in all_steps(whole))
-    worked = sum(each.seconds for each in all_steps(whole)) / max(whole.kind.gpu_count, 1)
+    gpus = max(whole.kind.gpu_count, 1)
+    worked = sum(each.seconds for each in all_steps(whole)) / gpus
     told = sum(cell.first_token_requests for cell in whole.tasks)
     first = sum(cell.first_token_seconds for cell in whole.tasks)
     return Fared(
@@ -324,7 +326,7 @@ def _fared(whole: EngineMinute) -> Fared:
         running=load.running_seconds / load.seconds if load.seconds else None,
         joules_per_token=joules.measured / generated if generated else None,
         busy_joules_per_token=(joules.measured - joules.idle) / generated if generated else None,
-        watts=joules.measured / seconds,
+        watts=joules.measured / (whole.gpu.seconds / gpus or seconds),
         tokens_per_second=generated / seconds,
         requests_per_second=load.requests_started / seconds,
         step_seconds=worked / max(steps, 1.0),

@@ -55,6 +55,14 @@ def test_what_is_seen_is_told_by_minute(chat: list[EngineMinute]) -> None:
     assert observed.workload.shared_tokens > 1000.0
 
 
+def test_power_is_that_of_the_time_that_was_measured(chat: list[EngineMinute]) -> None:
+    """While a sidecar had lost its engine, the GPUs were measured all the same."""
+    deaf = [replace(each, load=replace(each.load, seconds=each.load.seconds / 2)) for each in chat]
+    assert observe(deaf).fared.watts == pytest.approx(observe(chat).fared.watts)
+    silent = [replace(each, gpu=replace(each.gpu, seconds=0.0)) for each in chat]
+    assert observe(silent).fared.watts == pytest.approx(observe(chat).fared.watts, rel=0.02)
+
+
 def test_drafts_are_told_as_tokens_of_a_pass(drafted: list[EngineMinute]) -> None:
     """Three are drafted in each step; chat gets about two tokens of it."""
     service = observe(drafted).service
