@@ -36,7 +36,7 @@ RUN_ELSEWHERE = {
         '"vllm.entrypoints.openai.api_server"',
     ),
     "pip install '.[sidecar]'": ("Makefile", "--editable '.[sidecar]'"),
-    "pip install '.[sidecar,analysis]'": ("pyproject.toml", '"joulescope-inference[analysis]"'),
+    "pip install '.[sidecar,analysis]'": ("pyproject.toml", '"joulescope-inference[analysis,ledger-s3]"'),
     "joulescope diagnose http://localhost:5685 --last 10m --before 1h": (
         "tests/cli/test_diagnose_command.py",
         '"--last", "2m", "--before", "1h"',

@@ -94,7 +94,13 @@ class MinuteBook:
         self._gpus.status(status)
 
     def lost(self, engine: Engine, start_ns: int, end_ns: int) -> None:
-        """What the engine did in this stretch is not known whole, and neither are its queues."""
+        """What the engine did in this stretch is not known whole, and neither are its queues.
+
+        A hook that connects tells what it could not send before: of that time nothing is known anyway.
+        """
+        start_ns = max(start_ns, engine.alive_span()[0])
+        if end_ns <= start_ns:
+            return
         for minute, begin_ns, stop_ns in self.clock.pieces(start_ns, end_ns):
             found = self._of(engine, minute)
             found.untold_ns += stop_ns - begin_ns
