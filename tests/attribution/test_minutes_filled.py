@@ -299,12 +299,10 @@ def test_an_idle_engine_has_minutes_too(tells: bool) -> None:
 
 def test_what_a_hook_could_not_send_before_it_connected_is_no_time_of_this_engine() -> None:
     """A sidecar that is started anew hears of a gap that ends as it comes; from then on all is known."""
-    records = [hello(time_ns=20 * SECOND)]
-    for at in range(21 * SECOND, 51 * SECOND, SECOND):
-        records.append(wire.Progress(session=0, time_ns=at))
     gap = wire.Gap(session=0, start_ns=-70 * SECOND, end_ns=20 * SECOND - MS)
-    world: list[object] = [records[0], gap, *records[1:]]
-    _, minutes = run([*world, 50 * SECOND], until_ns=50 * SECOND)
+    silence = [wire.Progress(session=0, time_ns=at) for at in range(21 * SECOND, 51 * SECOND, SECOND)]
+    world = [hello(time_ns=20 * SECOND), gap, *silence, 50 * SECOND]
+    _, minutes = run(world, until_ns=50 * SECOND)
     assert [minute.load.seconds for minute in minutes] == [pytest.approx(30.0)]
 
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.real
 
 GPU = "GPU-5b1d3c5e-0000-4000-8000-000000000001"
 WATTS = 155.0
-"""Near what a fit expects of this GPU before it learned: ten seconds teach it little, the less the quicker the
-machine is, and laws that are far off are refused."""
+"""Near what a fit expects of this GPU before it learned: ten seconds teach it little, the less the quicker
+the machine is, and laws that are far off are refused."""
 
 LOAD_SECONDS = 10.0
 PROMPT_TOKENS = 40
@@ -112,7 +112,8 @@ def _serve(world: World, load: Load, vllm: VllmServer, sidecar: Sidecar) -> None
     """One load, from the sidecar's start to its end."""
     begin = datetime.now(timezone.utc).isoformat()
     sidecar.start()
-    wait_until(lambda: sidecar.snapshot().engines, "the engine's hello")
+    # What the GPU draws at rest is known from the first rest on; without it the first steps pay for it.
+    wait_until(lambda: sum(gpu.idle_joules for gpu in sidecar.snapshot().gpus) > WATTS, "a second of rest")
     answered = send_at_random(vllm.port, load)
     assert answered > 0.5 * load.requests_per_second * LOAD_SECONDS
     wait_until(lambda: sidecar.snapshot().ledger.rows.get("requests", 0) >= answered, "the last accounts")
