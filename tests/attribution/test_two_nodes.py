@@ -19,6 +19,8 @@ from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import WORLDS
 from tests.worlds import SECOND
 
+pytestmark = pytest.mark.slow
+
 TENSOR, PIPELINE = "tensor-parallel-2", "pipeline-parallel-2"
 BREAK = ((8.0, 18.0),)
 
@@ -71,7 +73,7 @@ def widths(requests: dict[str, FinishedRequest]) -> dict[str, float]:
     "link",
     [
         pytest.param(FarLink(error_seconds=0.05, told_seconds=0.05), id="late"),
-        pytest.param(FarLink(error_seconds=-0.05, told_seconds=0.05), id="early", marks=pytest.mark.slow),
+        pytest.param(FarLink(error_seconds=-0.05, told_seconds=0.05), id="early"),
         pytest.param(FarLink(jitter_seconds=0.05, told_seconds=0.05), id="jitter"),
     ],
 )

@@ -19,6 +19,8 @@ from joulescope.simulation.parts import World
 from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.worlds import H100_LLAMA_8B
 
+pytestmark = pytest.mark.slow
+
 PREFILL, DECODE = Kind("prefill", 2048, 1, 0.4), Kind("decode", 16, 64, 16)
 SHORT = Experiment("short", (PREFILL, DECODE))
 BACKGROUND = Background(streams=16, output_tokens=128)
@@ -35,7 +37,7 @@ def plan_on(bench: SimulatedBench) -> Plan:
     scope="module",
     params=[
         pytest.param(H100_LLAMA_8B, id="free"),
-        pytest.param(CAPPED, id="power cap", marks=pytest.mark.slow),
+        pytest.param(CAPPED, id="power cap"),
     ],
 )
 def measured(request: pytest.FixtureRequest) -> list[ArmResult]:

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.regression import HEALTHY_HOURS, Rise, detection, false_alarms, hour_of, week
 
+pytestmark = pytest.mark.slow
+
 
 def _rise(index: float = 1.0, tokens: float = 9000.0) -> Rise:
     return Rise(0.0, 8000.0 * index, 8000.0, 1500.0, tokens, 0.01)

@@ -11,6 +11,8 @@ from benchmarks.meter_loads import Truth
 from benchmarks.sampler import cost, errors_of, has_zeus, joined, side_by_side, text_of
 from joulescope.model import EnergyInterval
 
+pytestmark = pytest.mark.slow
+
 S = 1_000_000_000
 
 ZEUS = """

@@ -21,6 +21,8 @@ from tests.real.vllm_env import free_port
 from tests.requirements import need_program
 from tools.queries import check_expression, known_metrics, scraped_metrics
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FLEET = ROOT / "deploy" / "fleet"
 CONFIGS = sorted([*FLEET.glob("federation/*.yml"), *FLEET.glob("remote-write/*.yml")])

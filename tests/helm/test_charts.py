@@ -19,6 +19,8 @@ from tests.requirements import need_program
 from tools.chart_docs import page
 from tools.chart_docs import values_of as chart_values
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("golden")
 CUSTOM = {"PodMonitor", "PrometheusRule", "Certificate"}
 

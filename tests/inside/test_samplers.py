@@ -20,6 +20,8 @@ from joulescope.sensors.nvml import NvmlSensor
 from tests.fake_nvml import FakeDriver, FakeGpu, environment, load_here
 from tests.inside.world import Engine, alive, engine, measured, sidecar, until
 
+pytestmark = pytest.mark.slow
+
 GPU, STRANGER = "GPU-00000000-0000-4000-8000-00000000000a", "GPU-00000000-0000-4000-8000-00000000000b"
 WATTS = 300.0
 

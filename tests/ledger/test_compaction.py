@@ -37,6 +37,8 @@ from joulescope.minutes import json_line, merge
 from tests.ledger.broken import BreakableFiles, until_killed
 from tests.ledger.rows import DAY_SECONDS, NOON, minute, minute_row, request
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 WRITERS = 3

@@ -27,6 +27,8 @@ from tests.ledger.broken import BreakableFiles, until_killed
 from tests.ledger.rows import DAY_SECONDS, NOON, minute, minute_row, request
 from tests.ledger.test_ledger import rows
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 KILLS = examples(20)

@@ -23,6 +23,8 @@ from tests.ledger.rows import NOON, request
 from tests.ledger.test_compaction import FOR_EVER, fill, rows
 from tests.ledger.test_crash import assert_promised, release, steps
 
+pytestmark = pytest.mark.slow
+
 RESTS: tuple[Rest, ...] = get_args(Rest)
 
 

@@ -12,6 +12,8 @@ from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.diagnosis import Diagnosis, diagnose
 from tests.insight.diagnosis.windows import minutes
 
+pytestmark = pytest.mark.slow
+
 
 def _diagnosis(*plants: Plant, seed: int = 1) -> Diagnosis:
     return diagnose(minutes(), minutes(*plants, seed=seed))
@@ -20,9 +22,9 @@ def _diagnosis(*plants: Plant, seed: int = 1) -> Diagnosis:
 @pytest.mark.parametrize(
     ("plant", "cause"),
     [
-        pytest.param(Plant("load", 0.4), causes.LOAD, marks=pytest.mark.slow),
-        pytest.param(Plant("kernels", 1.25), causes.EFFICIENCY, marks=pytest.mark.slow),
-        pytest.param(Plant("clocks", 0.7), causes.CLOCKS, marks=pytest.mark.slow),
+        pytest.param(Plant("load", 0.4), causes.LOAD),
+        pytest.param(Plant("kernels", 1.25), causes.EFFICIENCY),
+        pytest.param(Plant("clocks", 0.7), causes.CLOCKS),
         (Plant("batch", 8), causes.BATCH_LIMIT),
     ],
 )
