@@ -111,6 +111,15 @@ def test_a_second_signal_changes_nothing(stage: Stage) -> None:
     assert_whole(sidecar)
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """As a terminal has it, although whoever runs the tests may ignore it, as ``nohup`` does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_a_closed_terminal_loses_nothing(stage: Stage) -> None:
     """SIGHUP flushes as SIGTERM does."""
     sidecar = stage.sidecar()
