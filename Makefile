@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## Run all tests, against real vLLM and Prometheus too where 
 	tools/system-parts
 	$(PYTEST) $(TEST_ARGS)
 
-test-fast: $(VENV)/.dev ## Run the tests that start no real outside part, save a few slow ones
+test-fast: $(VENV)/.dev ## Run the tests that start no real outside part, save the slow ones
 	SHORT_TESTS=1 $(PYTEST) -m "not real and not slow" $(TEST_ARGS)
 
 lint: $(VENV)/.dev layers ## Check style, types, layers and the Dockerfile
