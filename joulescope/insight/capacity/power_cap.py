@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from joulescope.errors import PlanError
+from joulescope.insight.bisection import narrowed
 from joulescope.insight.capacity.curves import capacity_of, with_batch, with_rate
 from joulescope.insight.capacity.forecast import FIGURES, Figure, Forecast, Forecaster, Setting
 from joulescope.insight.capacity.goals import Goal, answer
@@ -160,10 +161,7 @@ class _Under:
                 high, binding = met.load, met.limited_by
         if self._watts(setting, high) <= watts:
             return high, binding
-        low = 0.0
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if self._watts(setting, middle) <= watts else (low, middle)
+        low, _ = narrowed(0.0, high, lambda rate: self._watts(setting, rate) <= watts, _HALVINGS)
         return max(low, 1e-9), "power"
 
     def _watts(self, setting: Setting, rate: float) -> float:

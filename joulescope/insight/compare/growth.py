@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from joulescope.insight.bisection import narrowed
+
 LINE, LOGARITHM = 1.0, 0.0
 """The ends of q: each request adds the same; each doubling of the batch adds the same."""
-_STEPS = 50
+_HALVINGS = 50
 
 
 def grown(batch: float, q: float) -> float:
@@ -36,8 +38,5 @@ def exponent(*points: tuple[float, float]) -> float | None:
         return LINE
     if share >= told(LOGARITHM):
         return LOGARITHM
-    straight, bent = LINE, LOGARITHM
-    for _ in range(_STEPS):  # told falls with q
-        q = (straight + bent) / 2
-        straight, bent = (q, bent) if told(q) < share else (straight, q)
+    bent, straight = narrowed(LOGARITHM, LINE, lambda q: told(q) >= share, _HALVINGS)  # told falls with q
     return (straight + bent) / 2

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from joulescope.insight.bisection import narrowed
 from joulescope.insight.diagnosis.window import Window
 from joulescope.insight.steady import LengthClass
 from joulescope.minute_model import TaskSums
@@ -119,13 +120,7 @@ def _tokens(chance: float, drafted: float) -> float:
 
 def _chance(tokens: float, drafted: float) -> float:
     """The chance by which so many tokens come out of a pass."""
-    low, high = 0.0, _SURE
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if _tokens(middle, drafted) < tokens:
-            low = middle
-        else:
-            high = middle
+    low, high = narrowed(0.0, _SURE, lambda chance: _tokens(chance, drafted) < tokens, 40)
     return 0.5 * (low + high)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from joulescope.insight.bisection import narrowed
 from joulescope.insight.diagnosis.cache import Found
 from joulescope.insight.steady import LengthClass, Operation, Service, Workload, steady_state
 
@@ -69,11 +70,9 @@ def duty_of(state: State, busy_ratio: float) -> float:
         return 1.0
     if fare(replace(state, duty=1.0)).busy_ratio - busy_ratio < 0.02:
         return 1.0
-    low, high = max(0.2 * busy_ratio, _LEAST_DUTY), 1.0
-    for _ in range(20):
-        middle = 0.5 * (low + high)
-        if fare(replace(state, duty=middle)).busy_ratio < busy_ratio:
-            low = middle
-        else:
-            high = middle
+
+    def is_too_small(duty: float) -> bool:
+        return fare(replace(state, duty=duty)).busy_ratio < busy_ratio
+
+    low, high = narrowed(max(0.2 * busy_ratio, _LEAST_DUTY), 1.0, is_too_small, 20)
     return 0.5 * (low + high)
