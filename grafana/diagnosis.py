@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from grafana.empty import NO_DIAGNOSIS, NO_ENGINE, NO_GPM, NO_STEPS
 from grafana.look import (
     ACCENT,
@@ -142,41 +144,23 @@ def _steps() -> list[Placed]:
         "sequences": PREFILL,
     }
     return [
-        lines(
+        _shares(
             "What sets the pace",
             "Share of the GPUs' time with requests running, by what set the pace of steps: memory, "
             "arithmetic, the power limit, or the host that they waited for. By the time model. Worry "
             "about host: joules of waiting buy nothing.",
-            "percentunit",
-            [
-                Ask(
-                    ratio(of_engines(STEP_SECONDS, f'bound="{bound}"'), of_engines(STEP_SECONDS)),
-                    bound,
-                    colour,
-                )
-                for bound, colour in bounds.items()
-            ],
-            none=NO_STEPS,
-            stacked=True,
-            bounds=(0, 1),
+            STEP_SECONDS,
+            "bound",
+            bounds,
         ),
-        lines(
+        _shares(
             "What the joules of steps are for",
             "Share of the modelled joules of steps. Static power is paid for their time, whatever they do: "
             "larger batches and faster steps make it less. Worry if it is above a half while requests "
             "wait.",
-            "percentunit",
-            [
-                Ask(
-                    ratio(of_engines(STEP_JOULES, f'part="{part}"'), of_engines(STEP_JOULES)),
-                    part.replace("_", " "),
-                    colour,
-                )
-                for part, colour in parts.items()
-            ],
-            none=NO_STEPS,
-            stacked=True,
-            bounds=(0, 1),
+            STEP_JOULES,
+            "part",
+            parts,
         ),
         lines(
             "Arithmetic intensity",
@@ -196,6 +180,26 @@ def _steps() -> list[Placed]:
             none=NO_STEPS,
         ),
     ]
+
+
+def _shares(title: str, text: str, metric: str, label: str, colours: Mapping[str, str]) -> Placed:
+    """What part of a counter each value of a label has."""
+    return lines(
+        title,
+        text,
+        "percentunit",
+        [
+            Ask(
+                ratio(of_engines(metric, f'{label}="{value}"'), of_engines(metric)),
+                value.replace("_", " "),
+                colour,
+            )
+            for value, colour in colours.items()
+        ],
+        none=NO_STEPS,
+        stacked=True,
+        bounds=(0, 1),
+    )
 
 
 def _memory() -> list[Placed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from joulescope.export.requests_json import RequestsView
@@ -137,29 +137,25 @@ _PREEMPTED: _Column = shown(
     rank=3,
     style=lambda row: "yellow" if row.request.preemptions else "",
 )
-_ADAPTER = _Column(
-    "adapter",
-    "adapter",
-    lambda row: clean(row.request.lora) or DASH,
-    7,
-    rank=2,
-    left=True,
-    grows=12,
-    value=lambda row: row.request.lora,
-    ascending=True,
-)
 
-_TASK = _Column(
-    "task",
-    "task",
-    lambda row: clean(row.request.task) or DASH,
-    6,
-    rank=2,
-    left=True,
-    grows=10,
-    value=lambda row: row.request.task,
-    ascending=True,
-)
+
+def _label(key: str, read: Callable[[RequestRow], str], width: int, grows: int) -> _Column:
+    """A column of one of a request's labels."""
+    return _Column(
+        key,
+        key,
+        lambda row: clean(read(row)) or DASH,
+        width,
+        rank=2,
+        left=True,
+        grows=grows,
+        value=read,
+        ascending=True,
+    )
+
+
+_ADAPTER = _label("adapter", lambda row: row.request.lora, 7, 12)
+_TASK = _label("task", lambda row: row.request.task, 6, 10)
 
 RUNNING_COLUMNS = (
     _REQUEST,

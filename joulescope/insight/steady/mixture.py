@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 from joulescope.insight.steady.values import Operation, Parts
 
@@ -23,7 +24,7 @@ def mixed(parts: Sequence[tuple[float, Operation]]) -> Operation:
     tokens = [time * each.tokens_per_second for time, each in parts]
     requests = [time * each.requests_per_second for time, each in parts]
     operations = [each for _, each in parts]
-    told: dict[str, float | None] = {}
+    told: dict[str, Any] = {}
     for field in fields(Operation):
         name = field.name
         if name in ("joules_per_token", "saturated", "capacity_requests_per_second"):
@@ -32,7 +33,7 @@ def mixed(parts: Sequence[tuple[float, Operation]]) -> Operation:
         if not sum(weights) > 0.0:
             weights = times
         told[name] = _mean([getattr(each, name) for each in operations], weights)
-    return replace(operations[-1], joules_per_token=_parts(operations, tokens), **told)  # type: ignore[arg-type]
+    return replace(operations[-1], joules_per_token=_parts(operations, tokens), **told)
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

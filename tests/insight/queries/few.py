@@ -9,20 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from joulescope.attribution.minutes_open import PARTS
 from joulescope.ledger.tables import arrow_schema
 from tests.made_ledger import MINUTE_NS, UTC_TIME
-
-PARTS = (
-    "prefill",
-    "decode",
-    "idle",
-    "overhead_startup",
-    "overhead_dummy_batch",
-    "overhead_preemption",
-    "overhead_rejected_draft",
-    "unattributed",
-)
-"""Of the measured joules of a minute; together they are all of them."""
 
 
 def request(end_ns: int, joules_uj: int | None, wasted_uj: int = 0, **others: Any) -> dict[str, Any]:
