@@ -297,15 +297,6 @@ def test_an_idle_engine_has_minutes_too(tells: bool) -> None:
     assert {minute.gpu.seconds for minute in minutes} == {0.0}
 
 
-def test_what_a_hook_could_not_send_before_it_connected_is_no_time_of_this_engine() -> None:
-    """A sidecar that is started anew hears of a gap that ends as it comes; from then on all is known."""
-    gap = wire.Gap(session=0, start_ns=-70 * SECOND, end_ns=20 * SECOND - MS)
-    silence = [wire.Progress(session=0, time_ns=at) for at in range(21 * SECOND, 51 * SECOND, SECOND)]
-    world = [hello(time_ns=20 * SECOND), gap, *silence, 50 * SECOND]
-    _, minutes = run(world, until_ns=50 * SECOND)
-    assert [minute.load.seconds for minute in minutes] == [pytest.approx(30.0)]
-
-
 def test_gauges_are_summed_over_time() -> None:
     """Means are what the engine told; a full cache and a queue are told by their seconds."""
     gauges = {"running": 4, "waiting": 2, "kv_usage_ratio": 0.97}
@@ -318,25 +309,6 @@ def test_gauges_are_summed_over_time() -> None:
     assert load.kv_full_seconds == pytest.approx(60.0)
     idle = minutes[1].load
     assert (idle.seconds, idle.busy_seconds, idle.kv_full_seconds) == (30.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize("every", [1, 5, 41])
-def test_gauges_that_are_told_now_and_then_hold_for_the_steps_between(every: int) -> None:
-    """As the hook tells them, with the last step of each batch of records: all of the time is known, busy is
-    all of the time in which steps ran, and a mean is that of what was told."""
-    gauges = {"running": 4, "waiting": 2, "kv_usage_ratio": 0.97}
-    records = at_work(60 * SECOND, **gauges)
-    steps = [each for each in records if isinstance(each, wire.Step)]
-    for number, each in enumerate(steps, 1):
-        if number % every:
-            each.running = each.waiting = each.kv_usage_ratio = None
-    _, minutes = run(settled([*records, *readings(90 * SECOND, 300.0)], 90 * SECOND), until_ns=90 * SECOND)
-    load, unknown = minutes[0].load, every * 0.05  # before the first is told nothing is known
-    assert load.busy_seconds == pytest.approx(60.0, abs=unknown)
-    assert load.seconds == load.busy_seconds == load.queued_seconds == load.kv_known_seconds
-    told = load.seconds / every  # a silent step says by itself that it had one request
-    assert load.running_seconds == pytest.approx(4.0 * told + (load.seconds - told), rel=0.02)
-    assert load.kv_usage_seconds / load.kv_known_seconds == pytest.approx(0.97)
 
 
 def test_clocks_and_throttling_are_summed_over_time() -> None:
