@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from joulescope.errors import LedgerError, MissingExtra
 from joulescope.ledger.layout import PARQUET, day_of, stem_and_crc
 
+_logger = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -210,4 +212,17 @@ def _system(root: str) -> tuple[Any, str]:
         found: tuple[Any, str] = fsspec.core.url_to_fs(root)
     except (ImportError, ValueError) as error:
         raise LedgerError(f"{root}: {error}") from None
+    _hush(found[0])
     return found
+
+
+def _hush(system: Any) -> None:
+    """What fails is raised where it was asked for. A store that is gone also breaks tasks that a client such
+    as aiohttp has in the background, and asyncio would log a traceback of each, at each try."""
+    loop = getattr(system, "loop", None)
+    if loop is not None:
+        loop.set_exception_handler(_told)
+
+
+def _told(loop: Any, context: Mapping[str, Any]) -> None:
+    _logger.debug("a client of the ledger's store: %s: %r", context["message"], context.get("exception"))
