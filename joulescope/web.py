@@ -19,6 +19,7 @@ from typing import IO
 from joulescope.clock import Clock
 from joulescope.errors import FetchError
 from joulescope.units import ns_from_seconds
+from joulescope.urls import shown
 
 TIMEOUT_SECONDS = 10.0
 MAX_BYTES = 1 << 20
@@ -72,11 +73,6 @@ def get(
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError("unreachable", f"{place}: {_cause(error)}") from None
     return bytes(body)
-
-
-def shown(url: str) -> str:
-    """The URL as messages show it: without its query, which may hold a token."""
-    return urllib.parse.urlsplit(url)._replace(query="", fragment="").geturl()
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

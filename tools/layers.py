@@ -38,7 +38,7 @@ def _room(rooms: str = "", packages: str = "", inside_functions: str = "") -> Ro
 
 VALUES = (
     "model diagnosis_model host_model label_model ledger_model link_model minute_model surroundings_model "
-    "serving_model units errors clock"
+    "serving_model units urls errors clock"
 )
 
 ROOMS: dict[str, Room] = {
@@ -69,11 +69,12 @@ ROOMS: dict[str, Room] = {
     "sdk": _room("hook.environment hook.link"),
     "gpu_records": _room("model errors hook.wire"),
     "host_records": _room("host_model errors hook.wire"),
-    "web": _room("errors clock units"),
+    "urls": _room(),
+    "web": _room("errors clock units urls"),
     "periodic": _room(),
     "factors": _room(f"{VALUES} web periodic"),
     "scraping": _room(f"{VALUES} web periodic", packages="prometheus_client"),
-    "config": _room("errors label_model factors.intensity", packages="yaml"),
+    "config": _room("errors label_model urls factors.intensity", packages="yaml"),
     "sensors": _room(VALUES, packages="amdsmi psutil pynvml"),
     "sampling": _room(f"{VALUES} sensors"),
     "inside": _room(

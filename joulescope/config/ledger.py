@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from joulescope import urls
 from joulescope.config.kinds import Folder, Number, OrNone, Whole, setting
 from joulescope.config.label_settings import LabelSettings
 from joulescope.errors import ConfigError
@@ -35,7 +36,7 @@ class LedgerPlace:
             raise ValueError(f"it is a URL such as s3://bucket/ledger ({problem})") from None
         if parts.scheme == "file":
             return Folder().parse(text.removeprefix("file://"))
-        if "@" in parts.netloc or parts.query:
+        if urls.shown(text) != text:
             raise ValueError(
                 "credentials and options do not belong into the URL; the store's own variables hold them, "
                 "such as AWS_ACCESS_KEY_ID, and fsspec's configuration file the options"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from joulescope import urls
 from joulescope.config.labels import check_tenants
 from joulescope.config.ledger import check_ledger
 from joulescope.config.links import check_link
@@ -125,7 +126,7 @@ def _parse(name: str, text: str, origin: Origin) -> Any:
     try:
         return TABLE[name].kind.parse(text)
     except ValueError as problem:
-        shown = "this" if getattr(TABLE[name].kind, "hidden", False) else repr(text)
+        shown = "this" if getattr(TABLE[name].kind, "hidden", False) else repr(urls.shown(text))
         raise ConfigError(f"{origin}: {name} cannot be {shown}: {problem}") from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from joulescope import __version__, web
+from joulescope import __version__, urls, web
 from joulescope.clock import Clock, WallAnchor
 from joulescope.errors import FetchError
 from joulescope.factors.intensity import read_intensity
@@ -86,7 +86,7 @@ class UrlSource:
             headers[self._header] = self._token()
         asked_ns = self._clock.now_ns()
         body = web.get(self._url, self._clock, headers=headers, timeout_seconds=self._timeout_seconds)
-        return Found(_named(web.shown(self._url), body, self._field), asked_ns)
+        return Found(_named(urls.shown(self._url), body, self._field), asked_ns)
 
 
 def token_of_file(path: str) -> Callable[[], str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from joulescope.errors import LedgerError, MissingExtra
 from joulescope.ledger.layout import PARQUET, day_of, stem_and_crc
+from joulescope.urls import shown
 
 _logger = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -76,8 +77,14 @@ class Place:
         """Nothing is contacted yet.
 
         Raises:
-            LedgerError: if there is no file system for such a URL, and what to install.
+            LedgerError: if there is no file system for such a URL, and what to install; if it holds
+                credentials or options, which messages would show.
         """
+        if is_url(root) and shown(root) != root:
+            raise LedgerError(
+                f"{shown(root)}: credentials and options do not belong into the URL of a ledger; the store's "
+                "own variables hold them, such as AWS_ACCESS_KEY_ID, and fsspec's configuration file the rest"
+            )
         self.root = root
         self.is_local = not is_url(root)
         self.system, self.base = _system(root)
@@ -126,7 +133,7 @@ class Place:
         except OSError:
             raise
         except Exception as error:  # each store has errors of its own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+            raise OSError(shown(f"{type(error).__name__}: {error}")) from error
 
     def put(self, local: str, name: str) -> int:
         """Copies a local file here, and returns its size when it is here whole.
@@ -146,7 +153,7 @@ class Place:
         except OSError:
             raise
         except Exception as error:  # each store has errors of its own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+            raise OSError(shown(f"{type(error).__name__}: {error}")) from error
         if found != size:
             raise OSError(f"{self.url(path)} has {found} bytes after {size} were sent")
         return size
@@ -172,7 +179,7 @@ class Place:
         except OSError:
             raise
         except Exception as error:  # each store has errors of its own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+            raise OSError(shown(f"{type(error).__name__}: {error}")) from error
 
     def url(self, path: str) -> str:
         """The path as others can open it: with the protocol, where it is not local."""
@@ -187,7 +194,7 @@ class Place:
         except OSError:
             raise
         except Exception as error:
-            raise OSError(f"{type(error).__name__}: {error}") from error
+            raise OSError(shown(f"{type(error).__name__}: {error}")) from error
 
 
 def _base(entry: dict[str, Any]) -> str:
@@ -225,4 +232,5 @@ def _hush(system: Any) -> None:
 
 
 def _told(loop: Any, context: Mapping[str, Any]) -> None:
-    _logger.debug("a client of the ledger's store: %s: %r", context["message"], context.get("exception"))
+    problem = shown(repr(context.get("exception")))
+    _logger.debug("a client of the ledger's store: %s: %s", context["message"], problem)

@@ -233,6 +233,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ("record", "-", "a file's path"),
         ("request_log", "a\0b", "NUL"),
         ("ledger", "s3://key:secret@bucket/ledger", "credentials and options do not belong"),
+        ("ledger", "s3://key:sec/ret@bucket/ledger", "credentials and options do not belong"),
         ("ledger", "s3://bucket?region=eu", "credentials and options do not belong"),
         ("ledger", "s3://", "such as s3://bucket/ledger"),
         ("ledger_max_days", "0", "between 1 and"),
@@ -462,3 +463,18 @@ def test_a_ledger_in_a_store_has_a_spool_and_no_other_has() -> None:
         load({"ledger": "/srv/ledger"}, {"JOULESCOPE_LEDGER_SPOOL": "/srv/spool"})
     settings, _ = load({"ledger": "s3://bucket/ledger/", "ledger_spool": "/srv/spool"}, {})
     assert settings.ledger == "s3://bucket/ledger"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ledger", "s3://key:secret@bucket/ledger"),
+        ("ledger", "https://bucket.example/ledger?sig=secret"),
+        ("carbon_intensity", "https://me:secret@grid.example/now"),
+    ],
+)
+def test_what_is_refused_for_its_secret_is_not_repeated(name: str, text: str) -> None:
+    """The message goes to the log of a pod."""
+    with pytest.raises(ConfigError, match=rf"{name} cannot be 'https|{name} cannot be 's3") as caught:
+        load({name: text}, {})
+    assert "secret" not in str(caught.value)
