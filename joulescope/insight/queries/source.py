@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from joulescope.insight.extra import ANALYSIS_LINE
 from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.span import ALWAYS, Span
 from joulescope.insight.queries.tables import MINUTE_COLUMNS, REQUEST_COLUMNS, Tables, tables
+
+_WILD = re.compile(r"[*?\[]")
+"""What DuckDB takes for a pattern in a path: a folder that is named so would bring its neighbours' files."""
 
 _KINDS: Mapping[str, Mapping[str, str]] = {"requests": REQUEST_COLUMNS, "minutes": MINUTE_COLUMNS}
 
@@ -48,8 +52,9 @@ def _duckdb_table(backend: Any, kind: str, files: list[str]) -> Table:
 
     if not files:
         return _empty(kind)
+    literal = [_WILD.sub(r"[\g<0>]", file) for file in files]
     try:
-        return backend.read_parquet(files, table_name=kind, union_by_name=True, hive_partitioning=False)
+        return backend.read_parquet(literal, table_name=kind, union_by_name=True, hive_partitioning=False)
     except duckdb.Error as problem:
         raise QueryError(f"the {kind} of this ledger cannot be read: {_first_line(problem)}") from problem
 

@@ -94,3 +94,12 @@ def test_verifying_finds_what_the_ends_of_files_do_not_show(tmp_path: Path) -> N
         ((path, reason),) = opened.rejected
         assert (path, "checksum" in reason) == (str(named), True)
         assert coverage(opened.tables)["requests"] == 200
+
+
+@pytest.mark.parametrize("name", ["led[ge]r", "l*r", "l?r"])
+def test_a_folder_named_like_a_pattern_is_itself(tmp_path: Path, name: str) -> None:
+    """And not what the pattern would find beside it: another ledger's joules would be on the bill."""
+    for number, folder in enumerate((name, "ledgr", "l1r", "lr")):
+        list(write(tmp_path / folder, Recipe(requests=10 + number, days=1)))
+    with open_root(str(tmp_path / name)) as opened:
+        assert coverage(opened.tables)["requests"] == 10
