@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal
 
 from joulescope.clock import utc_instant
 from joulescope.errors import ConfigError
@@ -12,6 +13,10 @@ from joulescope.units import NANOSECONDS_PER_SECOND, SECONDS_BY_UNIT
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_DAY_NS = 86_400 * NANOSECONDS_PER_SECOND
+_LAST_NS = 2**63 - 1 - 2 * _DAY_NS
+"""Nanoseconds since the epoch are 64 bits in a ledger, and the day after a span is looked at too."""
+_FIRST_NS = -_LAST_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,20 @@ def parse_span(since: str | None, until: str | None, now_ns: int) -> Span:
 
 
 def _instant(text: str, flag: str, now_ns: int) -> int:
+    unix_ns = _unix_ns(text, flag, now_ns)
+    if not _FIRST_NS <= unix_ns <= _LAST_NS:
+        raise ConfigError(
+            f"{flag} {text!r} is beyond what a ledger can hold, the years {moment(_FIRST_NS).year} to "
+            f"{moment(_LAST_NS).year}: leave {flag} out to have everything"
+        )
+    return unix_ns
+
+
+def _unix_ns(text: str, flag: str, now_ns: int) -> int:
     if text == "now":
         return now_ns
     if ago := _AGO.fullmatch(text):
-        return now_ns - round(float(ago[1]) * SECONDS_BY_UNIT[ago[2]] * NANOSECONDS_PER_SECOND)
+        return now_ns - round(Decimal(ago[1]) * SECONDS_BY_UNIT[ago[2]] * NANOSECONDS_PER_SECOND)
     try:
         instant = utc_instant(text.upper())
     except ValueError:

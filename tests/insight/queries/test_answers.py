@@ -10,8 +10,9 @@ import pytest
 
 from joulescope.errors import ConfigError
 from joulescope.insight.queries import Span, balance, coverage, dearest, distribution, usage
+from joulescope.insight.queries.ledger import open_root
 from joulescope.insight.queries.span import moment, parse_span, text_of
-from tests.insight.queries.conftest import Made
+from tests.insight.queries.conftest import RECIPE, Made
 from tests.made_ledger import BEGIN_NS, DAY_NS
 
 NOW_NS = 1_800_000_000_000_000_000
@@ -168,12 +169,23 @@ def test_instants_of_a_command_line(text: str, instant_ns: int) -> None:
         ("yesterday", None, "--since 'yesterday' is no instant"),
         (None, "2026-13-01", "--until '2026-13-01' is no instant"),
         ("1d", "2d", "--until 2d is not after --since 1d"),
+        (None, "9999-12-31", "--until '9999-12-31' is beyond what a ledger can hold, the years 1677 to 2262"),
+        ("0001-01-01", None, "--since '0001-01-01' is beyond .* leave --since out to have everything"),
+        ("99999999999d", None, "--since '99999999999d' is beyond"),
+        (f"{'9' * 400}w", None, "is beyond"),
     ],
 )
 def test_spans_that_make_no_sense(since: str | None, until: str | None, message: str) -> None:
     """The error names the flag and shows how to write one."""
     with pytest.raises(ConfigError, match=message):
         parse_span(since, until, NOW_NS)
+
+
+@pytest.mark.parametrize(("since", "until"), [("1677-09-24", None), (None, "2262-04-09")])
+def test_the_longest_spans_can_be_asked(made: Made, since: str | None, until: str | None) -> None:
+    """Up to the last day that nanoseconds of 64 bits have."""
+    with open_root(str(made.root), parse_span(since, until, NOW_NS)) as opened:
+        assert coverage(opened.tables)["requests"] == RECIPE.requests
 
 
 @pytest.mark.parametrize(
