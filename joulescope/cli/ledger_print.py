@@ -16,6 +16,7 @@ from rich.table import Table
 from joulescope.insight.queries.ledger import Opened
 from joulescope.insight.queries.money import Prices
 from joulescope.model import TOKEN
+from joulescope.terminal.glyphs import clean
 
 WIDTH_OF_A_FILE = 200
 """Columns that a table may take where standard output is not a terminal."""
@@ -24,10 +25,12 @@ _NOTHING: tuple[Any, ...] = (None, "")
 _SILENT: Mapping[str, tuple[Any, ...]] = {"unit": (*_NOTHING, TOKEN)}
 """What says nothing in a column: one that has nothing else is left out."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def print_note(text: str) -> None:
     """To standard error, beside the answer."""
-    click.echo(f"joulescope: {text}", err=True)
+    click.echo(f"joulescope: {clean(text)}", err=True)
 
 
 def print_json(opened: Opened, prices: Prices, **answer: Any) -> None:
@@ -45,10 +48,20 @@ def _iso(instant: Any) -> str | None:
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     """A heading and a line for each row; nothing for what is not known."""
     if not rows:
+        print_note("there are no rows to print")
         return
     writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    """As a spreadsheet takes it for what it is: clients choose ids, and one that begins as a formula does
+    would be computed there. Some readers end a line at a carriage return, and Python does not quote it."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")
+    return f"'{text}" if value.startswith(_FORMULA) else text
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -79,4 +92,4 @@ def shown(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value) or "-"
+    return clean(str(value)) or "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,55 @@ def test_tasks_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert tagged == {task: f'{{"joulescope/task": "{task}"}}' for task in ("chat", "reason")}
 
 
+def named_requests(root: Path, names: Sequence[str]) -> None:
+    """A ledger with a request for each name, which is that of its tenant and its id."""
+    rows = [
+        of_request(int((NOON + second) * 1e9), 1000, engine="e", tenant=name, request_id=name, unit="token")
+        for second, name in enumerate(names)
+    ]
+    save(root, "requests", "named", rows)
+
+
+def test_names_do_not_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clients choose request ids: a title that one would set, a colour or a new line is not obeyed."""
+    named_requests(tmp_path, ["\x1b]0;owned\x07", "two\nlines", "\u202ebackwards", "plain"])
+    for command in ("tenants", "requests"):
+        code, out, _ = run(capsys, command, tmp_path, *(("--by", "tenant") if command == "requests" else ()))
+        assert code == 0
+        assert not set("\x1b\x07\u202e") & set(out)
+        for text in ("?]0;owned?", "two?lines", "?backwards", "plain"):
+            assert text in out
+
+
+def test_names_are_no_formulas_in_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An apostrophe goes before what a spreadsheet would compute; JSON has every name as it is."""
+    names = ['=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\rb", 'a"b,c\nd', "a=1"]
+    named_requests(tmp_path, names)
+    safe = [*(f"'{name}" for name in names[:5]), "' =1", "a b", 'a"b,c\nd', "a=1"]
+    for command, column in (("requests", "request_id"), ("tenants", "tenant")):
+        _, out, _ = run(capsys, command, tmp_path, "--csv")
+        found = {row[column] for row in csv.DictReader(io.StringIO(out, newline="")) if row[column]}
+        assert found == set(safe)
+        assert {row[column] for row in answer(capsys, command, tmp_path)["rows"] if row[column]} == set(names)
+
+
+def test_sums_below_one_unit_of_money_are_not_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the cent from one unit on, by three digits below."""
+    cost = answer(capsys, "tenants", root, *PRICES)["total"]["cost"]
+    _, out, _ = run(capsys, "tenants", root, *PRICES)
+    assert 0.001 < cost < 1
+    assert f" {cost:.3g} EUR" in out
+    _, out, _ = run(capsys, "tenants", root, *PRICES, "--electricity-price", "1500", "--currency", "IDR")
+    assert f" {cost * 6000:,.2f} IDR" in out
+
+
+def test_csv_without_a_row_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note in place of silence; what is printed stays CSV."""
+    code, out, err = run(capsys, "requests", root, "--top", "0", "--csv")
+    assert (code, out) == (0, "")
+    assert "there are no rows to print" in err
+
+
 def test_rows_that_are_not_yet_parquet_are_asked_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +264,21 @@ def test_an_object_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
 
 # ------------------------------------------------------------------------------------- what is not well
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:secret@bucket/ledger", "s3://key:sec/ret@bucket/ledger", "https://bucket/a?sig=secret"]
+)
+@pytest.mark.parametrize("command", ["summary", "compact"])
+def test_a_url_with_secrets_is_refused_and_not_repeated(
+    command: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the settings: an error goes to logs, and the answer names its ledger."""
+    code, out, err = run(capsys, command, url)
+    assert (code, out) == (4, "")
+    assert "credentials and options do not belong into the URL of a ledger" in err
+    assert "sec" not in err
+    assert "key" not in err
 
 
 def test_no_ledger_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

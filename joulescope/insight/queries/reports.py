@@ -152,12 +152,17 @@ def _percent(joules: float, measured: float) -> str:
 def _amount_text(amounts: Mapping[str, Any], prices: Prices) -> str:
     parts = [f"{amounts['joules']:,.1f} J", f"{amounts['kwh']:,.4g} kWh"]
     if amounts["cost"] is not None:
-        parts.append(f"{amounts['cost']:,.2f} {prices.currency}")
+        parts.append(f"{_money(amounts['cost'])} {prices.currency}")
     if amounts["carbon_grams"] is not None:
         parts.append(f"{amounts['carbon_grams']:,.4g} gCO2e")
     if prices.pue is not None and len(parts) > 2:
         parts[-1] += f", with a PUE of {prices.pue:g}"
     return ", ".join(parts)
+
+
+def _money(cost: float) -> str:
+    """To the cent; what is less than one unit by the digits that count, as 0.00 would be nothing."""
+    return f"{cost:,.2f}" if abs(cost) >= 1 or not cost else f"{cost:.3g}"
 
 
 # --------------------------------------------------------------------------------------- bills and requests
