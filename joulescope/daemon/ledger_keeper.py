@@ -265,6 +265,8 @@ class LedgerKeeper:
         for reason, size in kept.evicted_bytes.items():
             self._evicted[reason if self._place is None else "not_uploaded"] += size
         self._sizes = kept.open_bytes, kept.parquet_bytes
+        if kept.failure is not None:
+            raise kept.failure
 
     def _upload(self) -> None:
         assert self._place is not None
@@ -288,8 +290,10 @@ def _row(minute: EngineMinute) -> tuple[bytes, float]:
 
 
 def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        return str(error)
     return f"{type(error).__name__}: {error}"
 
 

@@ -49,16 +49,16 @@ def recover(files: Files, folder: Path) -> Recovered:
         OSError: if one could not be; it is tried again the next time, and the others are done.
     """
     recovered = Recovered()
-    failure: OSError | None = None
+    failures: list[OSError] = []
     for table in TABLES:
         by_writer: dict[str, list[_Found]] = {}
-        for found in _segments(files, folder / OPEN / table):
+        for found in _segments(files, folder / OPEN / table, failures):
             by_writer.setdefault(found.name.writer, []).append(found)
         for of_writer in by_writer.values():
             try:
                 _take_over(files, folder, table, of_writer, recovered)
             except OSError as error:
-                failure = error
+                failures.append(error)
     if recovered.segments:
         _logger.info(
             "the ledger took over %d segments that another process left: %d requests, %d minutes",
@@ -66,8 +66,8 @@ def recover(files: Files, folder: Path) -> Recovered:
             recovered.rows["requests"],
             recovered.rows["minutes"],
         )
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]
     return recovered
 
 
@@ -105,14 +105,20 @@ def _lock(files: Files, path: Path, held: ExitStack) -> bool:
     return files.lock(file) and os.fstat(file).st_nlink > 0
 
 
-def _segments(files: Files, folder: Path) -> Iterator[_Found]:
+def _segments(files: Files, folder: Path, failures: list[OSError]) -> Iterator[_Found]:
     if not folder.is_dir():
         return
     for below in sorted(folder.iterdir()):
         day = day_of(below.name)
         if day is None or not below.is_dir():
             continue
-        paths = sorted(below.iterdir())
+        try:
+            paths = sorted(below.iterdir())
+        except FileNotFoundError:
+            continue  # a neighbour has found it empty, and removed it
+        except OSError as error:
+            failures.append(error)
+            continue
         for path in paths:
             name = segment_name(path.name)
             if name is not None:

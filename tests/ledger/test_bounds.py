@@ -82,6 +82,42 @@ def test_damaged_segments_are_bounded_too(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_strangers_do_not_stop_what_bounds_the_folder(tmp_path: Path) -> None:
+    """A file named as a day, a folder named as a file, and a link to a folder elsewhere stay; all else is
+    bounded as ever, and what the link leads to is not touched."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "ledger"
+    elsewhere.mkdir()
+    (elsewhere / "20250101T000000-00000000-000001.parquet").write_bytes(b"not of this ledger")
+    folder.mkdir()
+    ten_days(folder)
+    for table in (REQUESTS, f"open/{MINUTES}"):
+        (folder / table / "date=2025-01-01").write_bytes(b"a file")
+        (folder / table / "date=2025-01-02").symlink_to(elsewhere)
+        (folder / table / "date=2025-01-03" / "a-000001.parquet").mkdir(parents=True)
+    kept = bound(Files(), folder, Bounds(days=3.0), TODAY)
+    assert kept.failure is None
+    assert kept.evicted_files == {"age": 12}
+    assert len(list(elsewhere.iterdir())) == 1
+    assert recover(Files(), folder).segments == 0
+
+
+def test_a_file_that_cannot_be_removed_does_not_save_the_others(tmp_path: Path) -> None:
+    """It is told of, and still counts among what is there."""
+
+    class Holding(Files):
+        def remove(self, path: Path) -> None:
+            if path.parent.name == "date=2026-01-31":
+                raise PermissionError(1, "Operation not permitted", str(path))
+            super().remove(path)
+
+    ten_days(tmp_path)
+    kept = bound(Holding(), tmp_path, Bounds(days=3.0, bytes=0), TODAY)
+    assert str(kept.failure).startswith("[Errno 1] Operation not permitted")
+    assert days_of(tmp_path) == days_of(tmp_path, MINUTES) == ["date=2026-01-31"]
+    assert (kept.files, kept.evicted_files) == (2, {"age": 10, "size": 8})
+    assert kept.parquet_bytes == sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+
+
 @pytest.fixture
 def store() -> Iterator[str]:
     """A store of fsspec's own, in memory."""
