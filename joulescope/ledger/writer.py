@@ -129,7 +129,7 @@ class LedgerWriter:
             waiting = {table: list(rows) for table, rows in self._pending.items()}
             in_progress = self._in_progress
         for table, rows in waiting.items():
-            self._flush_rows(table, rows)
+            self._flush_rows(table, rows, table == MINUTES and in_progress is not None)
         if in_progress is not None:
             self._state = in_progress
             self._write_state()
@@ -142,10 +142,12 @@ class LedgerWriter:
         if self._state and len(state) <= MAX_PAYLOAD_BYTES:
             self._append(MINUTES, _day(max(end for _, end in self._state)), STATE, [state])
 
-    def _flush_rows(self, table: str, waiting: Sequence[_Pending]) -> None:
+    def _flush_rows(self, table: str, waiting: Sequence[_Pending], voids_state: bool) -> None:
         for day in sorted({row.day for row in waiting}):
             rows = [row for row in waiting if row.day == day]
             self._append(table, day, ROW, [row.payload for row in rows])
+            if voids_state:
+                self._state = ()  # some of it is among these rows: with them it would be there twice
             written = set(map(id, rows))
             with self._lock:
                 self._pending[table] = [row for row in self._pending[table] if id(row) not in written]

@@ -216,6 +216,35 @@ def goes_on(writer: LedgerWriter) -> bool:
     return flushed
 
 
+def test_a_flush_that_fails_at_midnight_brings_no_minute_twice(quick_path: Path) -> None:
+    """Minutes of the old day are written, the new day finds no room, and the old day's segment is turned into
+    Parquet: what was in progress is among the minutes that were written, and is not written again."""
+
+    class NoNewDay(BreakableFiles):
+        def make_one_folder(self, path: Path) -> None:
+            if path.name == "date=2026-02-01" and "make_folder" in self.errors:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            Files.make_one_folder(self, path)
+
+    files, clock = NoNewDay(), ManualClock()
+    writer = LedgerWriter(quick_path, clock, NOON, Rotation(seconds=30.0), files)
+    writer.add(MINUTES, [], [minute_row(minute(717, joules=0.5))])
+    writer.flush()
+    files.errors["make_folder"] = errno.ENOSPC
+    closed = [minute_row(minute(717, joules=1.0)), minute_row(minute(719, joules=1.0))]
+    writer.add(MINUTES, closed, [minute_row(minute(720, joules=0.5))])
+    with pytest.raises(OSError, match="No space"):
+        writer.flush()
+    clock.advance(31.0)
+    writer.rotate()
+    assert dict(minute_joules(quick_path)) == {717: 1.0}
+    assert len(minute_joules(quick_path)) == 1
+    files.errors.clear()
+    writer.flush()
+    assert sorted(minute_joules(quick_path)) == [(717, 1.0), (719, 1.0), (720, 0.5)]
+    writer.close()
+
+
 @pytest.mark.parametrize("room", [0, 10, 100, 700, 3000, 9000])
 def test_a_full_disk_loses_nothing_that_was_flushed(quick_path: Path, room: int) -> None:
     """Rows wait in memory, and are written when there is room again; a write that stops in the middle is
