@@ -98,9 +98,10 @@ class Compaction:
                     if day < self.before:
                         self._compact_day(day, list(of_day))
         except OSError as error:
+            where = error.filename or self.place.root
             raise LedgerError(
-                f"{self.place.root}: cannot be compacted: {error.strerror or error}; nothing is lost, run it "
-                "again when that is mended"
+                f"{where}: cannot be compacted: {error.strerror or error}; nothing is lost, run it again "
+                "when that is mended"
             ) from error
         return self.done
 

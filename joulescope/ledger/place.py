@@ -18,6 +18,9 @@ from joulescope.urls import shown
 _logger = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+_NO_DAY = "is no folder of a day: those are named as date=2026-01-31"
+_NO_FOLDER = "is named as the folder of a day, and is a file or a link: links are not followed"
+
 
 def is_url(root: str) -> bool:
     """Whether a root is a URL, and thus no local folder; ``file://`` is one of those."""
@@ -95,30 +98,39 @@ class Place:
         table: str,
         begin: date | None = None,
         end: date | None = None,
-        strange: Callable[[str, str], None] = lambda path, reason: None,
+        strange: Callable[[str, str], None] | None = None,
     ) -> Iterator[Stored]:
         """The files of a table by day and name; of the days from ``begin`` to ``end``, both contained.
 
         Args:
-            strange: is told what else lies there, and why it is not read.
+            strange: is told what else lies there, and why it is not read; of a folder of a day too that may
+                not be read. ``None``: such a one is an error.
 
         Raises:
             OSError: if the store does not answer.
         """
+        tell = strange or _ignore
         for folder in sorted(self._list(f"{self.base}/{table}"), key=_name):
             day = day_of(_base(folder))
             if day is None or folder["type"] != "directory":
                 if not _hidden(folder):
-                    strange(folder["name"], "is no folder of a day: those are named as date=2026-01-31")
+                    tell(folder["name"], _NO_DAY if day is None else _NO_FOLDER)
                 continue
             if (begin is not None and day < begin) or (end is not None and day > end):
                 continue
-            for entry in sorted(self._list(folder["name"]), key=_name):
+            try:
+                inside = self._list(folder["name"])
+            except PermissionError as error:
+                if strange is None:
+                    raise
+                strange(folder["name"], f"cannot be read: {error.strerror or error}")
+                continue
+            for entry in sorted(inside, key=_name):
                 found = stem_and_crc(_base(entry))
                 if found is not None and entry["type"] != "directory":
                     yield Stored(entry["name"], *found, day, int(entry.get("size") or 0))
                 elif not _hidden(entry):
-                    strange(entry["name"], f"is no file of a ledger: those end in {PARQUET}")
+                    tell(entry["name"], f"is no file of a ledger: those end in {PARQUET}")
 
     def open(self, path: str) -> Any:
         """A file, to be read as bytes.
@@ -195,6 +207,10 @@ class Place:
             raise
         except Exception as error:
             raise OSError(shown(f"{type(error).__name__}: {error}")) from error
+
+
+def _ignore(path: str, reason: str) -> None:
+    pass
 
 
 def _base(entry: dict[str, Any]) -> str:

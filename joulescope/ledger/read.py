@@ -150,7 +150,8 @@ class Ledger(AbstractContextManager["Ledger"]):
         try:
             yield from place.stored(table, first, last, self._rejected.__setitem__)
         except OSError as error:
-            raise LedgerError(f"{place.root}: cannot be read: {error.strerror or error}") from error
+            where = error.filename or place.root
+            raise LedgerError(f"{where}: cannot be read: {error.strerror or error}") from error
 
     def _look(self, table: str, place: Place, stored: Stored) -> Looked | None:
         try:

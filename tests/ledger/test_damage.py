@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from joulescope.clock import ManualClock
 from joulescope.ledger.files import Files
 from joulescope.ledger.frames import MARKER, ROW, Damage, frame, header, read_frames
+from joulescope.ledger.place import Place
 from joulescope.ledger.read import open_ledger
 from joulescope.ledger.recovery import recover
 from joulescope.ledger.tables import REQUESTS, SCHEMA_KEY, TABLE_KEY
@@ -258,3 +259,37 @@ def test_no_row_is_too_large_to_be_told(tmp_path: Path) -> None:
     assert writer.lost["requests", "too_large"] == 1
     with open_ledger(tmp_path) as ledger:
         assert ids(rows(ledger)) == WRITTEN[:1]
+
+
+class Guarded:
+    """A file system that does not show what lies in one folder."""
+
+    def __init__(self, system: Any, folder: str) -> None:
+        self.system, self.folder = system, folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.system, name)
+
+    def ls(self, path: str, detail: bool) -> Any:
+        if path.endswith(self.folder):
+            raise PermissionError(13, "Permission denied", path)
+        return self.system.ls(path, detail=detail)
+
+
+def test_a_day_that_may_not_be_read_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    """Whoever asks for what is strange is told of it, as the reader is; for all others it is an error: a day
+    that was passed over in silence would be missing from a compaction, or never reach the store."""
+    flushed(tmp_path)
+    recover(Files(), tmp_path)
+    (tmp_path / REQUESTS / "date=2026-01-30").mkdir()
+    (tmp_path / REQUESTS / "date=2026-01-29").symlink_to(tmp_path)
+    place = Place(str(tmp_path))
+    place.system = Guarded(place.system, "date=2026-01-30")
+    told: dict[str, str] = {}
+    assert len(list(place.stored(REQUESTS, strange=told.__setitem__))) == 1
+    assert {Path(path).name: reason for path, reason in told.items()} == {
+        "date=2026-01-29": "is named as the folder of a day, and is a file or a link: links are not followed",
+        "date=2026-01-30": "cannot be read: Permission denied",
+    }
+    with pytest.raises(PermissionError, match="date=2026-01-30"):
+        list(place.stored(REQUESTS))
