@@ -47,8 +47,8 @@ def require_packages() -> None:
         ) from error
 
 
-def require_root(root: str) -> None:
-    """Looks whether there can be a ledger to read.
+def require_root(root: str, setting: str = "ledger") -> None:
+    """Looks whether there can be a ledger to read, or its spool, which a setting names.
 
     Raises:
         LedgerError: if it is a folder that is not there.
@@ -57,7 +57,7 @@ def require_root(root: str) -> None:
     require_packages()
     if not is_url(root) and not local_root(root).is_dir():
         raise LedgerError(
-            f"{root}: there is no such folder; give the one that `ledger` names in the settings"
+            f"{root}: there is no such folder; give the one that `{setting}` names in the settings"
         )
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from joulescope.errors import LedgerError, MinuteError
 from joulescope.ledger.convert import Looked, look, read_rows, write_parquet
-from joulescope.ledger.current import current
+from joulescope.ledger.current import Current, current
 from joulescope.ledger.files import Files
 from joulescope.ledger.holding import ReaderHold
 from joulescope.ledger.layout import OPEN, partition
@@ -29,6 +29,8 @@ from joulescope.minutes import parse_line, unflatten
 _logger = logging.getLogger(__name__)
 
 _LONGEST_MINUTE_SECONDS = 61.0
+_TRIES = 3
+"""How often a spool is looked at whose files go to the store meanwhile."""
 
 
 class _Passing(Files):
@@ -123,28 +125,34 @@ class Ledger(AbstractContextManager["Ledger"]):
     def _found(
         self, table: str, begin: float | None, end: float | None
     ) -> tuple[list[tuple[date, str]], list[Leftover]]:
-        """Sound Parquet files, and segments of which there is none. Segments come before Parquet files: one
-        that is turned into the other meanwhile is not missed."""
+        """Sound Parquet files, and segments of which there is none. Segments are looked at before Parquet
+        files, and the spool before the store: what goes from one to the other meanwhile is not missed."""
         names_of(table)
         if self._hold is None and self._place.is_local:
             self._hold = ReaderHold(local_root(self.root))
         first, last = _day(begin), _day(end)
         open_rows = self._open_rows(table, first, last)
-        stored = [
-            (place, each) for place in self._places() for each in self._stored(place, table, first, last)
-        ]
-        now = current(stored, partial(self._look, table), self._reject_file)
+        now = self._current(table, first, last)
         for stem in now.files.keys() | now.replaced:
             open_rows.pop(stem, None)
         return sorted((each.day, place.url(each.path)) for place, each in now.files.values()), list(
             open_rows.values()
         )
 
-    def _places(self) -> Iterator[Place]:
-        """What waits in the spool may be in the store already, and then is the same."""
-        yield self._place
-        if self._spool is not None and not self._place.is_local:
-            yield Place(str(self._spool))
+    def _current(self, table: str, first: date | None, last: date | None) -> Current:
+        """The Parquet files that count. What waits in the spool may be in the store already, and then is the
+        same; what is gone from the spool when it is looked at is in the store by now."""
+        is_spooled = self._spool is not None and not self._place.is_local
+        spool = Place(str(self._spool)) if is_spooled else None
+        for _ in range(_TRIES):
+            waiting = [] if spool is None else list(self._stored(spool, table, first, last))
+            stored = [(self._place, each) for each in self._stored(self._place, table, first, last)]
+            found = stored + [(spool, each) for each in waiting if spool is not None]
+            gone: set[str] = set()
+            now = current(found, partial(self._look, table, gone), self._reject_file)
+            if gone.isdisjoint(each.path for each in waiting):
+                break
+        return now
 
     def _stored(self, place: Place, table: str, first: date | None, last: date | None) -> Iterator[Stored]:
         try:
@@ -153,12 +161,13 @@ class Ledger(AbstractContextManager["Ledger"]):
             where = error.filename or place.root
             raise LedgerError(f"{where}: cannot be read: {error.strerror or error}") from error
 
-    def _look(self, table: str, place: Place, stored: Stored) -> Looked | None:
+    def _look(self, table: str, gone: set[str], place: Place, stored: Stored) -> Looked | None:
         try:
             with place.open(stored.path) as file:
                 return look(file, table, stored.crc if self._verify else None)
         except FileNotFoundError:
-            return None  # it was removed since, as too old or too much
+            gone.add(stored.path)  # it was removed since, as too old or too much, or because the store has it
+            return None
         except OSError as error:
             return Looked(f"cannot be read: {error.strerror or error}")
 
@@ -216,17 +225,24 @@ def open_ledger(root: str | Path, *, spool: str | Path | None = None, verify: bo
     """Opens a ledger for reading.
 
     Args:
-        root: the folder, or the URL, that the sidecars write to. spool: where ``root`` is a URL: the local
-        folder in which a sidecar of this machine collects what is not
-            yet there, to be read too.
+        root: the folder, or the URL, that the sidecars write to.
+        spool: where ``root`` is a URL: the local folder in which a sidecar of this machine collects what is
+            not yet there, to be read too.
         verify: whether every byte is held against the checksum in the file's name before a file is read; by
             default where the files are local. Otherwise the ends of the files are looked at.
 
     Raises:
-        LedgerError: if nothing is there, or nothing that could be read.
+        LedgerError: if there is no ledger or no spool there, or one that could not be read; if a ledger in a
+            folder is given a spool.
         MissingExtra: if pyarrow or fsspec is not installed.
     """
     require_root(str(root))
+    if spool is not None and not is_url(str(root)):
+        raise LedgerError(
+            f"{root}: only a ledger behind a URL has a spool, this is a folder: leave {spool} out"
+        )
+    if spool is not None:
+        require_root(str(spool), "ledger_spool")
     return Ledger(root, spool, verify)
 
 

@@ -118,7 +118,7 @@ def _inside(folder: Path, kept: Kept) -> list[Path]:
     """A neighbour may have removed it meanwhile."""
     try:
         return list(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         kept.failure = error

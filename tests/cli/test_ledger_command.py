@@ -288,6 +288,16 @@ def test_no_ledger_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "nowhere: there is no such folder" in err
 
 
+def test_a_spool_that_is_none(root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Rows that are not read because of a slip of the pen would be missing in silence."""
+    code, _, err = run(capsys, "tenants", "memory://bucket/ledger", "--spool", tmp_path / "nowhere")
+    assert code == 4
+    assert "nowhere: there is no such folder; give the one that `ledger_spool` names" in err
+    code, _, err = run(capsys, "tenants", root, "--spool", tmp_path)
+    assert code == 4
+    assert "only a ledger behind a URL has a spool" in err
+
+
 def test_an_empty_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """It is no zero: nothing is known."""
     code, out, err = run(capsys, "summary", tmp_path)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from joulescope.clock import ManualClock
 from joulescope.ledger.files import Files
@@ -151,6 +152,31 @@ def test_a_store_gets_each_file_once(tmp_path: Path, store: str) -> None:
     with open_ledger(store) as ledger:
         assert len(ledger.files(REQUESTS)) == DAYS
     writer.close()
+
+
+def test_what_is_sent_while_a_reader_looks_is_not_missed(tmp_path: Path) -> None:
+    """All goes from the spool to the store between its looks at the two."""
+
+    class Sending(MemoryFileSystem):
+        protocol = "sending"
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+        looked = False
+
+        def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+            found = super().ls(path, detail, **options) if self.exists(path) else []
+            if path.endswith(REQUESTS) and not self.looked:
+                Sending.looked = True
+                upload(Files(), tmp_path, Place("sending://bucket/ledger"), Uploaded())
+            return found
+
+    fsspec.register_implementation("sending", Sending, clobber=True)
+    ten_days(tmp_path)
+    with open_ledger("sending://bucket/ledger", spool=tmp_path) as ledger:
+        paths = ledger.files(REQUESTS)
+    assert Sending.looked
+    assert days_of(tmp_path) == []
+    assert len(paths) == DAYS
 
 
 def test_a_store_with_folders_gets_them_made(tmp_path: Path) -> None:
