@@ -25,6 +25,9 @@ _NOTHING: tuple[Any, ...] = (None, "")
 _SILENT: Mapping[str, tuple[Any, ...]] = {"unit": (*_NOTHING, TOKEN)}
 """What says nothing in a column: one that has nothing else is left out."""
 
+_LONGEST_TEXT = 128
+"""Letters of a name that people are shown: a client may choose one of thousands, and a row is no page."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -92,4 +95,5 @@ def shown(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return clean(str(value)) or "-"
+    text = clean(str(value))
+    return text[:_LONGEST_TEXT] + "…" if len(text) > _LONGEST_TEXT else text or "-"

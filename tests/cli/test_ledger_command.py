@@ -205,6 +205,19 @@ def test_names_do_not_command_the_terminal(tmp_path: Path, capsys: pytest.Captur
             assert text in out
 
 
+def test_a_name_without_end_is_cut_for_people_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its row stays a row; programs get all of it."""
+    long = "x" * 5000
+    named_requests(tmp_path, [long])
+    _, out, _ = run(capsys, "requests", tmp_path)
+    assert out.count("x") < 300
+    assert "x…" in out
+    assert answer(capsys, "requests", tmp_path)["rows"][0]["request_id"] == long
+    assert long in run(capsys, "requests", tmp_path, "--csv")[1]
+
+
 def test_names_are_no_formulas_in_a_spreadsheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An apostrophe goes before what a spreadsheet would compute; JSON has every name as it is."""
     names = ['=HYPERLINK("http://x";"y")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a\rb", 'a"b,c\nd', "a=1"]
