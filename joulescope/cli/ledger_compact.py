@@ -41,6 +41,8 @@ def compact_command(
     today = datetime.now(timezone.utc).date()
     day = today if before is None else min(before.date(), today)
     done = compact(root, day, max_mebibytes << 20, dry=dry_run)
+    if not any(table.files_found for table in done.values()):
+        print_note(f"{root} holds no files of a ledger yet; is it the place that the setting ledger names?")
     for table in done.values():
         for path, reason in table.left_out:
             print_note(f"left out: {path}: {reason}")

@@ -47,6 +47,8 @@ TARGET_BYTES = 256 << 20
 class Compacted:
     """What a compaction of a table did."""
 
+    files_found: int = 0
+    """Parquet files of the table, of all days."""
     days: int = 0
     """On which files were put together."""
     rows: int = 0
@@ -94,6 +96,7 @@ class Compaction:
         try:
             with self._alone():
                 stored = list(self.place.stored(self.table))
+                self.done.files_found = len(stored)
                 for day, of_day in groupby(stored, key=lambda each: each.day):
                     if day < self.before:
                         self._compact_day(day, list(of_day))

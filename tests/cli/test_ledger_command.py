@@ -311,6 +311,16 @@ def test_a_spool_that_is_none(root: Path, capsys: pytest.CaptureFixture[str], tm
     assert "only a ledger behind a URL has a spool" in err
 
 
+def test_a_compaction_of_no_ledger_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A nightly run on the folder above the right one would have nothing to do for ever. It is no failure: a
+    ledger may be new."""
+    code, out, err = run(capsys, "compact", tmp_path)
+    assert (code, out.count("nothing to put together")) == (0, 2)
+    assert "holds no files of a ledger yet; is it the place that the setting ledger names?" in err
+    list(write(tmp_path, MADE))
+    assert "holds no files" not in run(capsys, "compact", tmp_path)[2]
+
+
 def test_an_empty_ledger(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """It is no zero: nothing is known."""
     code, out, err = run(capsys, "summary", tmp_path)

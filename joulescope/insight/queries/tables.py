@@ -114,7 +114,7 @@ class Tables:
             return self.backend.to_pyarrow(expression)
         except self.errors as problem:
             text = str(problem).partition("\n")[0]
-            hint = "--verify names damaged files"
+            hint = "ask again if a file has gone; --verify names those that are damaged"
             raise QueryError(f"the ledger cannot be read to its end: {text}; {hint}") from problem
 
 
