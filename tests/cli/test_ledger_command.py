@@ -386,7 +386,7 @@ def test_a_file_of_a_newer_schema_is_left_out_and_named(
 
 
 def test_a_column_of_another_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Files that contradict each other end with an error that names table and column, not a traceback."""
+    """Files that contradict each other end with an error that names column, table and file."""
     list(write(tmp_path, MADE))
     path = sorted((tmp_path / "requests").rglob("*.parquet"))[0]
     rows = pq.read_table(path)
@@ -395,7 +395,7 @@ def test_a_column_of_another_type(tmp_path: Path, capsys: pytest.CaptureFixture[
     pq.write_table(rows.set_column(where, "attributed_joules", texts), path)
     code, _, err = run(capsys, "summary", tmp_path)
     assert code == 4
-    assert "attributed_joules of the requests is string in some file, where a ledger has float64" in err
+    assert f"attributed_joules of the requests is no float64 in {path}, as a ledger has it" in err
 
 
 def test_a_file_of_nothing_but_its_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

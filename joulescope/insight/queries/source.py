@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from joulescope.errors import MissingExtra, QueryError
 from joulescope.insight.extra import ANALYSIS_LINE
 from joulescope.insight.queries.kinds import Table
 from joulescope.insight.queries.span import ALWAYS, Span
-from joulescope.insight.queries.tables import MINUTE_COLUMNS, REQUEST_COLUMNS, Tables, tables
+from joulescope.insight.queries.tables import FITS, MINUTE_COLUMNS, REQUEST_COLUMNS, Tables, tables
 
 _WILD = re.compile(r"[*?\[]")
 """What DuckDB takes for a pattern in a path: a folder that is named so would bring its neighbours' files."""
@@ -40,7 +41,23 @@ def open_duckdb(requests: Sequence[str], minutes: Sequence[str], span: Span = AL
     backend.raw_sql("SET TimeZone = 'UTC'")
     _register_stores(backend, [*requests, *minutes])
     read = {kind: _duckdb_table(backend, kind, files) for kind, files in _files(requests, minutes)}
-    return tables(read["requests"], read["minutes"], backend, span, (duckdb.Error,))
+    where = partial(_misfit, dict(_files(requests, minutes)))
+    return tables(read["requests"], read["minutes"], backend, span, (duckdb.Error,), where)
+
+
+def _misfit(files: Mapping[str, Sequence[str]], kind: str, column: str) -> str:
+    """The first file in which a column is not of the type that it should be of."""
+    import fsspec
+    import pyarrow.parquet as pq
+    from ibis.formats.pyarrow import PyArrowSchema
+
+    fits = FITS[_KINDS[kind][column]]
+    for path in files[kind]:
+        with fsspec.open(path) as file:
+            there = PyArrowSchema.to_ibis(pq.read_schema(file))
+        if column in there and not fits(there[column]):
+            return path
+    return "some file"
 
 
 def _files(requests: Sequence[str], minutes: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -133,9 +133,14 @@ def tables(
     backend: Any,
     span: Span = ALWAYS,
     errors: tuple[type[Exception], ...] = (),
+    where: Callable[[str, str], str] = lambda table, column: "some file",
 ) -> Tables:
-    """Both tables as they were read, brought into one shape and cut to a span."""
-    asked = _shaped("requests", requests, REQUEST_COLUMNS)
+    """Both tables as they were read, brought into one shape and cut to a span.
+
+    Args:
+        where: a file in which a column of a table is of another type than it should, for an error.
+    """
+    asked = _shaped("requests", requests, REQUEST_COLUMNS, where)
     asked = _within(asked, asked.end_unix_ns, span)
     texts = {name: asked[name].fill_null("") for name in (*DIMENSIONS, "unit", "request_id")}
     asked = asked.mutate(
@@ -146,7 +151,7 @@ def tables(
         wasted_uj=_microjoules(asked.wasted_joules),
         avoided_uj=_microjoules(asked.avoided_joules),
     )
-    kept = _shaped("minutes", minutes, MINUTE_COLUMNS)
+    kept = _shaped("minutes", minutes, MINUTE_COLUMNS, where)
     start_ns = kept.start.epoch_seconds().cast("int64") * 10**9
     kept = _within(kept.mutate(start_ns=start_ns), start_ns, span)
     kept = kept.mutate(
@@ -159,15 +164,15 @@ def tables(
     return Tables(asked, kept, backend, errors)
 
 
-def _shaped(name: str, table: Table, columns: Mapping[str, str]) -> Table:
+def _shaped(name: str, table: Table, columns: Mapping[str, str], where: Callable[[str, str], str]) -> Table:
     """The columns asked for, each of its type; one that no file has is null in every row."""
     import ibis
 
     there = table.schema()
     for column, kind in columns.items():
-        if column in there and not _FITS[kind](there[column]):
+        if column in there and not FITS[kind](there[column]):
             raise QueryError(
-                f"{column} of the {name} is {there[column]} in some file, where a ledger has {kind}: "
+                f"{column} of the {name} is no {kind} in {where(name, column)}, as a ledger has it: "
                 "move that file away, or ask for other days"
             )
     return table.select(
@@ -178,7 +183,7 @@ def _shaped(name: str, table: Table, columns: Mapping[str, str]) -> Table:
     )
 
 
-_FITS: Mapping[str, Callable[[Any], bool]] = {
+FITS: Mapping[str, Callable[[Any], bool]] = {
     "string": lambda kind: bool(kind.is_string() or kind.is_null()),
     "int64": lambda kind: bool(kind.is_integer() or kind.is_null()),
     "float64": lambda kind: bool(kind.is_numeric() or kind.is_null()),
