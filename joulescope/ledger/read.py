@@ -92,7 +92,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
         Raises:
             ValueError: if there is no such table.
-            LedgerError: if the place cannot be read at all.
+            LedgerError: if the place cannot be read at all, or there is no room for copies.
         """
         found, open_rows = self._found(table, begin, end)
         found += [(left.day, self._copy(left)) for left in open_rows if left.rows]
@@ -186,10 +186,16 @@ class Ledger(AbstractContextManager["Ledger"]):
         return found
 
     def _copy(self, left: Leftover) -> str:
-        if self._copies is None:
-            self._copies = tempfile.TemporaryDirectory(prefix="joulescope-ledger-")
-        folder = Path(self._copies.name) / left.table / partition(left.day)
-        path, _, wrong = write_parquet(_Passing(), folder, left.name.stem, left.table, left.rows)
+        try:
+            if self._copies is None:
+                self._copies = tempfile.TemporaryDirectory(prefix="joulescope-ledger-")
+            folder = Path(self._copies.name) / left.table / partition(left.day)
+            path, _, wrong = write_parquet(_Passing(), folder, left.name.stem, left.table, left.rows)
+        except OSError as error:
+            raise LedgerError(
+                f"{tempfile.gettempdir()}: {left.path} cannot be copied there: {error.strerror or error}; "
+                "name a folder with room by the variable TMPDIR"
+            ) from error
         if wrong:
             self._rejected[str(left.path)] = f"{len(wrong)} rows are none of the table: {wrong[0]}"
         return str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,20 @@ def test_rows_that_are_not_yet_parquet_are_asked_too(
     assert found["coverage"]["finished_requests_joules"] == pytest.approx(1 + 2 + 3 + 4)
     assert found["coverage"]["minutes"] == 3
     writer.close()
+
+
+def test_there_is_no_room_for_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not yet Parquet is copied to a temporary folder: one that is of no use is named."""
+    writer = LedgerWriter(tmp_path / "ledger", ManualClock(), NOON)
+    (tmp_path / "ledger").mkdir()
+    writer.add("requests", [request(1)])
+    writer.close()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    code, out, err = run(capsys, "tenants", tmp_path / "ledger")
+    assert (code, out) == (4, "")
+    assert "cannot be copied there: No such file or directory; name a folder with room by the vari" in err
 
 
 def test_an_object_store(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
