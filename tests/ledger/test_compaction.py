@@ -111,7 +111,7 @@ def test_what_is_compact_is_left_alone_until_more_comes(tmp_path: Path) -> None:
     fill(tmp_path)
     compact(str(tmp_path), FOR_EVER)
     found = names(tmp_path)
-    assert compact(str(tmp_path), FOR_EVER) == {REQUESTS: Compacted(), MINUTES: Compacted()}
+    assert compact(str(tmp_path), FOR_EVER) == {REQUESTS: Compacted(3), MINUTES: Compacted(3)}
     assert names(tmp_path) == found
     late = LedgerWriter(tmp_path, ManualClock(), NOON, Rotation())
     late.add(REQUESTS, [request(900)])
@@ -132,7 +132,7 @@ def test_files_grow_up_to_a_size(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 3
     assert plain(tmp_path, REQUESTS) == 10
     found = names(tmp_path)
-    assert Compaction(place, REQUESTS, FOR_EVER, min(sizes)).run() == Compacted()
+    assert Compaction(place, REQUESTS, FOR_EVER, min(sizes)).run() == Compacted(3)
     assert names(tmp_path) == found
 
 
