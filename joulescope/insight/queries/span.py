@@ -63,11 +63,17 @@ def parse_span(since: str | None, until: str | None, now_ns: int) -> Span:
     """The span between two texts: ISO 8601 (UTC where no offset is given), ``now``, or an age such as ``7d``.
 
     Raises:
-        ConfigError: if a text is neither, or the span ends before it begins.
+        ConfigError: if a text is neither or beyond the years of a ledger, or the span does not end after it
+            begins.
     """
     begin_ns = None if since is None else _instant(since, "--since", now_ns)
     end_ns = None if until is None else _instant(until, "--until", now_ns)
-    if begin_ns is not None and end_ns is not None and end_ns <= begin_ns:
+    if begin_ns is not None and begin_ns == end_ns:
+        raise ConfigError(
+            f"--since {since} and --until {until} are the same instant, and --until is not in the span: give "
+            "a later one, of a day the day after"
+        )
+    if begin_ns is not None and end_ns is not None and end_ns < begin_ns:
         raise ConfigError(f"--until {until} is not after --since {since}: exchange them")
     return Span(begin_ns, end_ns)
 

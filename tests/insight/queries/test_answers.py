@@ -169,6 +169,11 @@ def test_instants_of_a_command_line(text: str, instant_ns: int) -> None:
         ("yesterday", None, "--since 'yesterday' is no instant"),
         (None, "2026-13-01", "--until '2026-13-01' is no instant"),
         ("1d", "2d", "--until 2d is not after --since 1d"),
+        (
+            "2026-01-31",
+            "2026-01-31T00:00Z",
+            "are the same instant, .* of a day the day after",
+        ),
         (None, "9999-12-31", "--until '9999-12-31' is beyond what a ledger can hold, the years 1677 to 2262"),
         ("0001-01-01", None, "--since '0001-01-01' is beyond .* leave --since out to have everything"),
         ("99999999999d", None, "--since '99999999999d' is beyond"),
