@@ -6,6 +6,7 @@ same wheel stands beside vLLM without any of them.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -39,6 +40,9 @@ EXIT_INTERRUPTED = 130
 
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as shells report a command whose reader has gone."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Of a disk that is full, most often that behind ``> FILE``."""
 
 LASTING_COMMANDS = ("serve", "record", "relay")
 """Those that run until a signal ends them, and may be process 1 of a container."""
@@ -83,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return EXIT_BROKEN_PIPE
+    except OSError as problem:
+        if problem.errno not in NO_ROOM:
+            raise
+        _silence_stdout()
+        print(f"joulescope: what was to be written found no room: {problem}", file=sys.stderr)
+        return JoulescopeError.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -133,6 +133,19 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         assert process.wait(60) == 141
 
 
+def test_output_that_finds_no_room_is_told_in_one_line(tmp_path: Path) -> None:
+    """As behind > FILE on a full disk, at the first write or at the last flush."""
+    trace = tmp_path / "trace.jsonl"
+    for lines in (1, 100_000):
+        trace.write_text('{"type":"progress","time_ns":1}\n' * lines)
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "joulescope.cli.main", "parse", str(trace)]
+            done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("joulescope: what was to be written found no room: ")
+        assert done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_ends_with_130() -> None:
     """SIGINT while a command waits for input ends it with 130 and no traceback."""
     # What a shell runs in the background begins with the signal ignored, and so would its children.
