@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,6 +30,7 @@ _LONGEST_TEXT = 128
 """Letters of a name that people are shown: a client may choose one of thousands, and a row is no page."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_note(text: str) -> None:
@@ -60,10 +62,11 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _cell(value: Any) -> Any:
     """As a spreadsheet takes it for what it is: clients choose ids, and one that begins as a formula does
-    would be computed there. Some readers end a line at a carriage return, and Python does not quote it."""
+    would be computed there. Control characters are blanks: readers end a line at a carriage return or stop at
+    NUL, and a terminal obeys others."""
     if not isinstance(value, str):
         return value
-    text = value.replace("\r", " ")
+    text = _CONTROL.sub(" ", value)
     return f"'{text}" if value.startswith(_FORMULA) else text
 
 
