@@ -19,7 +19,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 # A process a core; what tests/real starts runs one at a time when the rest is done (tests/scheduling.py).
 # In one process, as a debugger needs it: TEST_ARGS="-n 0".
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses=8
+# Bytecode is kept, whatever the shell says: else each process compiles tests and package anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n logical --maxprocesses=8
 
 .DEFAULT_GOAL := help
 

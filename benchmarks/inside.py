@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import machine, save
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.hook import wire
 from joulescope.hook.emitter import PROGRESS, Emitter
 from joulescope.hook.sampler import SamplerKeeper

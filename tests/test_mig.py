@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from joulescope.cli.replay import command as replay_command
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.prometheus import Exposition
 from joulescope.export.records import finished_line
 from joulescope.export.span_attributes import attributes_of

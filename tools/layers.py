@@ -135,13 +135,7 @@ def imports_of(tree: ast.Module, module: str, is_package: bool) -> Iterator[Impo
     ``from package import name`` counts as an import of ``package.name``: whether ``name`` is a module
     cannot be seen from the text, and :func:`room_of` looks at the first parts only.
     """
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
+    for node, in_function in statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -149,7 +143,17 @@ def imports_of(tree: ast.Module, module: str, is_package: bool) -> Iterator[Impo
             names = [f"{base}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from (Import(name, node.lineno, id(node) in inside) for name in names)
+        yield from (Import(name, node.lineno, in_function) for name in names)
+
+
+def statements(tree: ast.AST, in_function: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every statement, however deep, and whether it stands in a function. Expressions hold none and are
+    passed over: they are most of a tree."""
+    inside = in_function or isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
+    for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for node in getattr(tree, block, ()):
+            yield node, inside
+            yield from statements(node, inside)
 
 
 def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
@@ -226,7 +230,7 @@ def sizes(paths: Iterable[Path]) -> tuple[list[Size], list[Size]]:
     for path in paths:
         text = path.read_text()
         modules.append(Size(str(path), text.count("\n")))
-        for node in ast.walk(ast.parse(text)):
+        for node, _ in statements(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 functions.append(Size(f"{path}:{node.lineno} {node.name}", lines))

@@ -29,7 +29,7 @@ from joulescope.cli.view import show
 from joulescope.clock import SystemClock
 from joulescope.config import Settings
 from joulescope.config.load import Origins
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.requests_json import RequestsView
 from joulescope.model import FinishedRequest, Snapshot
 from joulescope.sensors.simulated import SimulatedSensor

@@ -12,7 +12,7 @@ from joulescope.cli.options import settings_options
 from joulescope.cli.serve import run
 from joulescope.config import Settings
 from joulescope.config.load import Origins
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 
 
 @click.command()

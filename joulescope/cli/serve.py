@@ -18,7 +18,7 @@ from joulescope.cli.signals import end_at_once_on_sigterm, on_ending, reap_stran
 from joulescope.cli.stay import FLAG, LAST_PAUSE_SECONDS
 from joulescope.config import Settings
 from joulescope.config.load import Origins
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 
 END_SECONDS = 0.95
 """From the signal to the end at the latest, also where a log that nobody reads, or a disk, holds a thread up:

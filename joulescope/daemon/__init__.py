@@ -1,5 +1,4 @@
-"""The sidecar's process: builds all parts, runs them, and undoes half a start."""
+"""The sidecar's process: builds all parts, runs them, and undoes half a start.
 
-from joulescope.daemon.daemon import Daemon
-
-__all__ = ["Daemon"]
+Nothing is imported here: commands need a small part of it, such as the rules for labels, and start sooner.
+"""

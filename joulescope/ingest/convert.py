@@ -27,8 +27,9 @@ def step_done(engine: str, record: wire.Step) -> StepDone | None:
     sampled = _column(record.sampled, count, default=1)
     if context is None or scheduled is None or sampled is None or not count:
         return None
-    times = (record.schedule_start_ns, record.schedule_end_ns, record.output_start_ns, record.output_end_ns)
-    if any(later < earlier for earlier, later in zip((0, *times), (*times, MAX_TIME_NS), strict=True)):
+    if not 0 <= record.schedule_start_ns <= record.schedule_end_ns <= record.output_start_ns:
+        return None
+    if not record.output_start_ns <= record.output_end_ns <= MAX_TIME_NS:
         return None
     if len(set(record.request)) != count:
         return None
@@ -58,16 +59,17 @@ def _tokens_by_request(pairs: list[tuple[int, int]]) -> dict[int, int]:
 
 
 def _column(values: list[int], count: int, default: int | None = None) -> NDArray[np.int64] | None:
-    """``array.array`` takes a list of ints three times faster than numpy does (measured)."""
+    """``array.array`` takes a list of ints three times faster than numpy does, and refuses what is below 0;
+    the largest of a few dozen ints is found sooner in the list than in the array (measured)."""
     if not values and default is not None:
         return np.full(count, default, dtype=np.int64)
     if len(values) != count:
         return None
     try:
-        column = np.frombuffer(array("q", values), dtype=np.int64)
+        column = np.frombuffer(array("Q", values), dtype=np.int64)
     except OverflowError:
         return None
-    if count and (column.min() < 0 or column.max() >= MAX_COUNT):
+    if count and max(values) >= MAX_COUNT:
         return None
     return column
 

@@ -351,7 +351,8 @@ class SimulatedEngine:
             request.computed -= drafted - (count - 1)
             if request.computed > request.high_water:
                 request.high_water = request.computed
-        request.generated = min(before + count, plan.output_tokens, plan.max_tokens)
+        most = plan.output_tokens if plan.output_tokens < plan.max_tokens else plan.max_tokens
+        request.generated = before + count if before + count < most else most
         if self.world.drafter is not None:
             request.drafts = self.world.drafter.tokens
         if request.generated >= plan.output_tokens:
@@ -365,11 +366,15 @@ class SimulatedEngine:
 
 def advance_together(engines: Sequence[SimulatedEngine], until_ns: int) -> None:
     """Lets engines that share GPUs, or wait for each other, live on in step: each turn is the earliest."""
-    blocked: set[int] = set()
-    while len(blocked) < len(engines):
-        at = min((at for at in range(len(engines)) if at not in blocked), key=lambda at: engines[at].now_ns)
-        if not engines[at].turn(until_ns):
-            blocked.add(at)
+    going = list(engines)
+    while going:
+        earliest = min(going, key=_now_ns) if len(going) > 1 else going[0]
+        if not earliest.turn(until_ns):
+            going.remove(earliest)
+
+
+def _now_ns(engine: SimulatedEngine) -> int:
+    return engine.now_ns
 
 
 def _accepted(request: Request, drafted: int) -> int:
@@ -382,4 +387,4 @@ def _accepted(request: Request, drafted: int) -> int:
 
 def _all_ones_left_out(values: list[int]) -> list[int]:
     """The wire's shorthand: an empty column means that every value is 1."""
-    return [] if all(value == 1 for value in values) else values
+    return [] if values.count(1) == len(values) else values

@@ -58,6 +58,18 @@ def features_of(context: Ints, scheduled: Ints, heads: Ints) -> Floats:
     )
 
 
+def sums_of(context: Sequence[int], scheduled: Sequence[int], heads: Sequence[int]) -> Floats:
+    """The sums of :func:`features_of` over a step's requests, [len(FEATURES)]: the same to the last digit,
+    for all are multiples of a half, and sooner than by arrays of a few requests each."""
+    count, tokens, before = len(context), sum(scheduled), sum(context)
+    if tokens == count:  # one token each
+        positions: float = before + count
+    else:
+        positions = sum(new * (old + (new + 1) / 2) for old, new in zip(context, scheduled, strict=True))
+    sums = (count, tokens, positions, before + tokens, sum(heads), count - heads.count(0))
+    return np.array(sums, dtype=np.float64)
+
+
 def flops_of(model: Model, features: Floats) -> Floats:
     """FLOPs of requests or of sums of them: features [len(FEATURES), ...] to [...]."""
     _, tokens, positions, _, heads, _ = features
@@ -103,11 +115,11 @@ class Law(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """What steps ask of one GPU at full clock: arrays [...] that go together."""
+    """What steps ask of one GPU at full clock: arrays [...] that go together, or numbers of one step."""
 
     fixed_seconds: Floats
     """Launches, and what the runtime does for each sequence: takes its time whatever the clock."""
-    weight_seconds: Floats
+    weight_seconds: Floats | float
     kv_seconds: Floats
     linear_seconds: Floats
     other_seconds: Floats
@@ -186,16 +198,14 @@ class GpuLaw(Law):
             drafted = tokens + self.drafter.tokens * samplers
             linear = linear + drafted * self.drafter.flops_per_token
         return Load(
-            fixed_seconds=np.asarray(fixed_seconds),
-            weight_seconds=np.asarray(weight_bytes / gpu.bytes_per_second),
-            kv_seconds=np.asarray(kv_bytes / gpu.bytes_per_second),
-            linear_seconds=np.asarray(linear / gpu.flops_per_second),
-            other_seconds=np.asarray(other / gpu.flops_per_second),
-            memory_joules=np.asarray((weight_bytes + kv_bytes) * gpu.joules_per_byte),
-            core_joules=np.asarray(
-                (linear + other) * gpu.joules_per_flop
-                + (requests + padding) * (self.runtime.sequence_joules * share.sequences)
-            ),
+            fixed_seconds=fixed_seconds,
+            weight_seconds=weight_bytes / gpu.bytes_per_second,
+            kv_seconds=kv_bytes / gpu.bytes_per_second,
+            linear_seconds=linear / gpu.flops_per_second,
+            other_seconds=other / gpu.flops_per_second,
+            memory_joules=(weight_bytes + kv_bytes) * gpu.joules_per_byte,
+            core_joules=(linear + other) * gpu.joules_per_flop
+            + (requests + padding) * (self.runtime.sequence_joules * share.sequences),
         )
 
     def own_joules(self, features: Floats) -> Floats | None:
@@ -216,11 +226,11 @@ class GpuLaw(Law):
             return None
         return np.asarray(own + static * seconds)
 
-    def _padding(self, tokens: Floats) -> Floats:
+    def _padding(self, tokens: Floats) -> Floats | float:
         """Tokens that are computed for nobody, because only steps of certain sizes were captured."""
+        if not self.runtime.graph_sizes:
+            return 0.0
         sizes = np.array(self.runtime.graph_sizes, dtype=np.float64)
-        if not len(sizes):
-            return np.zeros_like(tokens)
         next_size = sizes[np.minimum(np.searchsorted(sizes, tokens), len(sizes) - 1)]
         # Nothing is launched for nobody: a step of zero tokens stands for what is paid once.
         return np.where(tokens > 0, np.maximum(next_size - tokens, 0.0), 0.0)

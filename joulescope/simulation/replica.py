@@ -9,7 +9,7 @@ import numpy as np
 from joulescope.simulation.book import GpuBook
 from joulescope.simulation.group import law_of
 from joulescope.simulation.parts import World
-from joulescope.simulation.physics import FEATURES, Cost, Law, features_of, flops_of
+from joulescope.simulation.physics import FEATURES, Cost, Law, features_of, flops_of, sums_of
 from joulescope.simulation.scheduler import Batch
 from joulescope.simulation.shapley import shares_of
 from joulescope.simulation.truth import StepEnergy, StepWork, TrueLedger, charges_of
@@ -68,10 +68,9 @@ class Replica:
     def run(self, batch: Batch, number: int, ready_ns: int) -> int:
         """Does a step that may begin at ``ready_ns``; the instant at which it is done."""
         columns = (batch.context, batch.scheduled, batch.heads)
-        features = features_of(*(np.array(column, dtype=np.int64) for column in columns))
         ready_ns = max(ready_ns, *(book.gpu.busy_until_ns for book in self._stages[0]))
         law = self._law_at(ready_ns)
-        cost = law.cost(features.sum(axis=1))
+        cost = law.cost(sums_of(*columns))
         self._latest = [request.plan.request_id for request in batch.requests]
         gap_joules = 0.0
         for rank, (book, start_ns, end_ns) in enumerate(self._plan(cost, ready_ns)):
@@ -84,6 +83,7 @@ class Replica:
                     StepEnergy(self._session, number, book.gpu.uuid, start_ns, end_ns, joules, gap)
                 )
         if self._ledger is not None:
+            features = features_of(*(np.array(column, dtype=np.int64) for column in columns))
             work = StepWork(
                 scheduled=features[1],
                 sampled=np.array(batch.samples, dtype=np.float64),

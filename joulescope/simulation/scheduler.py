@@ -65,11 +65,6 @@ class Request:
         """Tokens it consists of, those in flight included."""
         return self.plan.prompt_tokens + self.generated + self.placeholders
 
-    @property
-    def complete_in_flight(self) -> bool:
-        """Whether the steps in flight already reach the client's limit."""
-        return self.generated + self.placeholders >= self.plan.max_tokens
-
 
 @dataclass(slots=True, eq=False)
 class Batch:
@@ -123,27 +118,28 @@ class Scheduler:
         self._release_memory(request)
 
     def _schedule_running(self, batch: Batch, budget: int) -> int:
+        # This and what it calls run for each request of each step: properties, small methods and built-in
+        # functions would take most of the time.
+        running, ahead = self.running, self.limits.async_scheduling
         position = 0
-        while position < len(self.running) and budget > 0:
-            request = self.running[position]
+        while position < len(running) and budget > 0:
+            request = running[position]
             position += 1
-            count = request.tokens - request.computed + request.drafts
+            plan, known = request.plan, request.generated + request.placeholders
+            count = plan.prompt_tokens + known - request.computed + request.drafts
             if count > budget:
                 count = budget
-            if count <= 0 or request.complete_in_flight or self._awaits_token(request):
+            # A token that is not known yet must be left to the GPU to fill in.
+            if count <= 0 or known >= plan.max_tokens or (request.placeholders and not ahead):
                 continue
-            if not self._allocate_or_preempt(batch, request, count):
+            if not self._allocate(request, count) and not self._preempt_for(batch, request, count):
                 break
             self._put(batch, request, count)
             budget -= count
         return budget
 
-    def _awaits_token(self, request: Request) -> bool:
-        """Whether its next token is not known yet, and cannot be left to the GPU to fill in."""
-        return request.placeholders > 0 and not self.limits.async_scheduling
-
-    def _allocate_or_preempt(self, batch: Batch, request: Request, count: int) -> bool:
-        """Room for ``count`` more tokens, if need be at the expense of those that came last."""
+    def _preempt_for(self, batch: Batch, request: Request, count: int) -> bool:
+        """Room for ``count`` more tokens at the expense of those that came last."""
         while not self._allocate(request, count):
             victim = self.running[-1]
             self._preempt(batch, victim)
@@ -185,17 +181,19 @@ class Scheduler:
         return True
 
     def _allocate(self, request: Request, count: int) -> bool:
-        lacking = self.kv.blocks_for(request.computed + count) - request.blocks
-        if lacking > 0:
-            if not self.kv.take(lacking):
-                return False
-            request.blocks += lacking
+        needed = request.computed + count
+        if needed <= request.blocks * self.limits.block_size:
+            return True
+        lacking = self.kv.blocks_for(needed) - request.blocks
+        if not self.kv.take(lacking):
+            return False
+        request.blocks += lacking
         return True
 
     def _put(self, batch: Batch, request: Request, count: int) -> None:
         """Enters the request into the step and counts the step's tokens as computed from now on."""
-        # Called for each request of each step: built-in functions would take most of the time.
-        before, known, high = request.computed, request.tokens, request.high_water
+        plan, before, high = request.plan, request.computed, request.high_water
+        known = plan.prompt_tokens + request.generated + request.placeholders
         after = before + count
         batch.requests.append(request)
         batch.context.append(before)
@@ -211,7 +209,6 @@ class Scheduler:
         batch.drafted.append(drafted)
         request.placeholders += samples
         request.in_flight += 1
-        plan = request.plan
         if plan.prefix and not request.shared_prefix and request.computed >= plan.prefix_tokens:
             request.shared_prefix = self.kv.keep(plan.prefix, plan.prefix_tokens) > 0
 

@@ -90,6 +90,18 @@ def test_help_imports_no_command() -> None:
     assert result.stdout.splitlines()[-1] == "['joulescope.cli.group', 'joulescope.cli.main']"
 
 
+def test_questions_load_nothing_of_the_sidecars_servers() -> None:
+    """Who reads minutes, a trace or a ledger does not wait until web servers and OTLP are imported."""
+    code = (
+        "import sys\n"
+        "import joulescope.cli.compare, joulescope.cli.diagnose, joulescope.cli.estimate, "
+        "joulescope.cli.ledger, joulescope.cli.plan, joulescope.cli.replay\n"
+        "print({'joulescope.daemon.daemon', 'opentelemetry', 'starlette', 'uvicorn'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
 def test_an_error_on_purpose_is_one_line_on_stderr_with_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     """A ConfigError ends the command with 2 and one line, no traceback."""
     assert main(["config", "show", "--sample-hz", "fast"]) == 2

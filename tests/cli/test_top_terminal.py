@@ -19,7 +19,7 @@ import pytest
 
 from joulescope.clock import SystemClock
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.model import Snapshot

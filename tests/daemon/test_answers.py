@@ -12,8 +12,8 @@ import pytest
 
 from joulescope.clock import SystemClock, WallAnchor
 from joulescope.config.load import load
-from joulescope.daemon import Daemon
 from joulescope.daemon.answers import Answers
+from joulescope.daemon.daemon import Daemon
 from joulescope.errors import ConfigError
 from tests.daemon.test_daemon import settings_in
 from tests.export.samples import finished, rich_snapshot

@@ -15,7 +15,7 @@ import pytest
 
 from joulescope.clock import ManualClock, SystemClock
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.errors import ConfigError, SensorLost
 from joulescope.hook.wire import AnyRecord, encode_frame
 from joulescope.ingest.trace import read_trace

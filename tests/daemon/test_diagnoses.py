@@ -20,7 +20,7 @@ from benchmarks.planted import Plant
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock, SystemClock
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.diagnoses import Diagnoses
 from joulescope.daemon.diagnosis_process import MAX_BYTES, DiagnosisProcess, ProcessError
 from joulescope.diagnosis_model import CAUSES, OUTCOMES

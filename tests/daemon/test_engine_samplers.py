@@ -13,7 +13,7 @@ import pytest
 
 from joulescope.clock import ManualClock
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.engine_samplers import MISSING_NS
 from joulescope.daemon.sensor_choice import readiness
 from joulescope.daemon.wishes import ASK_AGAIN_NS

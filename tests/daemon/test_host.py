@@ -13,7 +13,7 @@ import pytest
 
 from joulescope.clock import ManualClock
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.snapshot_json import decode_snapshot, encode_snapshot
 from joulescope.hook.wire import AnyRecord, HostDomain, HostSample, encode_frame
 from joulescope.host_model import HostTotals

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.clock import ManualClock, WallAnchor
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.latent_keeper import LOOK_NS, LatentKeeper
 from joulescope.diagnosis_model import LatentTotals
 from joulescope.insight.diagnosis.latents import latents_of

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from joulescope.clock import ManualClock, WallAnchor
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.ledger_keeper import LOOK_SECONDS, RETRY_SECONDS, LedgerKeeper, LedgerPart
 from joulescope.errors import ConfigError
 from joulescope.ledger.place import Place
@@ -219,7 +219,7 @@ def test_without_a_ledger_nothing_of_it_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from joulescope.config import Settings\n"
-        "from joulescope.daemon import Daemon\n"
+        "from joulescope.daemon.daemon import Daemon\n"
         f"Daemon.build(Settings(socket={str(tmp_path / 's')!r}, sensor='none'), environ={{}})\n"
         "print(sorted({'pyarrow', 'fsspec'} & set(sys.modules)))"
     )

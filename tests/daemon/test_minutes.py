@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.clock import ManualClock, WallAnchor
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.minute_keeper import MinuteKeeper
 from joulescope.minute_model import EngineMinute
 from joulescope.model import GpuInfo

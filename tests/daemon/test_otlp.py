@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.clock import ManualClock
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.hook.wire import AnyRecord
 from joulescope.model import GpuInfo
 from joulescope.sampling.sampler import SensorOpened

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.errors import ConfigError
 from joulescope.export.snapshot_json import decode_snapshot
 from joulescope.terminal.target import Target, target_of

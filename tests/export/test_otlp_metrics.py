@@ -12,9 +12,9 @@ from joulescope import __version__
 from joulescope.export.metrics import METRICS
 from joulescope.export.otlp_metrics import TEMPORALITY
 from joulescope.export.otlp_points import otel_kind, otel_name, otel_unit
-from joulescope.model import HistogramState, Snapshot
+from joulescope.model import GpuInfo, GpuTotals, HistogramState, Snapshot
 from tests.export.otlp_world import metrics_to
-from tests.export.samples import GPU_A, PARENT_SPAN_ID, TRACE_ID, engine_a, gpu_a, rich_snapshot
+from tests.export.samples import GPU_A, PARENT_SPAN_ID, TRACE_ID, engine_a, rich_snapshot
 from tests.otlp_receiver import PATIENCE_SECONDS, Receiver
 
 
@@ -125,7 +125,7 @@ def test_a_preference_that_makes_no_sense_is_named(
 
 def test_more_series_than_the_sdk_would_keep(receiver: Receiver) -> None:
     """The SDK's instruments fold all beyond 2,000 series of a metric into one; nothing is folded here."""
-    gpus = tuple(replace(gpu_a(), info=replace(gpu_a().info, gpu=f"GPU-{n}")) for n in range(2500))
+    gpus = tuple(GpuTotals(GpuInfo(f"GPU-{n}"), 0.0, 0.0, 0.0, {}, {}, 0.0) for n in range(2500))
     metrics_to(receiver, lambda: replace(rich_snapshot(), gpus=gpus)).close(PATIENCE_SECONDS)
     energy = {p.attributes["hw.id"] for p in receiver.points if p.name == "hw.energy"}
     assert energy == {f"GPU-{n}" for n in range(2500)}

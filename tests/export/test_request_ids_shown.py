@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from joulescope.clock import SystemClock
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.http import create_app
 from joulescope.export.http_guard import IDENTIFIED
 from joulescope.export.http_server import HttpServer

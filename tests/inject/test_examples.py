@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ GOLDEN = Path(__file__).with_name("golden")
 INJECTION = Injection("registry.example/joulescope:0.1.0")
 
 
+@cache
 def injected(path: Path) -> str:
     return inject_text(path.read_text(), INJECTION).text
 

@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from joulescope.clock import SystemClock
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.errors import SensorLost
 from joulescope.hook import wire
 from joulescope.ingest.trace import read_trace

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.model import GpuTotals, Snapshot
 from joulescope.sensors import Sensor
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from joulescope.clock import ManualClock, WallAnchor
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.export.landing import render_landing
 from joulescope.export.prometheus import Exposition
 from joulescope.export.records import finished_line

@@ -15,7 +15,7 @@ import trustme
 
 from joulescope import __version__
 from joulescope.config import Settings
-from joulescope.daemon import Daemon
+from joulescope.daemon.daemon import Daemon
 from joulescope.errors import ConfigError
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer

@@ -80,7 +80,7 @@ def _blended(parts: list[tuple[float, Floats]]) -> Floats:
 def _in_one_state(workload: Workload, service: Service) -> Latencies:
     engine = engine_of(workload.classes, workload.shared_tokens, service)
     flights, rate = service.flights, workload.arrivals_per_second
-    full = engine.states(np.array([1e12]), flights)
+    full = engine.saturated(flights)
     capacity = float(full.ends[0])
     if rate is None:
         states = engine.states(np.array([max(workload.concurrency or 1.0, 1.0)]), flights)

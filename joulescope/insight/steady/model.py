@@ -108,6 +108,7 @@ class Engine:
         self.again_by_end = (full.preemptions * lost.per_request, full.vain_chunks)
         """Chunks of each kind that are computed again, by request that ends while the cache is full."""
         self.table: StepTable = tabulate(service, self.mean, self.fresh, (lost, vain), most)
+        self._saturated: dict[float | None, States] = {}
 
     def _step_tokens(self) -> float:
         part = self.fresh.per_request / self.steps
@@ -144,6 +145,12 @@ class Engine:
             full=full,
             pushed=(self.room.when_full.preemptions + self.room.when_full.vain_preemptions) * full * ends,
         )
+
+    def saturated(self, flights: float | None = None) -> States:
+        """What holds with more present than can ever run; every load is compared with it."""
+        if flights not in self._saturated:
+            self._saturated[flights] = self.states(np.array([1e12]), flights)
+        return self._saturated[flights]
 
     def _bubble(self, together: Floats, flights: Floats) -> Floats:
         if self.stages == 1:
@@ -187,13 +194,13 @@ def _flight_chances(engine: Engine, workload: Workload) -> tuple[float, ...]:
     stages, rate, clients = engine.stages, workload.arrivals_per_second, workload.concurrency
     if stages == 1:
         return (1.0,)
-    full = engine.states(np.array([1e12]))
+    full = engine.saturated()
     if clients is not None and clients > engine.room.most * _ALMOST:
         split = split_chance(engine.fresh, engine.budget, float(full.ends[0] * full.cycle[0]))
         return tuple(since_begun(split * float(full.ends[0]), min(stages, int(engine.room.most)), stages))
     ratios = []
     for sets in range(1, stages):
-        fewer = engine.states(np.array([1e12]), float(sets))
+        fewer = engine.saturated(float(sets))
         if rate is not None and rate >= _ALMOST * float(fewer.ends[0]):
             ratios.append(math.inf)
             continue
@@ -209,7 +216,7 @@ def _flight_chances(engine: Engine, workload: Workload) -> tuple[float, ...]:
 
 def _with_flights(engine: Engine, workload: Workload, flights: float | None) -> Operation:
     """The long run where so many steps are under way at a time, if so many requests are there."""
-    saturated = engine.states(np.array([1e12]), flights)
+    saturated = engine.saturated(flights)
     capacity = float(saturated.ends[0])
     rate = workload.arrivals_per_second
     if rate is not None and rate < _ALMOST * capacity:

@@ -51,17 +51,13 @@ def test_arrivals_at_random_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "window",
-    [
-        _present([16.0, 16.0]),
-        _present([0.4, 0.4, 0.4, 0.4]),
-        _present([16.0] * 4, requests=5),
-    ],
+    ("means", "requests"),
+    [([16.0] * 2, 240), ([0.4] * 4, 240), ([16.0] * 4, 5)],
     ids=["too short", "hardly any", "too few"],
 )
-def test_too_little_is_known(window: list[EngineMinute]) -> None:
+def test_too_little_is_known(means: list[float], requests: int) -> None:
     """Then requests are taken to come whenever they like."""
-    assert not steady_number(window)
+    assert not steady_number(_present(means, requests))
 
 
 def _window(means: Sequence[float], rate: float, uneven: int = 0) -> Window:
