@@ -141,6 +141,14 @@ def test_nothing_so_long_ago(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "Give a shorter --before" in capsys.readouterr().err
 
 
+def test_windows_of_one_source_do_not_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last two hours hold the window that ended an hour ago: what changed would be hidden."""
+    both = _written(tmp_path / "both.jsonl", minutes())
+    _written(both, minutes(Plant("batch", 8)), later_seconds=3600.0)
+    assert main(["diagnose", str(both), "--last", "2h", "--before", "1h"]) == 4
+    assert "give a --before that is as long as --last, or longer" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

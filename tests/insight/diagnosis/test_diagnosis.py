@@ -79,6 +79,21 @@ def test_another_precision_owns_what_the_laws_do_otherwise() -> None:
     assert any("became another" in note for note in found.notes)
 
 
+def test_another_number_of_drafts_owns_what_the_steps_cost_otherwise() -> None:
+    """The drafter computes in the steps: what it costs is no other efficiency of the same work."""
+    drafting = []
+    for each in _dearer(minutes(), 1.15):
+        passes = each.tokens.generated - sum(cell.requests for cell in each.tasks)
+        drafting.append(replace(each, tokens=replace(each.tokens, drafted=2 * passes)))
+    found = diagnose(minutes(), drafting)
+    assert found.named is not None
+    assert found.named.cause == causes.SPECULATION
+    assert [part.cause for part in found.parts].count(causes.SPECULATION) == 1
+    assert causes.EFFICIENCY not in {part.cause for part in found.parts}
+    assert sum(part.joules_per_token for part in found.parts) == pytest.approx(found.change)
+    assert any("Other numbers of tokens are drafted" in note for note in found.notes)
+
+
 def test_a_window_without_a_cost_model_is_refused() -> None:
     """The message names the window and what to do."""
     bare = [replace(each, laws=None) for each in minutes()]
