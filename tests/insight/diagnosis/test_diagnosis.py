@@ -94,6 +94,25 @@ def test_another_number_of_drafts_owns_what_the_steps_cost_otherwise() -> None:
     assert any("Other numbers of tokens are drafted" in note for note in found.notes)
 
 
+def test_a_law_that_is_not_of_its_windows_steps_names_nothing() -> None:
+    """As where kernels became slower in the middle of a window: at its end the law says of all its steps that
+    they took longer than they did, and what it makes of the other window's is as unsure."""
+    within = [
+        replace(
+            each,
+            laws=each.laws
+            and replace(each.laws, time_coefficients=tuple(1.3 * one for one in each.laws.time_coefficients)),
+        )
+        for each in minutes()
+    ]
+    found = diagnose(minutes(), within)
+    (part,) = (part for part in found.parts if part.cause == causes.EFFICIENCY)
+    assert any("too little in common" in note for note in found.notes)
+    assert abs(part.joules_per_token) > 0.01 * found.before.joules_per_token
+    assert part.error > 0.1 * found.before.joules_per_token
+    assert found.named is None
+
+
 def test_a_window_without_a_cost_model_is_refused() -> None:
     """The message names the window and what to do."""
     bare = [replace(each, laws=None) for each in minutes()]
