@@ -13,9 +13,11 @@ import pytest
 from benchmarks.planted import Plant
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock
+from joulescope.ingest.trace import TraceWriter
 from joulescope.ledger.writer import LedgerWriter
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
+from joulescope.simulation.traces import SimulatedRun
 from tests.insight.diagnosis.windows import minutes
 from tests.ledger.rows import NOON, minute_row
 
@@ -132,6 +134,23 @@ def test_one_source_now_against_before(tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     assert (found["before"]["name"], found["after"]["name"]) == ("before", "now")
     assert found["first_cause"] == "batch_limit"
+
+
+def test_tasks_of_traces_are_told_apart_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As replay does; where minutes are made already the flags would do nothing, and that is said."""
+    trace = tmp_path / "run.jstrace"
+    writer = TraceWriter(trace)
+    writer.write(list(SimulatedRun(20.0, rate_per_second=6.0, truth=False).records()))
+    writer.close()
+    flags = ["--task-from", "request_id", "--task-pattern", "(?P<task>[a-z]+)-"]
+    assert main(["diagnose", str(trace), str(trace), *flags, "--json"]) == 0
+    tasks = json.loads(capsys.readouterr().out)["before"]["latents"]["tasks"]
+    assert {each["task"] for each in tasks} == {"chat", "rag", "summarise", "code"}
+    made = _written(tmp_path / "made.jsonl", minutes())
+    assert main(["diagnose", str(trace), str(made), *flags]) == 4
+    assert "made.jsonl: no task is told apart in it" in capsys.readouterr().err
+    assert main(["diagnose", str(trace), str(trace), "--task-from", "nonsense"]) == 2
+    assert "'nonsense' is no source" in capsys.readouterr().err
 
 
 def test_nothing_so_long_ago(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
