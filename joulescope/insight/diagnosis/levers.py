@@ -59,6 +59,8 @@ _CROWDED = "more than the engine holds at a time: send some to another replica, 
 def _load(before: Latents, after: Latents) -> str:
     if _grew(before.requests_per_second, after.requests_per_second, _LEAST):
         return _CROWDED
+    if _grew(before.present, after.present, _LEAST):
+        return ""  # they wait here already: fewer replicas would make the queue longer
     return "send the same requests to fewer replicas, scale down when idle, or put offline work into the gaps"
 
 

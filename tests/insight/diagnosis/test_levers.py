@@ -131,6 +131,16 @@ def test_more_load_is_not_sent_to_fewer_replicas(closed: bool, figure: str) -> N
     assert "fewer replicas" in _said(causes.LOAD, {figure: 24.0}, {figure: 3.0}, closed=closed)
 
 
+def test_a_queue_is_not_sent_to_fewer_replicas() -> None:
+    """Fewer requests come and more are there: the engine has become too slow for those it has."""
+    said = _said(
+        causes.LOAD,
+        {"requests_per_second": 5.8, "present": 12.7},
+        {"requests_per_second": 4.1, "present": 120.3},
+    )
+    assert "replica" not in said
+
+
 def test_a_larger_kv_cache_has_no_lever() -> None:
     """Nothing is known to help there, and nothing is said."""
     assert lever_of(causes.KV_CAPACITY, _latents(), replace(_latents(), kv_cache_tokens=10**9)) == ""
