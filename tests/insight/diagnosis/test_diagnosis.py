@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.cache import CacheChange, change_by_sort, common_change
 from joulescope.insight.diagnosis.diagnosis import diagnose
 from joulescope.insight.steady import LengthClass
-from joulescope.minute_model import EngineMinute, TaskSums
+from joulescope.minute_model import EngineMinute, Joules, Steps, TaskSums
 from joulescope.minutes import length_bin
 from tests.insight.diagnosis.windows import minutes
 
@@ -118,6 +119,41 @@ def test_a_window_without_a_cost_model_is_refused() -> None:
     bare = [replace(each, laws=None) for each in minutes()]
     with pytest.raises(PlanError, match=r"window B: .*no minute has a fitted cost model"):
         diagnose(minutes(), bare)
+
+
+def test_laws_without_covariances_are_taken_as_they_are() -> None:
+    """As minutes may have them; the change is divided all the same."""
+    plain = [
+        replace(each, laws=each.laws and replace(each.laws, time_covariance=(), energy_covariance=()))
+        for each in minutes()
+    ]
+    found = diagnose(minutes(), plain)
+    assert all(abs(part.joules_per_token) < 0.01 * found.before.joules_per_token for part in found.parts)
+
+
+@pytest.mark.parametrize("emptied", ["joules", "steps"])
+def test_a_window_in_which_nothing_was_measured_is_refused(emptied: str) -> None:
+    """As where GPUs could not be read: by name, and with what to do."""
+    nothing = {"joules": {"joules": Joules()}, "steps": {"decode_steps": Steps(), "prefill_steps": Steps()}}
+    bare = [replace(each, **nothing[emptied]) for each in minutes()]
+    with pytest.raises(PlanError, match=r"window B: .*no joules or no steps were measured"):
+        diagnose(minutes(), bare)
+
+
+@pytest.mark.parametrize(
+    "laws",
+    [
+        {"time_coefficients": (1e-3, 1e-5, 1e-13)},
+        {"energy_coefficients": (0.0,) * 5},
+        {"time_covariance": ((0.01,) * 2,) * 2},
+    ],
+    ids=["too few", "nothing", "another covariance"],
+)
+def test_a_cost_model_of_another_form_is_refused(laws: dict[str, Any]) -> None:
+    """As minutes of a version to come may have it."""
+    other = [replace(each, laws=each.laws and replace(each.laws, **laws)) for each in minutes()]
+    with pytest.raises(PlanError, match="a cost model of another form than this version knows"):
+        diagnose(minutes(), other)
 
 
 def test_different_units_are_not_compared() -> None:
