@@ -199,10 +199,14 @@ def _of_ledger(root: str, span: Span | None) -> list[EngineMinute]:
 
 
 def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
+    """Of what can be read; what cannot is counted, and the first of it is named."""
     found: list[EngineMinute] = []
     with TraceReader(path) as reader:
         for _ in Replay(reader, policy or _policy_of_settings(), on_minute=found.append):
             pass
+    if reader.rejected:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reader.rejected.items()))
+        click.echo(f"{path}: not used: {counts}; first: {reader.first_rejected}", err=True)
     return found
 
 

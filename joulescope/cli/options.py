@@ -14,6 +14,9 @@ from joulescope.config.load import Origins, load
 
 _CONFIG = "config_path"
 
+TASK_SETTINGS = ("task_from", "tasks", "max_tasks", "task_pattern", "task_lengths")
+"""Which say of which task class a request is."""
+
 
 def settings_options(*, exclude: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds ``--config`` and a flag for each setting; the command receives ``settings`` and ``origins``.
@@ -37,6 +40,14 @@ def settings_options(*, exclude: Collection[str] = ()) -> Callable[[Callable[...
         return command
 
     return decorate
+
+
+def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for each of :data:`TASK_SETTINGS`, as in `serve`; the command receives texts by these names."""
+    for name in reversed(TASK_SETTINGS):
+        setting = TABLE[name]
+        function = click.option(setting.flag, metavar=setting.kind.metavar, help=setting.help)(function)
+    return function
 
 
 def _take(kwargs: dict[str, Any], names: list[str]) -> tuple[Settings, Origins]:

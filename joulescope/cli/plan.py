@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ def _quantity(text: str, units: Mapping[str, float]) -> float:
         click.BadParameter: it is none.
     """
     found = _NUMBER.fullmatch(text.strip())
-    if found is None or found[2] not in units or float(found[1]) <= 0.0:
+    if found is None or found[2] not in units or not 0.0 < float(found[1]) < math.inf:
         raise click.BadParameter(f"{text!r} is not a number above 0 with a unit ({', '.join(units)})")
     return float(found[1]) * units[found[2]]
 
@@ -114,6 +115,13 @@ def _what_ifs(
     return tuple(_what_if(text) for text in texts)
 
 
+def _rate(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """A number: not-a-number is above no bound and below none, and endless requests are no rate."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of requests a second")
+    return value
+
+
 def _watts(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     return None if text is None else _quantity(text, _WATTS)
 
@@ -138,7 +146,12 @@ def _watts(context: click.Context, parameter: click.Parameter, text: str | None)
     metavar="gpus=2,precision=fp8,power-limit=500W",
     help="The same engine with something otherwise, laid beside; may be given several times.",
 )
-@click.option("--rate", type=click.FloatRange(min=0.0, min_open=True), help="Requests a second to foresee.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    callback=_rate,
+    help="Requests a second to foresee.",
+)
 @click.option("--power-cap", callback=_watts, metavar="5kW", help="What may be drawn in the mean.")
 @click.option(
     "--per", type=click.Choice(["gpu", "node", "rack"]), default="node", show_default=True, help="Of the cap."

@@ -196,6 +196,8 @@ def _cap(answer: CapAnswer) -> Iterator[str]:
         f"   under {cap.watts:g} W a {cap.per if cap.per != 'gpu' else 'replica'}{hosts}: {answer.engines} "
         f"engine{'s' if answer.engines > 1 else ''} on {cap.gpus} GPU{'s' if cap.gpus > 1 else ''}"
     )
+    if answer.unmet is not None:
+        yield f"     no way: {_name(answer.unmet)} is longer than its goal even with hardly any load"
     for way in answer.ways:
         tokens, requests = _with_interval(way.tokens_per_second), _with_interval(way.requests_per_second)
         yield (

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from joulescope.attribution.policy import Policy
+from joulescope.cli.options import TASK_SETTINGS, task_options
 from joulescope.cli.summary import summary_lines
 from joulescope.clock import WallAnchor
 from joulescope.config import TABLE, Settings
@@ -28,7 +29,6 @@ from joulescope.units import ns_from_seconds
 
 _CALIBRATION = TABLE["calibration"].kind
 _PAYERS = ("recompute_to", "rejected_to", "dummy_to", "idle_to", "lost_to")
-_TASKS = ("task_from", "tasks", "max_tasks", "task_pattern", "task_lengths")
 
 
 def _factors(
@@ -41,14 +41,6 @@ def _factors(
         return Settings(calibration=_CALIBRATION.parse(text)).calibration_factor
     except ValueError as problem:
         raise click.BadParameter(str(problem)) from None
-
-
-def _tasks(command: Callable[..., None]) -> Callable[..., None]:
-    """A flag for each setting that says of which task class a request is, as in `serve`."""
-    for name in reversed(_TASKS):
-        setting = TABLE[name]
-        command = click.option(setting.flag, metavar=setting.kind.metavar, help=setting.help)(command)
-    return command
 
 
 def _payers(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,7 +71,7 @@ def _payers(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--window-seconds", type=click.FloatRange(0.001, 60.0), default=0.5, show_default=True)
 @_payers
-@_tasks
+@task_options
 @click.option(
     "--calibration",
     metavar=_CALIBRATION.metavar,
@@ -100,7 +92,7 @@ def command(
 
     Lines that cannot be read are skipped, counted and named at the end.
     """
-    tasks, _ = load({name: given[name] for name in _TASKS}, {})
+    tasks, _ = load({name: given[name] for name in TASK_SETTINGS}, {})
     with ExitStack() as stack:
         if str(requests) == str(minutes) == "-":
             raise click.UsageError("--requests and --minutes cannot both go to standard output")

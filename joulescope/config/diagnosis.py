@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from joulescope.config.kinds import Number, setting
 from joulescope.config.ledger import LedgerSettings
+from joulescope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from joulescope.config.table import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +35,21 @@ class DiagnosisSettings(LedgerSettings):
         3600.0,
         Number(60.0, 82_800.0, "seconds"),
         "How long before now the window ended that is compared with, seconds: an hour, or a day less an hour "
-        "at most, for the sidecar remembers a day.",
+        "at most, for the sidecar remembers a day. No shorter than diagnosis_last_seconds: windows do not "
+        "overlap.",
     )
+
+
+def check_diagnosis(settings: Settings, origins: Mapping[str, object]) -> None:
+    """The two windows do not overlap.
+
+    Raises:
+        ConfigError: they would.
+    """
+    if settings.diagnosis_before_seconds < settings.diagnosis_last_seconds:
+        raise ConfigError(
+            f"diagnosis_before_seconds ({settings.diagnosis_before_seconds:g}, "
+            f"{origins['diagnosis_before_seconds']}) is shorter than diagnosis_last_seconds "
+            f"({settings.diagnosis_last_seconds:g}, {origins['diagnosis_last_seconds']}): the two windows "
+            "would overlap; raise the first or lower the second"
+        )

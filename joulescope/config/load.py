@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulescope import urls
+from joulescope.config.diagnosis import check_diagnosis
 from joulescope.config.labels import check_tenants
 from joulescope.config.ledger import check_ledger
 from joulescope.config.links import check_link
@@ -143,6 +144,7 @@ def _check_together(settings: Settings, origins: Origins) -> None:
     check_tenants(settings.tenant_from, settings.tenants, origins)
     check_tasks(settings, origins)
     check_ledger(settings, origins)
+    check_diagnosis(settings, origins)
     check_link(settings, origins)
     check_mig(settings.mig, settings.sensor, settings.max_lag_seconds, origins)
 

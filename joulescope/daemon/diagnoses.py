@@ -14,7 +14,7 @@ from joulescope.config import Settings
 from joulescope.daemon.diagnosis_process import MAX_BYTES, DiagnosisProcess, ProcessError
 from joulescope.diagnosis_model import CAUSES, NO_CAUSE, OUTCOMES, DiagnosisTotals, EngineDiagnosis
 from joulescope.errors import MinuteError
-from joulescope.export.diagnosis_http import Refusal
+from joulescope.export.diagnosis_http import Question, Refusal
 from joulescope.export.minute_ring import KeptMinute, MinuteRing
 from joulescope.insight.diagnosis.recent import two_windows
 from joulescope.periodic import Periodic
@@ -59,7 +59,7 @@ class Diagnoses:
         self._seconds = 0.0
         self._engines: tuple[EngineDiagnosis, ...] = ()
         self._seen = 0
-        self._remembered: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
+        self._remembered: OrderedDict[tuple[Question, int], bytes] = OrderedDict()
         self._failing = False
 
     def start(self) -> None:
@@ -133,13 +133,8 @@ class Diagnoses:
 
     # ------------------------------------------------------------------------------------ for who asks
 
-    def answer(self, last: float, before: float, engine: str | None) -> bytes:
+    def answer(self, question: Question) -> bytes:
         """JSON of the diagnosis of an engine, as ``joulescope diagnose --json`` tells it.
-
-        Args:
-            last: seconds of each window.
-            before: how long before the last minutes those are that they are compared with, seconds.
-            engine: its label; ``None``: the only one.
 
         Raises:
             Refusal: there is none, and why.
@@ -147,30 +142,31 @@ class Diagnoses:
         if not self._busy.acquire(timeout=_WAIT_SECONDS):
             raise Refusal(503, "another diagnosis is being made; try again", _WAIT_SECONDS)
         try:
-            key = (last, before, engine, self._ring.taken)
+            key = (question, self._ring.taken)
             if key not in self._remembered:
-                self._remembered[key] = self._rested(last, before, engine)
+                self._remembered[key] = self._rested(question)
             while len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
             return self._remembered[key]
         finally:
             self._busy.release()
 
-    def _rested(self, last: float, before: float, engine: str | None) -> bytes:
+    def _rested(self, question: Question) -> bytes:
         begin_ns = self._clock.now_ns()
         left_seconds = (self._rests_until_ns - begin_ns) / 1e9
         if left_seconds > 0.0:
             raise Refusal(503, f"one was made just now; ask again in {left_seconds:.0f} s", left_seconds)
         try:
-            return self._made(last, before, engine)
+            return self._made(question)
         finally:
             end_ns = self._clock.now_ns()
             self._rests_until_ns = end_ns + round(self._rest * (end_ns - begin_ns))
 
-    def _made(self, last: float, before: float, engine: str | None) -> bytes:
+    def _made(self, question: Question) -> bytes:
+        kept, engine = _by_begin(self._ring.kept()), question.engine
         try:
-            old, new = two_windows(_PLACE, _by_begin(self._ring.kept()), last, before)
-            answers = self._ask(_of(old, [engine]), _of(new, [engine]), [engine])
+            old, new = two_windows(_PLACE, kept, question.last_seconds, question.before_seconds)
+            answers = self._ask(_of(old, [engine]), _of(new, [engine]), [engine], question.closed_loop)
         except MinuteError as error:
             self._outcomes["too_little"] += 1
             raise Refusal(422, str(error)) from None
@@ -181,7 +177,11 @@ class Diagnoses:
         return json.dumps(answers[0]["diagnosis"], allow_nan=False).encode() + b"\n"
 
     def _ask(
-        self, old: Sequence[KeptMinute], new: Sequence[KeptMinute], engines: Sequence[str | None]
+        self,
+        old: Sequence[KeptMinute],
+        new: Sequence[KeptMinute],
+        engines: Sequence[str | None],
+        closed_loop: bool | None = None,
     ) -> list[dict[str, Any]]:
         """Counts what becomes of it.
 
@@ -197,7 +197,8 @@ class Diagnoses:
                     f"the two windows hold {size >> 20} MiB of minutes, and {MAX_BYTES >> 20} are the most; "
                     "take shorter ones, name the engine, or run joulescope diagnose elsewhere",
                 )
-            answers = self._process.ask([each.line() for each in old], [each.line() for each in new], engines)
+            lines = ([each.line() for each in old], [each.line() for each in new])
+            answers = self._process.ask(*lines, engines, closed_loop)
         except ProcessError as error:
             self._outcomes[error.outcome] += len(engines)
             raise

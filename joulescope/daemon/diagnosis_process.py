@@ -52,17 +52,27 @@ class DiagnosisProcess:
         self._ended = False
 
     def ask(
-        self, before: Sequence[bytes], now: Sequence[bytes], engines: Sequence[str | None]
+        self,
+        before: Sequence[bytes],
+        now: Sequence[bytes],
+        engines: Sequence[str | None],
+        closed_loop: bool | None = None,
     ) -> list[dict[str, Any]]:
         """An answer for each engine.
 
         Args:
             before, now: lines of minutes.
+            closed_loop: whether clients wait for answers; ``None``: as the minutes look.
 
         Raises:
             ProcessError: there is none, and why.
         """
-        question = {"engines": list(engines), "before": len(before), "now": len(now)}
+        question = {
+            "engines": list(engines),
+            "before": len(before),
+            "now": len(now),
+            "closed_loop": closed_loop,
+        }
         text = b"".join((json.dumps(question).encode(), b"\n", *before, *now))
         try:
             child = self._begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -12,10 +13,26 @@ from joulescope.units import seconds_of_stretch
 
 PATH = "/api/v1/diagnosis"
 
-Answer = Callable[[float, float, str | None], bytes]
-"""JSON of a diagnosis by the length of the windows and how long they are apart, seconds, and the engine."""
+_PARAMETERS = ("last", "before", "engine", "closed_loop")
+_YES_OR_NO = {"true": True, "false": False}
 
-_PARAMETERS = ("last", "before", "engine")
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which diagnosis is asked for."""
+
+    last_seconds: float
+    """Length of each window."""
+    before_seconds: float
+    """How long before the last minutes those are that they are compared with."""
+    engine: str | None = None
+    """Its label; ``None``: the only one."""
+    closed_loop: bool | None = None
+    """Whether clients wait for answers; ``None``: as the windows look."""
+
+
+Answer = Callable[[Question], bytes]
+"""JSON of a diagnosis."""
 
 
 class Refusal(Exception):
@@ -35,7 +52,7 @@ def diagnosis_page(answer: Answer, last: float, before: float) -> Callable[[Requ
 
     def page(request: Request) -> Response:
         try:
-            body = answer(*asked(request.query_params, last, before))
+            body = answer(asked(request.query_params, last, before))
         except Refusal as refusal:
             headers = {"Cache-Control": "no-store"}
             if refusal.retry_seconds is not None:
@@ -46,8 +63,11 @@ def diagnosis_page(answer: Answer, last: float, before: float) -> Callable[[Requ
     return page
 
 
-def asked(query: Mapping[str, str], last: float, before: float) -> tuple[float, float, str | None]:
-    """What is asked for: length of the windows, time between them, seconds; and the engine's label.
+def asked(query: Mapping[str, str], last: float, before: float) -> Question:
+    """What is asked for.
+
+    Args:
+        last, before: what holds where the query does not say, seconds.
 
     Raises:
         Refusal: for what is not known or makes no sense; the message says what would.
@@ -62,4 +82,13 @@ def asked(query: Mapping[str, str], last: float, before: float) -> tuple[float, 
                 found[name] = seconds_of_stretch(query[name])
             except ValueError as error:
                 raise Refusal(400, f"{name}: {error}") from None
-    return found["last"], found["before"], query.get("engine")
+    return Question(found["last"], found["before"], query.get("engine"), _closed_loop(query))
+
+
+def _closed_loop(query: Mapping[str, str]) -> bool | None:
+    text = query.get("closed_loop")
+    if text is None:
+        return None
+    if text not in _YES_OR_NO:
+        raise Refusal(400, f"closed_loop: {text[:40]!r} is neither true nor false")
+    return _YES_OR_NO[text]

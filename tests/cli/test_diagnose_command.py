@@ -13,9 +13,11 @@ import pytest
 from benchmarks.planted import Plant
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock
+from joulescope.ingest.trace import TraceWriter
 from joulescope.ledger.writer import LedgerWriter
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
+from joulescope.simulation.traces import SimulatedRun
 from tests.insight.diagnosis.windows import minutes
 from tests.ledger.rows import NOON, minute_row
 
@@ -134,11 +136,36 @@ def test_one_source_now_against_before(tmp_path: Path, capsys: pytest.CaptureFix
     assert found["first_cause"] == "batch_limit"
 
 
+def test_tasks_of_traces_are_told_apart_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As replay does; where minutes are made already the flags would do nothing, and that is said."""
+    trace = tmp_path / "run.jstrace"
+    writer = TraceWriter(trace)
+    writer.write(list(SimulatedRun(20.0, rate_per_second=6.0, truth=False).records()))
+    writer.close()
+    flags = ["--task-from", "request_id", "--task-pattern", "(?P<task>[a-z]+)-"]
+    assert main(["diagnose", str(trace), str(trace), *flags, "--json"]) == 0
+    tasks = json.loads(capsys.readouterr().out)["before"]["latents"]["tasks"]
+    assert {each["task"] for each in tasks} == {"chat", "rag", "summarise", "code"}
+    made = _written(tmp_path / "made.jsonl", minutes())
+    assert main(["diagnose", str(trace), str(made), *flags]) == 4
+    assert "made.jsonl: no task is told apart in it" in capsys.readouterr().err
+    assert main(["diagnose", str(trace), str(trace), "--task-from", "nonsense"]) == 2
+    assert "'nonsense' is no source" in capsys.readouterr().err
+
+
 def test_nothing_so_long_ago(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says how much there is, and ends with the exit code of a source that does not serve."""
     a = _written(tmp_path / "a.jsonl", minutes())
     assert main(["diagnose", str(a)]) == 4
     assert "Give a shorter --before" in capsys.readouterr().err
+
+
+def test_windows_of_one_source_do_not_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last two hours hold the window that ended an hour ago: what changed would be hidden."""
+    both = _written(tmp_path / "both.jsonl", minutes())
+    _written(both, minutes(Plant("batch", 8)), later_seconds=3600.0)
+    assert main(["diagnose", str(both), "--last", "2h", "--before", "1h"]) == 4
+    assert "give a --before that is as long as --last, or longer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,16 @@ def test_a_trace_is_replayed(tmp_path: Path) -> None:
     assert merge(read_minutes(str(path)))[0].joules.measured == pytest.approx(600.0)
 
 
+def test_a_trace_that_was_cut_off_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, for whoever would take its half for the whole; what can be read is used."""
+    path = trace(tmp_path)
+    whole = read_minutes(str(path))
+    assert capsys.readouterr().err == ""
+    path.write_bytes(path.read_bytes()[:-20])
+    assert [each.kind for each in read_minutes(str(path))] == [each.kind for each in whole]
+    assert f"{path}: not used: truncated_line 1; first: line " in capsys.readouterr().err
+
+
 def test_standard_output_can_take_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And standard input gives them: what is said beside them goes to standard error."""
     result = CliRunner().invoke(replay_command, [str(trace(tmp_path)), "--minutes", "-"])

@@ -119,6 +119,9 @@ def test_it_draws_the_frontier(source: Path, tmp_path: Path, suffix: str) -> Non
         (["--what-if", "gpus=0"], "gpus=0 is not a whole number above 0"),
         (["--what-if", "precision=fp3"], "precision=fp3 is not one of"),
         (["--what-if", "gpus=2,gpus=3"], "gpus comes twice"),
+        (["--rate", "nan"], "nan is no number of requests a second"),
+        (["--rate", "inf"], "inf is no number of requests a second"),
+        (["--power-cap", f"{'9' * 400}W"], "is not a number above 0 with a unit"),
         (["--power-cap", "5 horses"], "is not a number above 0 with a unit (W, kW, MW)"),
     ],
 )
@@ -127,6 +130,23 @@ def test_an_option_that_makes_no_sense_is_refused(
 ) -> None:
     assert main(["plan", str(source), *arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_goal_that_one_setting_keeps_is_answered_under_a_cap_too(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One GPU cannot, and says so; two can, and say how many of them the cap lets serve."""
+    arguments = ["plan", str(source), "--goal", "itl=6ms", "--power-cap", "5kW", "--what-if", "gpus=2"]
+    assert main(arguments) == 0
+    one, two = capsys.readouterr().out.split("── gpus=2")
+    assert "no way: ITL is longer than its goal even with hardly any load" in one
+    assert "engines serve" in two
+    assert main([*arguments, "--json"]) == 0
+    caps = [each["power_cap"] for each in json.loads(capsys.readouterr().out)["alternatives"]]
+    assert [(cap["unmet"], bool(cap["ways"])) for cap in caps] == [
+        ("inter_token_seconds", False),
+        (None, True),
+    ]
 
 
 @pytest.mark.parametrize(

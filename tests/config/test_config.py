@@ -345,6 +345,10 @@ def test_settings_that_contradict_each_other_name_both_places() -> None:
             "(60, flag --carbon-max-age-seconds) is shorter than carbon_refresh_seconds (600, flag",
         ),
         (
+            {"diagnosis_last_seconds": "1800", "diagnosis_before_seconds": "600"},
+            "(600, flag --diagnosis-before-seconds) is shorter than diagnosis_last_seconds (1800, flag",
+        ),
+        (
             {"electricity_price": "0.3"},
             "electricity_price is set (flag --electricity-price) and currency is not",
         ),

@@ -24,7 +24,7 @@ from joulescope.daemon.daemon import Daemon
 from joulescope.daemon.diagnoses import Diagnoses
 from joulescope.daemon.diagnosis_process import MAX_BYTES, DiagnosisProcess, ProcessError
 from joulescope.diagnosis_model import CAUSES, OUTCOMES
-from joulescope.export.diagnosis_http import Refusal, asked, diagnosis_page
+from joulescope.export.diagnosis_http import Question, Refusal, asked, diagnosis_page
 from joulescope.export.http import create_app
 from joulescope.export.http_server import HttpServer
 from joulescope.export.minute_ring import KeptMinute, MinuteRing
@@ -91,11 +91,38 @@ def test_the_page_says_what_the_command_says(capsys: pytest.CaptureFixture[str])
         assert get(address, "/api/v1/diagnosis?since=1")[0] == 400
 
 
+def test_whoever_asks_may_say_that_clients_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the command's flag does; and the answer is not taken for that of the question without it."""
+    ring = _ring("a")
+    with _served(Diagnoses(ring, SystemClock(), SETTINGS, rest=0.0), ring) as address:
+        plain = get(address, "/api/v1/diagnosis")[2]
+        status, _, body = get(address, "/api/v1/diagnosis?closed_loop=true")
+        arguments = [
+            "diagnose",
+            f"http://{address[0]}:{address[1]}",
+            "--last",
+            "2m",
+            "--closed-loop",
+            "--json",
+        ]
+        assert main(arguments) == 0
+    assert status == 200
+    assert body.decode() == capsys.readouterr().out
+    assert (json.loads(plain)["closed_loop"], json.loads(body)["closed_loop"]) == (False, True)
+
+
+def test_windows_that_would_overlap_are_refused() -> None:
+    """What is in both would hide what changed."""
+    with pytest.raises(Refusal, match=r"windows of 120 min overlap if one ends 60 min before") as refused:
+        Diagnoses(_ring("a"), SystemClock(), SETTINGS).answer(Question(7200.0, 3600.0))
+    assert refused.value.status == 422
+
+
 @pytest.mark.parametrize("engine", [None, "c"])
 def test_which_engine_is_meant_has_to_be_said(engine: str | None) -> None:
     """Where there are several; and where there is none of that name, the answer says which there are."""
     with pytest.raises(Refusal, match=r"a, b") as refused:
-        Diagnoses(_ring("a", "b"), SystemClock(), SETTINGS).answer(120.0, 3600.0, engine)
+        Diagnoses(_ring("a", "b"), SystemClock(), SETTINGS).answer(Question(120.0, 3600.0, engine))
     assert refused.value.status == 422
 
 
@@ -130,11 +157,11 @@ def test_too_short_a_past_is_no_failure() -> None:
     ring = MinuteRing()
     diagnoses = Diagnoses(ring, ManualClock(), SETTINGS)
     with pytest.raises(Refusal, match="no minute of an engine"):
-        diagnoses.answer(600.0, 3600.0, None)
+        diagnoses.answer(Question(600.0, 3600.0))
     ring.take(minutes())
     diagnoses.step()
     with pytest.raises(Refusal, match="Give a shorter --before") as refused:
-        diagnoses.answer(600.0, 3600.0, None)
+        diagnoses.answer(Question(600.0, 3600.0))
     assert refused.value.status == 422
     assert diagnoses.totals().outcomes["too_little"] == 3
 
@@ -159,7 +186,7 @@ def test_a_process_that_gives_no_answer(
         diagnoses._seen = 0
     assert caplog.text.count("no diagnosis") == 1
     with pytest.raises(Refusal, match=message) as refused:
-        diagnoses.answer(120.0, 3600.0, None)
+        diagnoses.answer(Question(120.0, 3600.0))
     assert refused.value.status == status
     assert diagnoses.totals().outcomes[outcome] == 3
 
@@ -184,12 +211,18 @@ def test_more_minutes_than_a_process_may_get() -> None:
 
     diagnoses = Diagnoses(Ring(), SystemClock(), SETTINGS)
     with pytest.raises(Refusal, match="24 MiB of minutes, and 16 are the most") as refused:
-        diagnoses.answer(120.0, 3600.0, None)
+        diagnoses.answer(Question(120.0, 3600.0))
     assert refused.value.status == 413
     asked_of: list[Sequence[str | None]] = []
 
     class Asked(DiagnosisProcess):
-        def ask(self, before: Any, now: Any, engines: Sequence[str | None]) -> list[dict[str, Any]]:
+        def ask(
+            self,
+            before: Any,
+            now: Any,
+            engines: Sequence[str | None],
+            closed_loop: bool | None = None,
+        ) -> list[dict[str, Any]]:
             asked_of.append(engines)
             return [{"engine": each, "problem": "too little"} for each in engines]
 
@@ -209,10 +242,10 @@ def test_an_answer_is_made_once_for_the_same_minutes() -> None:
         return subprocess.Popen(*args, **more)
 
     diagnoses = Diagnoses(ring, SystemClock(), SETTINGS, DiagnosisProcess(spawn=spawn), rest=0.0)
-    first = diagnoses.answer(120.0, 3600.0, "a")
-    assert (diagnoses.answer(120.0, 3600.0, "a"), started) == (first, 1)
+    first = diagnoses.answer(Question(120.0, 3600.0, "a"))
+    assert (diagnoses.answer(Question(120.0, 3600.0, "a")), started) == (first, 1)
     ring.take(_named(minutes()[-1:], "a", 3600.0))
-    diagnoses.answer(120.0, 3600.0, "a")
+    diagnoses.answer(Question(120.0, 3600.0, "a"))
     assert started == 2
 
 
@@ -221,20 +254,26 @@ def test_whoever_asks_without_end_gets_a_fifth_of_a_core() -> None:
     clock = ManualClock()
 
     class Slow(DiagnosisProcess):
-        def ask(self, before: Any, now: Any, engines: Sequence[str | None]) -> list[dict[str, Any]]:
+        def ask(
+            self,
+            before: Any,
+            now: Any,
+            engines: Sequence[str | None],
+            closed_loop: bool | None = None,
+        ) -> list[dict[str, Any]]:
             clock.advance(2.0)
             return [{"engine": each, "diagnosis": {}} for each in engines]
 
     diagnoses = Diagnoses(_ring("a"), clock, SETTINGS, Slow())
-    diagnoses.answer(120.0, 3600.0, "a")
+    diagnoses.answer(Question(120.0, 3600.0, "a"))
     clock.advance(5.0)
-    diagnoses.answer(120.0, 3600.0, "a")
+    diagnoses.answer(Question(120.0, 3600.0, "a"))
     with pytest.raises(Refusal, match="ask again in 3 s") as refused:
-        diagnoses.answer(120.0, 3600.0, None)
+        diagnoses.answer(Question(120.0, 3600.0))
     response = diagnosis_page(diagnoses.answer, 120.0, 3600.0)(Request({"type": "http", "query_string": b""}))
     assert (refused.value.status, response.status_code, response.headers["retry-after"]) == (503, 503, "3")
     clock.advance(3.0)
-    diagnoses.answer(120.0, 3600.0, None)
+    diagnoses.answer(Question(120.0, 3600.0))
 
 
 def test_the_end_does_not_wait_for_a_diagnosis() -> None:
@@ -278,7 +317,8 @@ def test_the_worker_says_what_is_wrong_with_its_question() -> None:
     [
         ({"last": "soon"}, "last: 'soon' is no stretch of time such as 10m"),
         ({"before": "0s"}, "before: '0s' is no stretch"),
-        ({"window": "1h"}, "no parameter is called 'window'; there are last, before, engine"),
+        ({"window": "1h"}, "no parameter is called 'window'; there are last, before, engine, closed_loop"),
+        ({"closed_loop": "1"}, "closed_loop: '1' is neither true nor false"),
     ],
 )
 def test_a_query_that_makes_no_sense(query: dict[str, str], message: str) -> None:
@@ -290,8 +330,9 @@ def test_a_query_that_makes_no_sense(query: dict[str, str], message: str) -> Non
 
 def test_what_is_not_asked_for_is_as_the_settings_have_it() -> None:
     """Length of the windows, and time between them."""
-    assert asked({}, 600.0, 3600.0) == (600.0, 3600.0, None)
-    assert asked({"last": "5m", "engine": "a"}, 600.0, 3600.0) == (300.0, 3600.0, "a")
+    assert asked({}, 600.0, 3600.0) == Question(600.0, 3600.0)
+    query = {"last": "5m", "engine": "a", "closed_loop": "false"}
+    assert asked(query, 600.0, 3600.0) == Question(300.0, 3600.0, "a", closed_loop=False)
 
 
 def test_the_sidecar_serves_it(tmp_path: Path) -> None:

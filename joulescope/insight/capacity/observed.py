@@ -15,6 +15,9 @@ from joulescope.minutes import merge
 _LEAST_STEPS = 100.0
 """A minute with fewer steps does not tell what batches there were."""
 
+_LEAST_TIMES, _ENERGIES = 5, 5
+"""Coefficients of laws; those of time are more with experts."""
+
 _FAR_OFF = 0.25
 """Where measured joules are further from the laws' than this, relative, the laws are of something else."""
 
@@ -87,25 +90,11 @@ def observe(minutes: Sequence[EngineMinute], engine: str | None = None) -> Obser
     mine = _minutes_of(minutes, engine)
     latest = max(mine, key=lambda minute: minute.end_wall_seconds)
     mine = [minute for minute in mine if minute.kind == latest.kind]
-    taught = max(
-        (minute for minute in mine if minute.laws is not None),
-        key=lambda minute: minute.end_wall_seconds,
-        default=None,
-    )
     label = latest.kind.engine
-    if taught is None or taught.laws is None:
-        raise PlanError(
-            f"engine {label}: no minute has a fitted cost model. Let it serve for some minutes, or check "
-            "that its GPUs are measured with 'joulescope doctor'"
-        )
-    if not taught.laws.cost.weight_bytes:
-        raise PlanError(
-            f"engine {label} does not say what its steps read and compute (bytes of weights), so nothing can "
-            "be foreseen of it"
-        )
+    taught = _taught(mine, label)
     whole = _sum(mine)
     classes = _classes(whole, label)
-    laws, scale = _scaled(whole, taught.laws, label)
+    laws, scale = _scaled(whole, taught, label)
     passes, drafted = _drafts(whole)
     workload = Workload(classes, arrivals_per_second=_rate(whole), shared_tokens=0.0)
     service = Service(
@@ -128,6 +117,50 @@ def observe(minutes: Sequence[EngineMinute], engine: str | None = None) -> Obser
         fared=fared,
         minutes=len(mine),
         scale=scale,
+    )
+
+
+def _taught(minutes: Sequence[EngineMinute], label: str) -> Laws:
+    """The latest laws.
+
+    Raises:
+        PlanError: there are none, or nothing can be foreseen by them.
+    """
+    told = [minute for minute in minutes if minute.laws is not None]
+    laws = max(told, key=lambda minute: minute.end_wall_seconds).laws if told else None
+    if laws is None:
+        raise PlanError(
+            f"engine {label}: no minute has a fitted cost model. Let it serve for some minutes, or check "
+            "that its GPUs are measured with 'joulescope doctor'"
+        )
+    if not is_of_known_form(laws):
+        raise PlanError(
+            f"engine {label}: its minutes have a cost model of another form than this version knows. Read "
+            "them with the version that made them"
+        )
+    if not laws.cost.weight_bytes:
+        raise PlanError(
+            f"engine {label} does not say what its steps read and compute (bytes of weights), so nothing can "
+            "be foreseen of it"
+        )
+    return laws
+
+
+def is_of_known_form(laws: Laws) -> bool:
+    """Whether there are as many coefficients as are known of, not all nothing, and covariances to match."""
+    times, energies = laws.time_coefficients, laws.energy_coefficients
+    alike = all(
+        not covariance or {len(covariance), *map(len, covariance)} == {len(coefficients)}
+        for covariance, coefficients in (
+            (laws.time_covariance, times),
+            (laws.energy_covariance, energies),
+        )
+    )
+    return (
+        alike
+        and len(times) >= _LEAST_TIMES
+        and len(energies) == _ENERGIES
+        and min(max(times), max(energies)) > 0.0
     )
 
 

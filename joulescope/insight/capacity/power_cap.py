@@ -56,6 +56,9 @@ class CapAnswer:
     cap: Cap
     engines: int
     ways: tuple[Way, ...]
+    """Those that keep the goals too."""
+    unmet: str | None = None
+    """The figure that keeps its goal at no rate at all, so that there is no way."""
 
 
 def under_cap(
@@ -78,9 +81,26 @@ def under_cap(
             f"{resting:.0f} W that {engines * each} GPUs draw at rest"
         )
     under = _Under(forecaster, workload, goals, engines, budget)
-    ways = [under.all_serve(setting), *under.some_serve(setting), *under.limited(setting)]
+    most = under.most(setting)
+    if most.rate is None:
+        return CapAnswer(cap, engines, (), most.bound)
+    ways = [
+        under.all_serve(setting, most),
+        *under.some_serve(setting, most),
+        *under.limited(setting),
+    ]
     ways.sort(key=lambda way: -way.tokens_per_second.value)
     return CapAnswer(cap, engines, tuple(ways))
+
+
+@dataclass(frozen=True, slots=True)
+class _Most:
+    """What one engine can serve, whatever it draws."""
+
+    rate: float | None
+    """Requests a second that keep the goals; ``None``: not even the smallest does."""
+    bound: str
+    """``capacity``, or the figure that stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +113,28 @@ class _Under:
     engines: int
     budget: float
 
-    def all_serve(self, setting: Setting) -> Way:
-        """All share the load alike, each at the rate at which its mean power is its part of the budget."""
-        return self._way("all engines serve", setting, self.engines, 0.0, self.budget / self.engines)
+    def most(self, setting: Setting) -> _Most:
+        """The largest rate that keeps the goals, and what bounds it."""
+        high = _ALMOST * capacity_of(self.workload, setting)
+        if not self.goals:
+            return _Most(high, "capacity")
+        met = answer(self.forecaster, setting, self.workload, self.goals).rate
+        if met.load is not None and met.load >= high:
+            return _Most(high, "capacity")
+        return _Most(met.load, met.limited_by)
 
-    def some_serve(self, setting: Setting) -> list[Way]:
+    def all_serve(self, setting: Setting, most: _Most) -> Way:
+        """All share the load alike, each at the rate at which its mean power is its part of the budget."""
+        return self._way("all engines serve", setting, most, self.engines, self.budget / self.engines)
+
+    def some_serve(self, setting: Setting, most: _Most) -> list[Way]:
         """Fewer serve, each at a larger batch, which costs fewer joules a token; the others idle."""
         idle = setting.service.gpu_count * setting.service.laws.idle_watts
         ways: list[Way] = []
         for serving in range(self.engines - 1, 0, -1):
             rest = (self.engines - serving) * idle
             name, watts = f"{serving} of {self.engines} serve", (self.budget - rest) / serving
-            ways.append(self._way(name, setting, serving, rest, watts))
+            ways.append(self._way(name, setting, most, serving, watts, rest))
             if ways[-1].binding != "power":
                 break
         return sorted(ways, key=lambda way: -way.tokens_per_second.value)[:1]
@@ -120,10 +150,16 @@ class _Under:
         except PlanError:  # below what is known of limits: then this is no way
             return []
         capped = replace(capped, variants=(*setting.variants, *capped.variants), ceiling=setting.ceiling)
-        return [self._way(f"power limit {watts:.0f} W", capped, self.engines, 0.0, math.inf)]
+        most = self.most(capped)
+        if most.rate is None:  # the goals need faster clocks
+            return []
+        return [self._way(f"power limit {watts:.0f} W", capped, most, self.engines, math.inf)]
 
-    def _way(self, name: str, setting: Setting, engines: int, rest: float, watts: float) -> Way:
-        rate, binding = self._rate(setting, watts)
+    def _way(
+        self, name: str, setting: Setting, most: _Most, engines: int, watts: float, rest: float = 0.0
+    ) -> Way:
+        """So many engines serve at ``watts`` each; the others draw ``rest`` together."""
+        rate, binding = self._rate(setting, most, watts)
         forecast = self.forecaster.of(with_rate(self.workload, rate), setting)
         return Way(
             name=name,
@@ -150,17 +186,11 @@ class _Under:
         low, high = ends or (0.0, math.inf)
         return Figure(value, low * value, high * value)
 
-    def _rate(self, setting: Setting, watts: float) -> tuple[float, str]:
+    def _rate(self, setting: Setting, most: _Most, watts: float) -> tuple[float, str]:
         """The largest rate of one engine that keeps its power and the goals, and what bounds it."""
-        high, binding = _ALMOST * capacity_of(self.workload, setting), "capacity"
-        if self.goals:
-            met = answer(self.forecaster, setting, self.workload, self.goals).rate
-            if met.load is None:
-                raise PlanError(f"power cap: no rate at all keeps the goal on {met.limited_by}")
-            if met.load < high:
-                high, binding = met.load, met.limited_by
+        high = most.rate or 0.0
         if self._watts(setting, high) <= watts:
-            return high, binding
+            return high, most.bound
         low, _ = narrowed(0.0, high, lambda rate: self._watts(setting, rate) <= watts, _HALVINGS)
         return max(low, 1e-9), "power"
 

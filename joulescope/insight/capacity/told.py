@@ -120,6 +120,7 @@ def _cap(answer: CapAnswer) -> dict[str, Any]:
     return {
         "cap": asdict(answer.cap),
         "engines": answer.engines,
+        "unmet": answer.unmet,
         "ways": [
             {
                 "name": way.name,

@@ -31,6 +31,9 @@ _LINK_ENDS = (0.5, 2.5)
 
 _ACTIVATION_BYTES = 2.0
 
+_NARROWEST_HEAD = 32.0
+"""Of a layer's width, at least: tensor parallelism gives each GPU one attention head or more."""
+
 EIGHT_BIT = {"flops": 1.7, "joules": 0.6}
 """Arithmetic in 8 bits against 16: how much faster kernels reach (2 on data sheets), joules of a FLOP."""
 
@@ -100,6 +103,12 @@ def _with_gpus(setting: Setting, gpus: int) -> Setting:
             "gpus: a pipeline over another number of GPUs is not foreseen; take tensor parallelism"
         )
     _kv_tokens(setting.service, gpus)
+    most = int(shape_of(setting.service.laws)[1] / _NARROWEST_HEAD)
+    if gpus > max(most, now):
+        raise PlanError(
+            f"gpus: {gpus} GPUs cannot share each layer: by its FLOPs the model has no more than {most} "
+            "attention heads. Take several engines instead, or fewer GPUs"
+        )
     ends = tuple(_spread(setting.service, gpus, factor) for factor in _LINK_ENDS)
     others = _all(setting, lambda service: _spread(service, gpus, 1.0))
     told = (

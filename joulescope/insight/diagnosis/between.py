@@ -20,6 +20,10 @@ _LEAST_ROOM, _LEAST_DRAFTS = 0.02, 0.02
 _LEAST_FACTOR = 0.02
 """What is left of a factor beside that of the clocks, and less than this, is theirs too."""
 
+_LEAST_DRAFTED, _LEAST_DRAFTED_RATIO = 0.5, 0.25
+"""By how many tokens for a request and step, and by what part, drafting must differ for it to be another way
+of drafting: the drafter computes in the steps, and the engine does not tell what."""
+
 _ANOTHER = (causes.MODEL, causes.LAYOUT)
 """What makes an engine another, with another KV cache."""
 
@@ -172,7 +176,14 @@ def _owner(first: Window, second: Window) -> str | None:
         return causes.MODEL
     if not same_work(old.service.laws.cost, new.service.laws.cost):
         return causes.MODEL
-    return causes.LAYOUT if _laid_otherwise(first, second) else None
+    if _laid_otherwise(first, second):
+        return causes.LAYOUT
+    return causes.SPECULATION if _drafted_otherwise(old.service, new.service) else None
+
+
+def _drafted_otherwise(old: Service, new: Service) -> bool:
+    few, many = sorted((old.drafted_per_pass, new.drafted_per_pass))
+    return many - few > max(_LEAST_DRAFTED, _LEAST_DRAFTED_RATIO * many)
 
 
 def _laid_otherwise(first: Window, second: Window) -> bool:
@@ -200,7 +211,7 @@ def _players(made: Between) -> list[str]:
         found.append(causes.SPECULATION)
     if made.owner is not None:
         laid = made.owner == causes.MODEL and _laid_otherwise(first, second)
-        found += [*([causes.LAYOUT] if laid else []), made.owner]
+        found += [cause for cause in (*([causes.LAYOUT] if laid else []), made.owner) if cause not in found]
     elif made.change is not None:
         host = (made.change.launch, made.change.sequence) != (1.0, 1.0) or waits_changed(first, second)
         found += [causes.HOST] if host else []

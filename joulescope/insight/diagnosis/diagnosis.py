@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from joulescope.errors import PlanError
 from joulescope.insight.diagnosis import causes
-from joulescope.insight.diagnosis.between import Between, between
+from joulescope.insight.diagnosis.between import between
 from joulescope.insight.diagnosis.clients import wait_for_answers
 from joulescope.insight.diagnosis.errors import errors_of
 from joulescope.insight.diagnosis.latents import Latents, latents_of
+from joulescope.insight.diagnosis.notes import notes_of
 from joulescope.insight.diagnosis.sentences import sentence_of
 from joulescope.insight.diagnosis.split import shapley
 from joulescope.insight.diagnosis.window import Window, window_of
@@ -132,7 +133,7 @@ def diagnose(
         after=ends[1],
         parts=tuple(parts),
         closed_loop=closed,
-        notes=tuple(_notes(made)),
+        notes=tuple(notes_of(made, names)),
     )
 
 
@@ -154,39 +155,3 @@ def _told(window: Window, name: str, misfit: float) -> Told:
         latents=latents_of(window),
         misfit=misfit,
     )
-
-
-_OWNERS = {
-    cause: f"The engine became another: what kernels, clocks, host and KV cache did is in '{title}'."
-    for cause, title in ((cause, causes.CAUSES[cause].title) for cause in (causes.MODEL, causes.LAYOUT))
-} | {
-    cause: "The fits of the two windows have too little in common to tell kernels, clocks and host apart: "
-    f"all of it is in '{causes.CAUSES[cause].title}'."
-    for cause in (causes.CLOCKS, causes.EFFICIENCY)
-}
-"""What is said where one cause owns all differences of the laws."""
-
-
-def _notes(made: Between) -> list[str]:
-    """What a reader must know of how far to trust it."""
-    notes = []
-    if made.closed:
-        notes.append(
-            f"Clients wait for answers: {made.first.present:.1f} and {made.second.present:.1f} requests were "
-            "there at any time. Load is their number; that slower answers bring fewer requests is told with "
-            "its cause."
-        )
-    if made.owner is not None:
-        notes.append(_OWNERS[made.owner])
-    room = causes.KV_CAPACITY in made.players
-    if room and made.cache.changed and causes.PREFIX_CACHE not in made.players:
-        notes.append("Prefixes that the KV cache no longer holds, or now does, are in 'KV capacity'.")
-    for window, misfit in zip((made.first, made.second), made.misfit, strict=True):
-        if abs(misfit) > 0.1:
-            notes.append(
-                f"The structural model is off by {misfit:+.0%} for the window that begins at "
-                f"{window.whole.start_wall_seconds:.0f} s; parts are the less sure."
-            )
-        if window.left_out:
-            notes.append(f"{window.left_out} minutes were left out, of another kind of the same engine.")
-    return notes

@@ -16,6 +16,7 @@ import numpy as np
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.between import Between
 from joulescope.insight.diagnosis.drivers import State, fare
+from joulescope.insight.diagnosis.law_change import own_misfit
 from joulescope.insight.diagnosis.window import Window
 
 _DRAWS = 12
@@ -32,7 +33,7 @@ def errors_of(made: Between, parts: Mapping[str, float]) -> dict[str, float]:
     """The standard error of each part."""
     found = {}
     for cause, part in parts.items():
-        own = _sampled(made, cause)
+        own = math.hypot(_sampled(made, cause), _of_owner(made) if cause == made.owner else 0.0)
         found[cause] = math.hypot(own, _OF_PART * part if cause != causes.UNEXPLAINED else 0.0)
     return found
 
@@ -56,6 +57,13 @@ def _sampled(made: Between, cause: str) -> float:
             *(window.error * window.joules_per_token / 2.0 for window, _ in ends), _OF_LEVEL * level
         )
     return 0.0
+
+
+def _of_owner(made: Between) -> float:
+    """Where one cause owns all that the laws do otherwise, its part is found by the law of each window for
+    the steps of the other: the less sure, the less a law says of its own."""
+    off = [own_misfit(window) for window in (made.first, made.second)]
+    return 0.5 * math.hypot(off[1] * made.first.joules_per_token, off[0] * made.second.joules_per_token)
 
 
 def _level(state: State) -> float:

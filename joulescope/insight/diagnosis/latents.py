@@ -41,6 +41,8 @@ class Latents:
     output_tokens: float | None
     cached_ratio: float | None
     """Of prompt tokens."""
+    drafted_per_pass: float
+    """Tokens that are drafted for a request in a step."""
     accepted_ratio: float | None
     """Of drafted tokens."""
     busy_ratio: float | None
@@ -62,6 +64,9 @@ class Latents:
     sm_clock_hertz: float | None
     power_limit_watts: float | None
     throttled_ratio: float | None
+    max_num_seqs: int | None
+    """Limits, as the engine says at the end; so are the next two."""
+    max_num_batched_tokens: int | None
     kv_cache_tokens: int | None
     kv_usage_ratio: float | None
     kv_full_ratio: float | None
@@ -71,6 +76,11 @@ class Latents:
     """Of the measured joules: computing again what a preemption lost."""
     tasks: tuple[TaskShare, ...]
     """The most requests first; empty where tasks are not told apart."""
+    model: str
+    """What served: names as the engine says them, and the next three; empty where it does not."""
+    dtype: str
+    quantization: str
+    gpu_name: str
 
     def joules_per_token_of_others(self, task: str) -> float | None:
         """Of all tasks but one, by token that came out."""
@@ -81,7 +91,7 @@ class Latents:
 
 def latents_of(window: Window) -> Latents:
     """The latent figures of a window."""
-    whole, fared = window.whole, window.observed.fared
+    whole, fared, kind = window.whole, window.observed.fared, window.observed.kind
     joules, load, gpu, tokens = whole.joules, whole.load, whole.gpu, whole.tokens
     kinds = window.steps()
     gpus = window.observed.service.gpu_count
@@ -107,6 +117,7 @@ def latents_of(window: Window) -> Latents:
         prompt_tokens=_part(prompts, requests),
         output_tokens=_part(sum(cell.output_tokens for cell in whole.tasks), requests),
         cached_ratio=_part(sum(cell.cached_tokens for cell in whole.tasks), prompts),
+        drafted_per_pass=window.observed.service.drafted_per_pass,
         accepted_ratio=_part(tokens.accepted, tokens.drafted),
         busy_ratio=_part(load.busy_seconds, load.seconds),
         idle_joules_ratio=joules.idle / joules.measured,
@@ -122,12 +133,18 @@ def latents_of(window: Window) -> Latents:
         sm_clock_hertz=_part(gpu.sm_clock_hertz_seconds, gpu.sm_clock_known_seconds),
         power_limit_watts=_part(gpu.power_limit_joules, gpu.power_limit_known_seconds),
         throttled_ratio=_part(throttled, known),
+        max_num_seqs=whole.limits.max_num_seqs,
+        max_num_batched_tokens=whole.limits.max_num_batched_tokens,
         kv_cache_tokens=whole.limits.kv_cache_tokens,
         kv_usage_ratio=fared.kv_usage_ratio,
         kv_full_ratio=_part(load.kv_full_seconds, load.kv_known_seconds),
         preemptions_per_request=_part(load.preemptions, requests),
         preempted_joules_ratio=lost / joules.measured,
         tasks=tasks_of(whole.tasks),
+        model=kind.model,
+        dtype=kind.dtype,
+        quantization=kind.quantization,
+        gpu_name=kind.gpu_name,
     )
 
 
@@ -176,7 +193,14 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "idle_joules_ratio",
         "static_joules_ratio",
     ),
-    causes.BATCH_LIMIT: ("batch", "static_joules_ratio", "memory_bound_ratio", "dram_active_ratio"),
+    causes.BATCH_LIMIT: (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "batch",
+        "static_joules_ratio",
+        "memory_bound_ratio",
+        "dram_active_ratio",
+    ),
     causes.KV_CAPACITY: (
         "kv_cache_tokens",
         "kv_usage_ratio",
@@ -186,7 +210,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "preempted_joules_ratio",
     ),
     causes.PREFIX_CACHE: ("cached_ratio", "compute_bound_ratio", "arithmetic_intensity", "kv_usage_ratio"),
-    causes.SPECULATION: ("accepted_ratio", "inter_token_seconds", "batch"),
+    causes.SPECULATION: ("drafted_per_pass", "accepted_ratio", "inter_token_seconds", "batch"),
     causes.HOST: ("waited_ratio", "step_seconds", *_EVERYWHERE, "kv_usage_ratio", "sm_active_ratio"),
     causes.CLOCKS: (
         "sm_clock_hertz",

@@ -103,11 +103,22 @@ def compare_laws(first: Window, second: Window) -> LawChange:
 
 def _agrees(window: Window, times: Floats) -> bool:
     """Whether decode steps took as long as a law of time says; true where power held them back."""
+    return abs(_misfit(window, times)) < _FITS
+
+
+def _misfit(window: Window, times: Floats) -> float:
+    """By how much decode steps took longer or shorter than a law of time says, relative; 0 where nothing is
+    known of it."""
     row, seconds = _time_sums(window)
     steps = window.whole.decode_steps
     if seconds <= 0.0 or steps.power_bound_seconds > 0.1 * steps.seconds:
-        return True
-    return abs(float(row @ times) / seconds - 1.0) < _FITS
+        return 0.0
+    return float(row @ times) / seconds - 1.0
+
+
+def own_misfit(window: Window) -> float:
+    """How far a window's own law is from its own steps, relative: much, where they changed within it."""
+    return abs(_misfit(window, np.array(window.laws.time_coefficients)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,13 @@ def two_windows(
         source: where the minutes are from, for the message.
 
     Raises:
-        MinuteError: there are no minutes at all, or none that old.
+        MinuteError: the windows would overlap, there are no minutes at all, or none that old.
     """
+    if before < last:
+        raise MinuteError(
+            f"{source}: windows of {_told(last)} overlap if one ends {_told(before)} before the other: give "
+            "a --before that is as long as --last, or longer"
+        )
     if not minutes:
         raise MinuteError(f"{source}: there is no minute of an engine in it")
     end = max(minute.end_wall_seconds for minute in minutes)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.latents import Latents
+from joulescope.insight.diagnosis.levers import lever_of
 
 _LEAST_GROWTH = 0.02
 """Of the requests: a task that grew by less is not worth its name."""
 
-_Say = Callable[[bool, Latents, Latents], str]
+_Say = Callable[[Latents, Latents], str]
 
 
 def sentence_of(
@@ -21,9 +22,9 @@ def sentence_of(
     Args:
         closed: whether clients wait for answers.
     """
-    if closed and cause == causes.LOAD:
-        return _clients(joules_per_token > 0.0, before, after)
-    return _SAY[cause](joules_per_token > 0.0, before, after)
+    facts = (_clients if closed and cause == causes.LOAD else _SAY[cause])(before, after)
+    lever = lever_of(cause, before, after, closed=closed) if joules_per_token > 0.0 else ""
+    return f"{facts}: {lever}." if lever else f"{facts}."
 
 
 def _from_to(name: str, one: float | None, other: float | None, form: str, unit: str = "") -> str:
@@ -56,19 +57,14 @@ def _join(*facts: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _advised(facts: str, dearer: bool, lever: str) -> str:
-    return f"{facts}: {lever}." if dearer else f"{facts}."
-
-
-def _mix(dearer: bool, before: Latents, after: Latents) -> str:
+def _mix(before: Latents, after: Latents) -> str:
     facts = _join(
         _tasks(before, after),
         _moved("mean prompt", before.prompt_tokens, after.prompt_tokens, ".0f", " tokens"),
         _moved("mean answer", before.output_tokens, after.output_tokens, ".0f", " tokens"),
         _moved("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
     )
-    lever = "clients ask for other work, nothing is broken; shorten or share prompts, or set max_tokens"
-    return _advised(facts or "Lengths are divided otherwise", dearer, lever)
+    return facts or "Lengths are divided otherwise"
 
 
 def _tasks(before: Latents, after: Latents) -> str:
@@ -92,8 +88,8 @@ def _tasks(before: Latents, after: Latents) -> str:
     return f"{said}, at {grown.joules_per_token:.3g} J/token{beside}"
 
 
-def _load(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
+def _load(before: Latents, after: Latents) -> str:
+    return _join(
         _from_to("requests", before.requests_per_second, after.requests_per_second, ".2f", " a second"),
         _from_to("batch", before.batch, after.batch, ".1f"),
         _ratio("requests running", before.busy_ratio, after.busy_ratio) + " of the time"
@@ -101,70 +97,62 @@ def _load(dearer: bool, before: Latents, after: Latents) -> str:
         else "",
         _ratio("idle joules", before.idle_joules_ratio, after.idle_joules_ratio),
     )
-    lever = (
-        "send the same requests to fewer replicas, scale down when idle, or put offline work into the gaps"
-    )
-    return _advised(facts, dearer, lever)
 
 
-def _clients(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
+def _clients(before: Latents, after: Latents) -> str:
+    return _join(
         _from_to("clients that wait for answers", before.present, after.present, ".1f"),
         _from_to("batch", before.batch, after.batch, ".1f"),
     )
-    lever = "send the same requests to fewer replicas, or let clients send more at a time"
-    return _advised(facts, dearer, lever)
 
 
-def _batch(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
+def _batch(before: Latents, after: Latents) -> str:
+    return _join(
         _from_to("batch", before.batch, after.batch, ".1f"),
-        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
-        + " of the joules of steps",
+        _moved("max_num_seqs", before.max_num_seqs, after.max_num_seqs, ".0f"),
+        _moved("max_num_batched_tokens", before.max_num_batched_tokens, after.max_num_batched_tokens, ".0f"),
+        _static(before, after),
     )
-    return _advised(facts, dearer, "raise max-num-seqs or max-num-batched-tokens")
 
 
-def _kv(dearer: bool, before: Latents, after: Latents) -> str:
+def _static(before: Latents, after: Latents) -> str:
+    told = _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
+    return f"{told} of the joules of steps" if told else ""
+
+
+def _kv(before: Latents, after: Latents) -> str:
     full, lost = after.kv_full_ratio, after.preempted_joules_ratio
     state = "" if full is None else f"KV cache full {100.0 * full:.0f} % of the time"
     cost = f"preemption cost {100.0 * lost:.0f} % of joules" if lost > 0.005 else ""
-    facts = _join(
+    return _join(
         state,
         cost,
         _from_to("batch", before.batch, after.batch, ".1f"),
         _from_to("room", before.kv_cache_tokens, after.kv_cache_tokens, ".0f", " tokens"),
     )
-    return _advised(facts, dearer, "raise gpu-memory-utilization, add a GPU or use an FP8 KV cache")
 
 
-def _cache(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(_ratio("prompt tokens found in the prefix cache:", before.cached_ratio, after.cached_ratio))
-    lever = (
-        "check that enable-prefix-caching is on, that prompts begin alike, and that requests with one prefix "
-        "go to one replica"
-    )
-    return _advised(facts, dearer, lever)
+def _cache(before: Latents, after: Latents) -> str:
+    return _join(_ratio("prompt tokens found in the prefix cache:", before.cached_ratio, after.cached_ratio))
 
 
-def _speculation(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(_ratio("drafted tokens accepted:", before.accepted_ratio, after.accepted_ratio))
-    lever = "draft fewer tokens, or use a drafter that was trained for this traffic"
-    return _advised(facts or "Drafts differ", dearer, lever)
-
-
-def _host(dearer: bool, before: Latents, after: Latents) -> str:
+def _speculation(before: Latents, after: Latents) -> str:
     facts = _join(
+        _moved(
+            "tokens drafted for a request in a step", before.drafted_per_pass, after.drafted_per_pass, ".1f"
+        ),
+        _ratio("drafted tokens accepted:", before.accepted_ratio, after.accepted_ratio),
+    )
+    return facts or "Drafts differ"
+
+
+def _host(before: Latents, after: Latents) -> str:
+    return _join(
         _pace(before, after),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
         _ratio("GPUs waited for the host", before.waited_ratio, after.waited_ratio),
         f"KV cache {100.0 * after.kv_usage_ratio:.0f} % in use" if after.kv_usage_ratio is not None else "",
     )
-    lever = (
-        "give the engine's process faster or freer CPU cores, check CUDA graphs (enforce-eager off) and "
-        "asynchronous scheduling"
-    )
-    return _advised(facts, dearer, lever)
 
 
 def _pace(before: Latents, after: Latents) -> str:
@@ -176,70 +164,66 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else 1000.0 * seconds
 
 
-def _clocks(dearer: bool, before: Latents, after: Latents) -> str:
+def _clocks(before: Latents, after: Latents) -> str:
     facts = _join(
         _moved("SM clock", _mega(before.sm_clock_hertz), _mega(after.sm_clock_hertz), ".0f", " MHz"),
         _moved("power limit", before.power_limit_watts, after.power_limit_watts, ".0f", " W"),
         _moved_ratio("throttled", before.throttled_ratio, after.throttled_ratio),
         _moved_ratio("steps held back by power", before.power_bound_ratio, after.power_bound_ratio),
     )
-    return _advised(
-        facts or "Clocks, throttling or the power limit differ",
-        dearer,
-        "see who lowered clocks or the limit (nvidia-smi -q -d CLOCK,POWER), and cooling",
-    )
+    return facts or "Clocks, throttling or the power limit differ"
 
 
 def _mega(hertz: float | None) -> float | None:
     return None if hertz is None else hertz / 1e6
 
 
-def _layout(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
+def _layout(before: Latents, after: Latents) -> str:
+    return _join(
+        _renamed("kind of GPU ", before.gpu_name, after.gpu_name),
         _from_to("GPUs", before.gpus, after.gpus, ".0f"),
         _from_to("batch", before.batch, after.batch, ".1f"),
-        _ratio("static power", before.static_joules_ratio, after.static_joules_ratio)
-        + " of the joules of steps",
+        _moved("KV cache", before.kv_cache_tokens, after.kv_cache_tokens, ".0f", " tokens"),
+        _static(before, after),
     )
-    lever = "the same batch on more GPUs costs more; let it serve more requests at a time, or use fewer GPUs"
-    return _advised(facts, dearer, lever)
 
 
-def _model(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
-        "another model or precision",
+def _model(before: Latents, after: Latents) -> str:
+    named = [
+        _renamed("model ", before.model, after.model),
+        _renamed("dtype ", before.dtype, after.dtype),
+        _renamed("quantization ", before.quantization, after.quantization),
+    ]
+    return _join(
+        *(named if any(named) else ["another model or precision"]),
         _from_to("FLOPs a byte", before.arithmetic_intensity, after.arithmetic_intensity, ".0f"),
         _pace(before, after),
     )
-    return _advised(
-        facts,
-        dearer,
-        "low precision pays at large batches: compare both at your batch with 'joulescope plan'",
-    )
 
 
-def _efficiency(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = _join(
+def _renamed(what: str, one: str, other: str) -> str:
+    """Both names where they differ."""
+    return "" if one == other else f"{what}{one or 'none'} to {other or 'none'}"
+
+
+def _efficiency(before: Latents, after: Latents) -> str:
+    return _join(
         "the same steps cost otherwise, and no clock or limit says why",
         _pace(before, after),
         _from_to("power", before.watts_per_gpu, after.watts_per_gpu, ".0f", " W a GPU"),
     )
-    lever = "look for another version of vLLM, the driver or attention kernels, or another GPU"
-    return _advised(facts, dearer, lever)
 
 
-def _overhead(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = "Start-up, warm-up or empty steps of data parallelism were in the window"
-    return _advised(facts, dearer, "restart less often; even out the load of data-parallel engines")
+def _overhead(before: Latents, after: Latents) -> str:
+    return "Start-up, warm-up or empty steps of data parallelism were in the window"
 
 
-def _unattributed(dearer: bool, before: Latents, after: Latents) -> str:
-    facts = "Joules of time of which nothing is known: records were lost, or the GPUs were not read"
-    return _advised(facts, dearer, "see joulescope_records_dropped_total, and 'joulescope doctor'")
+def _unattributed(before: Latents, after: Latents) -> str:
+    return "Joules of time of which nothing is known: records were lost, or the GPUs were not read"
 
 
-def _unexplained(dearer: bool, before: Latents, after: Latents) -> str:
-    return "The structural model does not say what this is."
+def _unexplained(before: Latents, after: Latents) -> str:
+    return "The structural model does not say what this is"
 
 
 _SAY: dict[str, _Say] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median, stdev
 
 from joulescope.errors import PlanError
-from joulescope.insight.capacity.observed import Observed, all_steps, observe
+from joulescope.insight.capacity.observed import Observed, all_steps, is_of_known_form, observe
 from joulescope.minute_model import EngineMinute, Kind, Laws, Steps
 from joulescope.minutes import merge
 
@@ -116,6 +116,11 @@ def window_of(minutes: Sequence[EngineMinute], name: str, engine: str | None) ->
             f"window {name}: engine {label} generated {whole.tokens.generated} tokens in it; "
             f"joules per token need {_LEAST_TOKENS} at least. Take a longer window"
         )
+    if whole.joules.measured <= 0.0 or not any(each.steps > 0.0 for each in all_steps(whole)):
+        raise PlanError(
+            f"window {name}: of engine {label} no joules or no steps were measured. Take another window, "
+            "or check that its GPUs are read with 'joulescope doctor'"
+        )
     whole = replace(whole, limits=observed.service.limits)
     laws = next(each.laws for each in _settled(kept) if each.laws is not None)
     return Window(kept, whole, observed, laws, len(mine) - len(kept))
@@ -135,6 +140,8 @@ def _laws(told: Sequence[Laws]) -> Laws | None:
     if not told:
         return None
     latest = told[-1]
+    if not all(map(is_of_known_form, told)):
+        return latest
     later = told[min(len(told) // 2, max(len(told) - _FEW, 0)) :]
     alike = [each for each in later if each.cost == latest.cost]
     times = _middle([each.time_coefficients for each in alike], latest.time_coefficients)
@@ -162,7 +169,9 @@ def _relative_to(
     covariance: tuple[tuple[float, ...], ...],
     told_with: tuple[float, ...],
 ) -> tuple[tuple[float, ...], ...]:
-    """A covariance that was told relative to some coefficients, relative to others."""
+    """A covariance that was told relative to some coefficients, relative to others; none stays none."""
+    if not covariance:
+        return ()
     factors = [told / each if each > 0.0 else 1.0 for told, each in zip(told_with, coefficients, strict=True)]
     return tuple(
         tuple(value * one * other for value, other in zip(row, factors, strict=True))

@@ -1,9 +1,9 @@
 """A process that makes diagnoses for a sidecar: minutes in, JSON out, then it ends.
 
 ``python -m joulescope.insight.diagnosis.worker`` reads one line of JSON, ``{"engines": ["llama-0", null],
-"before": 10, "now": 10}``, then so many lines of minutes of the one window and of the other. For each engine
-(``null``: the only one) it writes a line: ``{"engine": …, "diagnosis": {…}}`` as ``joulescope diagnose
---json`` prints it, or ``{"engine": …, "problem": "…"}`` where too little is known.
+"before": 10, "now": 10, "closed_loop": null}``, then so many lines of minutes of the one window and of the
+other. For each engine (``null``: the only one) it writes a line: ``{"engine": …, "diagnosis": {…}}`` as
+``joulescope diagnose --json`` prints it, or ``{"engine": …, "problem": "…"}`` where too little is known.
 
 It is a process because a diagnosis computes for up to some seconds in Python: in a thread of the sidecar it
 would hold up the accounting at each step. It steps back for everybody else, and ends by itself.
@@ -39,14 +39,18 @@ def answers(lines: IO[bytes]) -> Iterator[dict[str, Any]]:
     before = list(read_lines(islice(lines, asked["before"]), NAMES[0]))
     now = list(read_lines(islice(lines, asked["now"]), NAMES[1]))
     for engine in asked["engines"]:
-        yield {"engine": engine, **_answer(before, now, engine)}
+        yield {"engine": engine, **_answer(before, now, engine, asked["closed_loop"])}
 
 
 def _answer(
-    before: Sequence[EngineMinute], now: Sequence[EngineMinute], engine: str | None
+    before: Sequence[EngineMinute],
+    now: Sequence[EngineMinute],
+    engine: str | None,
+    closed_loop: bool | None,
 ) -> dict[str, Any]:
     try:
-        return {"diagnosis": told(diagnose(before, now, engine=engine, names=NAMES))}
+        found = diagnose(before, now, engine=engine, names=NAMES, closed_loop=closed_loop)
+        return {"diagnosis": told(found)}
     except (PlanError, MinuteError) as error:
         return {"problem": str(error)}
 

@@ -155,6 +155,27 @@ def test_a_cap_under_which_nothing_runs_is_refused(cap: Cap, message: str) -> No
         under_cap(FORECASTER, SETTING, WORKLOAD, cap)
 
 
+def test_a_goal_that_no_rate_keeps_leaves_no_way_under_a_cap() -> None:
+    """That is an answer, which names the goal; what else was asked for is answered too."""
+    goals = (Goal("inter_token_seconds", 0.001),)
+    found = under_cap(FORECASTER, SETTING, WORKLOAD, Cap(5000.0, "node", 8), goals)
+    assert (found.ways, found.unmet, found.engines) == ((), "inter_token_seconds", 8)
+
+
+def test_a_power_limit_that_breaks_a_goal_is_no_way() -> None:
+    """Slower clocks do not keep it; fewer engines at full clocks do."""
+    alone = FORECASTER.of(with_batch(WORKLOAD, 1.0), SETTING).figures["inter_token_seconds"].value
+    goals = (Goal("inter_token_seconds", 1.05 * alone),)
+    found = under_cap(FORECASTER, SETTING, WORKLOAD, Cap(8 * 260.0, "node", 8), goals)
+    assert found.ways
+    assert found.unmet is None
+    assert not any(way.name.startswith("power limit") for way in found.ways)
+    assert any(
+        way.name.startswith("power limit")
+        for way in under_cap(FORECASTER, SETTING, WORKLOAD, Cap(8 * 260.0, "node", 8)).ways
+    )
+
+
 def test_layers_and_width_are_inferred_from_flops() -> None:
     layers, width = shape_of(OBSERVED.service.laws)
     assert layers == pytest.approx(32, rel=0.15)
@@ -211,6 +232,7 @@ def test_a_lower_power_limit_makes_steps_longer_only_where_it_binds() -> None:
     [
         (WhatIf(power_limit_watts=150.0), "bfloat16", "hardly more than"),
         (WhatIf(precision="fp8"), "", "the engine's own is not known"),
+        (WhatIf(gpus=1000), "bfloat16", "1000 GPUs cannot share each layer"),
     ],
 )
 def test_what_cannot_be_is_refused(what_if: WhatIf, dtype: str, message: str) -> None:

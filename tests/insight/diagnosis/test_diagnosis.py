@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from joulescope.insight.diagnosis import causes
 from joulescope.insight.diagnosis.cache import CacheChange, change_by_sort, common_change
 from joulescope.insight.diagnosis.diagnosis import diagnose
 from joulescope.insight.steady import LengthClass
-from joulescope.minute_model import EngineMinute, TaskSums
+from joulescope.minute_model import EngineMinute, Joules, Steps, TaskSums
 from joulescope.minutes import length_bin
 from tests.insight.diagnosis.windows import minutes
 
@@ -79,11 +80,80 @@ def test_another_precision_owns_what_the_laws_do_otherwise() -> None:
     assert any("became another" in note for note in found.notes)
 
 
+def test_another_number_of_drafts_owns_what_the_steps_cost_otherwise() -> None:
+    """The drafter computes in the steps: what it costs is no other efficiency of the same work."""
+    drafting = []
+    for each in _dearer(minutes(), 1.15):
+        passes = each.tokens.generated - sum(cell.requests for cell in each.tasks)
+        drafting.append(replace(each, tokens=replace(each.tokens, drafted=2 * passes)))
+    found = diagnose(minutes(), drafting)
+    assert found.named is not None
+    assert found.named.cause == causes.SPECULATION
+    assert [part.cause for part in found.parts].count(causes.SPECULATION) == 1
+    assert causes.EFFICIENCY not in {part.cause for part in found.parts}
+    assert sum(part.joules_per_token for part in found.parts) == pytest.approx(found.change)
+    assert any("Other numbers of tokens are drafted" in note for note in found.notes)
+
+
+def test_a_law_that_is_not_of_its_windows_steps_names_nothing() -> None:
+    """As where kernels became slower in the middle of a window: at its end the law says of all its steps that
+    they took longer than they did, and what it makes of the other window's is as unsure."""
+    within = [
+        replace(
+            each,
+            laws=each.laws
+            and replace(each.laws, time_coefficients=tuple(1.3 * one for one in each.laws.time_coefficients)),
+        )
+        for each in minutes()
+    ]
+    found = diagnose(minutes(), within)
+    (part,) = (part for part in found.parts if part.cause == causes.EFFICIENCY)
+    assert any("too little in common" in note for note in found.notes)
+    assert abs(part.joules_per_token) > 0.01 * found.before.joules_per_token
+    assert part.error > 0.1 * found.before.joules_per_token
+    assert found.named is None
+
+
 def test_a_window_without_a_cost_model_is_refused() -> None:
     """The message names the window and what to do."""
     bare = [replace(each, laws=None) for each in minutes()]
     with pytest.raises(PlanError, match=r"window B: .*no minute has a fitted cost model"):
         diagnose(minutes(), bare)
+
+
+def test_laws_without_covariances_are_taken_as_they_are() -> None:
+    """As minutes may have them; the change is divided all the same."""
+    plain = [
+        replace(each, laws=each.laws and replace(each.laws, time_covariance=(), energy_covariance=()))
+        for each in minutes()
+    ]
+    found = diagnose(minutes(), plain)
+    assert all(abs(part.joules_per_token) < 0.01 * found.before.joules_per_token for part in found.parts)
+
+
+@pytest.mark.parametrize("emptied", ["joules", "steps"])
+def test_a_window_in_which_nothing_was_measured_is_refused(emptied: str) -> None:
+    """As where GPUs could not be read: by name, and with what to do."""
+    nothing = {"joules": {"joules": Joules()}, "steps": {"decode_steps": Steps(), "prefill_steps": Steps()}}
+    bare = [replace(each, **nothing[emptied]) for each in minutes()]
+    with pytest.raises(PlanError, match=r"window B: .*no joules or no steps were measured"):
+        diagnose(minutes(), bare)
+
+
+@pytest.mark.parametrize(
+    "laws",
+    [
+        {"time_coefficients": (1e-3, 1e-5, 1e-13)},
+        {"energy_coefficients": (0.0,) * 5},
+        {"time_covariance": ((0.01,) * 2,) * 2},
+    ],
+    ids=["too few", "nothing", "another covariance"],
+)
+def test_a_cost_model_of_another_form_is_refused(laws: dict[str, Any]) -> None:
+    """As minutes of a version to come may have it."""
+    other = [replace(each, laws=each.laws and replace(each.laws, **laws)) for each in minutes()]
+    with pytest.raises(PlanError, match="a cost model of another form than this version knows"):
+        diagnose(minutes(), other)
 
 
 def test_different_units_are_not_compared() -> None:
