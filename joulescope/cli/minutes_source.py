@@ -201,12 +201,12 @@ def _of_ledger(root: str, span: Span | None) -> list[EngineMinute]:
 def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
     found: list[EngineMinute] = []
     with TraceReader(path) as reader:
-        for _ in Replay(reader, policy or _policy_of_settings(), on_minute=found.append):
+        for _ in Replay(reader, policy or policy_of_settings(), on_minute=found.append):
             pass
     return found
 
 
-def _policy_of_settings() -> Policy:
+def policy_of_settings() -> Policy:
     """As a sidecar with the same settings would account."""
     settings, _ = load({}, os.environ)
     return policy_of(settings)

@@ -21,6 +21,7 @@ from joulescope.minutes import json_line
 from tests.insight.compare.benchmarks import guidellm_unversioned, leaderboard_3, mlenergy_run, vllm_serve
 from tests.insight.compare.made import A100, BEGIN, H100, cell, kind_of, minute, stretch
 from tests.ledger.rows import NOON, minute_row, request
+from tests.simulated_ledger import simulate
 
 
 @pytest.fixture
@@ -203,6 +204,28 @@ def test_a_leaderboard_of_hundreds_is_narrowed(run: Any, tmp_path: Path) -> None
     code, _, err = run(tmp_path / "l.json", "--only", "b200")
     assert code == 4
     assert "nothing is left of 31 sides; there are" in err
+
+
+def test_quantiles_of_a_task_are_of_its_own_requests(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests have the tasks of the settings as the minutes of the same trace have."""
+    monkeypatch.setenv("JOULESCOPE_TASK_FROM", "lengths")
+    monkeypatch.setenv("JOULESCOPE_TASK_LENGTHS", "long: prompt >= 1000")
+    simulate(tmp_path, 60.0)
+    code, out, _ = run("--json", "--by", "task", "--show", "ttft_p50", tmp_path / "run.jsonl")
+    assert code == 0
+    sides = {side["setup"]["task"]: side["whole"] for side in json.loads(out)["sides"]}
+    medians = {task: whole["figures"]["ttft_p50"]["value"] for task, whole in sides.items()}
+    assert medians["long"] > 1.5 * medians["none"]
+
+
+def test_a_run_in_which_nothing_came_out_says_so(run: Any, tmp_path: Path) -> None:
+    idle = replace(minute(BEGIN, 0.0), tasks=())
+    idle = replace(idle, tokens=replace(idle.tokens, generated=0))
+    code, out, _ = run(written(tmp_path / "idle.jsonl", [idle]))
+    assert code == 0
+    assert "nothing came out in it: there is no figure by what came out" in out
 
 
 def test_quantiles_need_single_requests_and_it_is_said(run: Any, two: tuple[Path, Path]) -> None:

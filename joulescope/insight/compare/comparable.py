@@ -157,6 +157,8 @@ def _alone(side: Side) -> Iterator[tuple[str, str]]:
             "short",
             f"only {seconds:.0f} s of work: less than {LEAST_STEADY_SECONDS:.0f} s are not stable",
         )
+    if side.whole.units == 0:
+        yield "few", "nothing came out in it: there is no figure by what came out"
     if 0 < side.whole.requests < LEAST_REQUESTS:
         yield "few", f"only {side.whole.requests} requests stand behind it"
     yield from (("source", remark) for remark in quality.remarks)
