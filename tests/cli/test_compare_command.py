@@ -220,6 +220,23 @@ def test_quantiles_of_a_task_are_of_its_own_requests(
     assert medians["long"] > 1.5 * medians["none"]
 
 
+def test_tokens_do_not_stand_under_a_heading_of_images(run: Any, tmp_path: Path) -> None:
+    """Nor are joules of the one held against those of the other; watts and whole requests can be."""
+    images = written(tmp_path / "i.jsonl", stretch([8.0], H100, kind=kind_of(unit="image")))
+    tokens = written(tmp_path / "t.jsonl", stretch([8.0], H100))
+    code, out, _ = run(f"painter={images}", f"writer={tokens}")
+    assert code == 0
+    assert "J/unit steady" in out
+    assert "vs painter" not in out
+    assert "J/image" not in out
+    assert "J/token" not in out
+    code, out, _ = run(f"painter={images}", f"writer={tokens}", "--json")
+    (match,) = json.loads(out)["matches"]
+    change = match["sides"]["writer"]["change"]
+    assert {"watts", "joules_per_request", "itl"} <= change.keys()
+    assert not {"joules_per_unit", "joules_per_unit_all", "units_per_second"} & change.keys()
+
+
 def test_a_run_in_which_nothing_came_out_says_so(run: Any, tmp_path: Path) -> None:
     idle = replace(minute(BEGIN, 0.0), tasks=())
     idle = replace(idle, tokens=replace(idle.tokens, generated=0))

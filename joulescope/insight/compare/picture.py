@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joulescope.errors import ComparisonError
+from joulescope.insight.compare.comparable import unit_of
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure
 from joulescope.insight.compare.tables import written_value
@@ -46,7 +47,7 @@ def _style(place: int) -> tuple[str, str]:
 def _scatter(axes: Any, comparison: Comparison) -> None:
     """Inter-token time across, joules up, both logarithmic; sides without times stand by their batch."""
     sides = comparison.sides
-    unit, up = sides[0].setup.unit, _up(sides)
+    unit, up = unit_of(sides), _up(sides)
     across = "itl" if any(_has(side, "itl") and _has(side, up) for side in sides) else "batch"
     drawn = False
     for place, side in enumerate(sides):
@@ -132,7 +133,7 @@ def _frontier(axes: Any, comparison: Comparison, up: str, across: str) -> None:
 
 def _bars(axes: Any, sides: Sequence[Side], matches: Sequence[Match]) -> None:
     """Joules of each side at each match, the share that is idle on top; what was not observed has no bar."""
-    unit, cost = sides[0].setup.unit, cost_figure(sides)
+    unit, cost = unit_of(sides), cost_figure(sides)
     width = 0.8 / len(sides)
     for place, side in enumerate(sides):
         colour, _ = _style(place)
