@@ -15,12 +15,17 @@ from PIL import Image
 
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock
+from joulescope.insight.compare.compare import compare
+from joulescope.insight.compare.from_minutes import sources_of
+from joulescope.insight.compare.picture import drawn
+from joulescope.insight.compare.sides import sides_of
 from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from tests.insight.compare.benchmarks import guidellm_unversioned, leaderboard_3, mlenergy_run, vllm_serve
 from tests.insight.compare.made import A100, BEGIN, H100, cell, kind_of, minute, stretch
 from tests.ledger.rows import NOON, minute_row, request
+from tests.requirements import need_package
 from tests.simulated_ledger import simulate
 
 
@@ -235,6 +240,32 @@ def test_tokens_do_not_stand_under_a_heading_of_images(run: Any, tmp_path: Path)
     change = match["sides"]["writer"]["change"]
     assert {"watts", "joules_per_request", "itl"} <= change.keys()
     assert not {"joules_per_unit", "joules_per_unit_all", "units_per_second"} & change.keys()
+
+
+def test_every_bar_has_a_name_and_no_figure_lies_on_an_error_bar() -> None:
+    """A side without the times of the left half stands in the legend all the same."""
+    need_package("matplotlib")
+    no_times = [replace(each, tasks=()) for each in stretch([8.0], H100)]
+    sources = [("a", *sources_of(no_times, "")), ("b", *sources_of(stretch([8.1], A100), ""))]
+    comparison = compare(sides_of(sources))
+    canvas = drawn(comparison)
+    (legend,) = canvas.legends
+    assert {text.get_text() for text in legend.get_texts()} >= {"a", "b"}
+    (match,) = comparison.matches
+    tops = [match.sides[name].figures["joules_per_unit"].high for name in ("a", "b")]
+    assert [text.xy[1] for text in canvas.axes[1].texts] == pytest.approx(tops)
+
+
+def test_names_in_the_legend_are_not_cut_off() -> None:
+    """Names made of all that differs are long."""
+    need_package("matplotlib")
+    names = [
+        f"Llama-3.1-405B-Instruct-FP8 FP8 8 GPUs TP8 vllm 0.32.0, number {number}" for number in range(4)
+    ]
+    canvas = drawn(compare(sides_of([(name, *sources_of(stretch([8.0], H100), "")) for name in names])))
+    canvas.canvas.draw()
+    (legend,) = canvas.legends
+    assert legend.get_window_extent().x1 <= canvas.bbox.x1
 
 
 def test_a_run_in_which_nothing_came_out_says_so(run: Any, tmp_path: Path) -> None:
