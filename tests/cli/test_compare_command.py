@@ -256,6 +256,15 @@ def test_every_bar_has_a_name_and_no_figure_lies_on_an_error_bar() -> None:
     assert [text.xy[1] for text in canvas.axes[1].texts] == pytest.approx(tops)
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(run: Any, tmp_path: Path) -> None:
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "run.jsonl", stretch([8.0], H100))
+    code, out, _ = run(tmp_path / "monday" / "run.jsonl", tmp_path / "tuesday" / "run.jsonl", "--json")
+    assert code == 0
+    assert [side["name"] for side in json.loads(out)["sides"]] == ["monday", "tuesday"]
+
+
 def test_names_in_the_legend_are_not_cut_off() -> None:
     """Names made of all that differs are long."""
     need_package("matplotlib")
