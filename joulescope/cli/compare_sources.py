@@ -13,7 +13,7 @@ from joulescope.errors import ComparisonError, MinuteError
 from joulescope.insight.compare.from_minutes import NO_TASK, sources_of
 from joulescope.insight.compare.imports.fields import Skipped
 from joulescope.insight.compare.imports.read import SUFFIXES, looks_like_benchmark, read_benchmarks
-from joulescope.insight.compare.values import Source
+from joulescope.insight.compare.values import Setup, Source
 from joulescope.terminal.target import Target, target_of
 
 _NAMED = re.compile(r"([\w .+×()-]{1,40})=(.+)")
@@ -158,9 +158,19 @@ def pooled(found: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
 
 
 def renamed(found: Sequence[tuple[str, Source]]) -> list[tuple[str, Source]]:
-    """Named after their files where nothing else tells two sides apart."""
-    setups = [(name, source.setup) for name, source in found]
-    return [
-        (name or (Path(source.origin.path).name if setups.count((name, source.setup)) > 1 else ""), source)
-        for name, source in found
-    ]
+    """Named after their files, or folders, where nothing else tells two sides apart."""
+    paths: dict[tuple[str, Setup], list[Path]] = {}
+    for name, source in found:
+        paths.setdefault((name, source.setup), []).append(Path(source.origin.path))
+
+    def named(name: str, source: Source) -> str:
+        alike = paths[name, source.setup]
+        return name or (_own_part(Path(source.origin.path), alike) if len(alike) > 1 else "")
+
+    return [(named(name, source), source) for name, source in found]
+
+
+def _own_part(path: Path, alike: Sequence[Path]) -> str:
+    """The name of the file, or of the nearest folder that no other has: every `results.json` is called so."""
+    others = {part for other in alike if other != path for part in other.parts}
+    return next((part for part in reversed(path.parts) if part not in others), path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def command(
     if show_only:
         click.echo(write_document(to_document(parameters)), nl=False)
         return
-    if measured_pue is not None and (source is None or measured_pue < 1.0):
+    if measured_pue is not None and (source is None or not 1.0 <= measured_pue < math.inf):
         raise ConfigError("--measured-pue: it is to be 1 or above, and --measured says of what it is")
     found = estimate(parameters)
     beside = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,8 +90,7 @@ def _with_rest(made: Parameters, flags: Flags) -> Parameters:
     if flags.beta is not None:
         made = replace(made, fleet_factors=(("beta", flags.beta),))
     if flags.lever:
-        levers = tuple(Lever(name, _read(text, "--lever")) for name, text in map(_pair, flags.lever))
-        made = replace(made, scenarios=(*made.scenarios, Scenario(GIVEN, levers)))
+        made = replace(made, scenarios=_with_levers(made.scenarios, flags.lever))
     return replace(
         made,
         trim_quantiles=made.trim_quantiles if flags.trim else None,
@@ -99,6 +99,18 @@ def _with_rest(made: Parameters, flags: Flags) -> Parameters:
         samples=made.samples if flags.samples is None else flags.samples,
         seed=made.seed if flags.seed is None else flags.seed,
     )
+
+
+def _with_levers(scenarios: Sequence[Scenario], texts: Sequence[str]) -> tuple[Scenario, ...]:
+    """The levers of flags beside those that a file has in the same scenario; a flag wins."""
+    levers: dict[str, Lever] = {}
+    for name, text in map(_pair, texts):
+        if name in levers:
+            raise ConfigError(f"--lever: {name} comes twice: give each lever a name of its own")
+        levers[name] = Lever(name, _read(text, "--lever"))
+    before = {each.name: each for scenario in scenarios if scenario.name == GIVEN for each in scenario.levers}
+    rest = (scenario for scenario in scenarios if scenario.name != GIVEN)
+    return (*rest, Scenario(GIVEN, tuple({**before, **levers}.values())))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -117,8 +129,8 @@ def _with_models(made: Parameters, flags: Flags) -> tuple[Parameters, tuple[str,
         raise ConfigError("--tokens-per-second and --throughput say the same: give one")
     watts = None if flags.node_max_watts is None else _read(flags.node_max_watts, "--node-max-watts")
     if flags.tokens_per_second is not None:
-        if flags.tokens_per_second <= 0.0:
-            raise ConfigError("--tokens-per-second: it is to be above 0")
+        if not 0.0 < flags.tokens_per_second < math.inf:
+            raise ConfigError("--tokens-per-second: it is to be above 0, and finite")
         made = _one_model(made, "given", constant(flags.tokens_per_second, "given"), watts, flags)
     elif flags.throughput is not None:
         gpus = flags.gpus_per_node or _same_gpus(made)
@@ -223,10 +235,12 @@ def _known(made: Parameters, kind: str, flag: str) -> None:
 
 def _with_mix(made: Parameters, text: str) -> Parameters:
     """``typical=0.9,long=0.1``: kinds that are not named get none."""
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         kind, equals, share = (each.strip() for each in part.partition("="))
         _known(made, kind, "--mix")
+        if kind in weights:
+            raise ConfigError(f"--mix: {kind} comes twice")
         try:
             weights[kind] = float(share)
         except ValueError:

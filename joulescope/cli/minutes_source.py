@@ -202,7 +202,7 @@ def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
     """Of what can be read; what cannot is counted, and the first of it is named."""
     found: list[EngineMinute] = []
     with TraceReader(path) as reader:
-        for _ in Replay(reader, policy or _policy_of_settings(), on_minute=found.append):
+        for _ in Replay(reader, policy or policy_of_settings(), on_minute=found.append):
             pass
     if reader.rejected:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reader.rejected.items()))
@@ -210,7 +210,7 @@ def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
     return found
 
 
-def _policy_of_settings() -> Policy:
+def policy_of_settings() -> Policy:
     """As a sidecar with the same settings would account."""
     settings, _ = load({}, os.environ)
     return policy_of(settings)

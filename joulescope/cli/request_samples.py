@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from joulescope.cli.minutes_source import policy_of_settings
 from joulescope.clock import WallAnchor
 from joulescope.errors import TraceError
 from joulescope.ingest.trace import TraceReader
@@ -37,7 +38,7 @@ def _of_trace(file: Path, path: str) -> list[Sample] | None:
     """Replays it; a file of which no line can be used holds minutes and no trace."""
     try:
         with TraceReader(file) as reader:
-            replay = Replay(reader)
+            replay = Replay(reader, policy_of_settings())  # of the tasks of the minutes
             return [_sample(request, replay.wall or WallAnchor(0, 0), path) for request in replay]
     except TraceError:
         return None

@@ -15,12 +15,18 @@ from PIL import Image
 
 from joulescope.cli.main import main
 from joulescope.clock import ManualClock
+from joulescope.insight.compare.compare import compare
+from joulescope.insight.compare.from_minutes import sources_of
+from joulescope.insight.compare.picture import drawn
+from joulescope.insight.compare.sides import sides_of
 from joulescope.ledger.writer import LedgerWriter, Rotation
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from tests.insight.compare.benchmarks import guidellm_unversioned, leaderboard_3, mlenergy_run, vllm_serve
 from tests.insight.compare.made import A100, BEGIN, H100, cell, kind_of, minute, stretch
 from tests.ledger.rows import NOON, minute_row, request
+from tests.requirements import need_package
+from tests.simulated_ledger import simulate
 
 
 @pytest.fixture
@@ -203,6 +209,80 @@ def test_a_leaderboard_of_hundreds_is_narrowed(run: Any, tmp_path: Path) -> None
     code, _, err = run(tmp_path / "l.json", "--only", "b200")
     assert code == 4
     assert "nothing is left of 31 sides; there are" in err
+
+
+def test_quantiles_of_a_task_are_of_its_own_requests(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests have the tasks of the settings as the minutes of the same trace have."""
+    monkeypatch.setenv("JOULESCOPE_TASK_FROM", "lengths")
+    monkeypatch.setenv("JOULESCOPE_TASK_LENGTHS", "long: prompt >= 1000")
+    simulate(tmp_path, 60.0)
+    code, out, _ = run("--json", "--by", "task", "--show", "ttft_p50", tmp_path / "run.jsonl")
+    assert code == 0
+    sides = {side["setup"]["task"]: side["whole"] for side in json.loads(out)["sides"]}
+    medians = {task: whole["figures"]["ttft_p50"]["value"] for task, whole in sides.items()}
+    assert medians["long"] > 1.5 * medians["none"]
+
+
+def test_tokens_do_not_stand_under_a_heading_of_images(run: Any, tmp_path: Path) -> None:
+    """Nor are joules of the one held against those of the other; watts and whole requests can be."""
+    images = written(tmp_path / "i.jsonl", stretch([8.0], H100, kind=kind_of(unit="image")))
+    tokens = written(tmp_path / "t.jsonl", stretch([8.0], H100))
+    code, out, _ = run(f"painter={images}", f"writer={tokens}")
+    assert code == 0
+    assert "J/unit steady" in out
+    assert "vs painter" not in out
+    assert "J/image" not in out
+    assert "J/token" not in out
+    code, out, _ = run(f"painter={images}", f"writer={tokens}", "--json")
+    (match,) = json.loads(out)["matches"]
+    change = match["sides"]["writer"]["change"]
+    assert {"watts", "joules_per_request", "itl"} <= change.keys()
+    assert not {"joules_per_unit", "joules_per_unit_all", "units_per_second"} & change.keys()
+
+
+def test_every_bar_has_a_name_and_no_figure_lies_on_an_error_bar() -> None:
+    """A side without the times of the left half stands in the legend all the same."""
+    need_package("matplotlib")
+    no_times = [replace(each, tasks=()) for each in stretch([8.0], H100)]
+    sources = [("a", *sources_of(no_times, "")), ("b", *sources_of(stretch([8.1], A100), ""))]
+    comparison = compare(sides_of(sources))
+    canvas = drawn(comparison)
+    (legend,) = canvas.legends
+    assert {text.get_text() for text in legend.get_texts()} >= {"a", "b"}
+    (match,) = comparison.matches
+    tops = [match.sides[name].figures["joules_per_unit"].high for name in ("a", "b")]
+    assert [text.xy[1] for text in canvas.axes[1].texts] == pytest.approx(tops)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(run: Any, tmp_path: Path) -> None:
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+        written(tmp_path / folder / "run.jsonl", stretch([8.0], H100))
+    code, out, _ = run(tmp_path / "monday" / "run.jsonl", tmp_path / "tuesday" / "run.jsonl", "--json")
+    assert code == 0
+    assert [side["name"] for side in json.loads(out)["sides"]] == ["monday", "tuesday"]
+
+
+def test_names_in_the_legend_are_not_cut_off() -> None:
+    """Names made of all that differs are long."""
+    need_package("matplotlib")
+    names = [
+        f"Llama-3.1-405B-Instruct-FP8 FP8 8 GPUs TP8 vllm 0.32.0, number {number}" for number in range(4)
+    ]
+    canvas = drawn(compare(sides_of([(name, *sources_of(stretch([8.0], H100), "")) for name in names])))
+    canvas.canvas.draw()
+    (legend,) = canvas.legends
+    assert legend.get_window_extent().x1 <= canvas.bbox.x1
+
+
+def test_a_run_in_which_nothing_came_out_says_so(run: Any, tmp_path: Path) -> None:
+    idle = replace(minute(BEGIN, 0.0), tasks=())
+    idle = replace(idle, tokens=replace(idle.tokens, generated=0))
+    code, out, _ = run(written(tmp_path / "idle.jsonl", [idle]))
+    assert code == 0
+    assert "nothing came out in it: there is no figure by what came out" in out
 
 
 def test_quantiles_need_single_requests_and_it_is_said(run: Any, two: tuple[Path, Path]) -> None:

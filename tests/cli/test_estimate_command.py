@@ -36,6 +36,9 @@ from tests.simulated_ledger import simulate
 PRESET = ("--preset", "v2", "--samples", "2000")
 
 
+ONE = ("--node-max-watts", "10200", "--input-tokens", "500", "--output-tokens", "300")
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(each) for each in arguments], catch_exceptions=False)
 
@@ -324,6 +327,13 @@ def test_a_picture(tmp_path: Path, ending: str) -> None:
         (("--preset", "v1", "--measured-pue", "1.2"), "--measured says of what it is"),
         (("--preset", "v1", "--samples", "1"), "samples: 1 is not from 100"),
         (("--preset", "v1", "--image", "/nowhere/x.png", "--samples", "200"), "/nowhere/x.png: the picture"),
+        ((*ONE, "--tokens-per-second", "nan"), "--tokens-per-second: it is to be above 0, and finite"),
+        ((*ONE, "--tokens-per-second", "inf"), "--tokens-per-second: it is to be above 0, and finite"),
+        ((*PRESET, "--measured", "x", "--measured-pue", "nan"), "--measured-pue: it is to be 1 or above"),
+        ((*PRESET, "--measured", "x", "--measured-pue", "inf"), "--measured-pue: it is to be 1 or above"),
+        ((*PRESET, "--lever", "x=2", "--lever", "x=3"), "--lever: x comes twice"),
+        ((*PRESET, "--mix", "long=1,long=2"), "--mix: long comes twice"),
+        ((*PRESET, "--pue", "lognormal(p49=1e-300, p50=1e300)"), "its quantiles lie too far apart"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -349,3 +359,22 @@ def test_a_measurement_that_lacks_something(tmp_path: Path, capsys: pytest.Captu
     source = minutes_file(tmp_path / "minutes.jsonl", replace(minute(), tasks=()))
     assert main(["estimate", *PRESET, "--measured", str(source)]) == 4
     assert "it lacks a finished request with tokens" in capsys.readouterr().err
+
+
+def test_levers_of_flags_stand_beside_those_of_a_file(tmp_path: Path) -> None:
+    """In one scenario; a flag wins over a lever of the same name, and --show keeps them all."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(run(*PRESET, "--lever", "a=2", "--lever", "b=3", "--show").output)
+    flags = ("--parameters", path, "--lever", "b=4", "--lever", "c=5")
+    document = told(*flags)
+    given = document["parameters"]["levers"]["given"]
+    assert {name: lever["factor"] for name, lever in given.items()} == {"a": 2.0, "b": 4.0, "c": 5.0}
+    path.write_text(run(*flags, "--show").output)
+    assert told("--parameters", path) == document
+
+
+def test_a_swing_without_a_ratio_is_null_in_json() -> None:
+    """A kind of query whose P5 writes nothing."""
+    flags = (*ONE[:4], "--tokens-per-second", 2000, "--output-tokens", "empirical(values=[0, 100])")
+    (swing,) = told(*flags, "--sensitivity")["sensitivity"]
+    assert (swing["low_joules"], swing["ratio"]) == (0.0, None)

@@ -20,6 +20,16 @@ LEAST_STEADY_SECONDS = 20.0
 LEAST_REQUESTS = 100
 
 
+UNIT = "unit"
+"""What output is counted in where sides count it in different things."""
+
+
+def unit_of(sides: Sequence[Side]) -> str:
+    """What the output of all is counted in, for headings."""
+    units = {side.setup.unit for side in sides}
+    return units.pop() if len(units) == 1 else UNIT
+
+
 def warnings_of(sides: Sequence[Side]) -> tuple[Warn, ...]:
     """All that speaks against the comparison, the worst first: units and definitions, work, data."""
     if not sides:
@@ -157,6 +167,8 @@ def _alone(side: Side) -> Iterator[tuple[str, str]]:
             "short",
             f"only {seconds:.0f} s of work: less than {LEAST_STEADY_SECONDS:.0f} s are not stable",
         )
+    if side.whole.units == 0:
+        yield "few", "nothing came out in it: there is no figure by what came out"
     if 0 < side.whole.requests < LEAST_REQUESTS:
         yield "few", f"only {side.whole.requests} requests stand behind it"
     yield from (("source", remark) for remark in quality.remarks)

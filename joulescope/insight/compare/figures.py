@@ -72,6 +72,11 @@ FIGURES: Mapping[str, Kind] = {
 }
 
 
+def is_by_unit(name: str) -> bool:
+    """Whether a figure is by, or of, what comes out, so that it says nothing beside one of another unit."""
+    return "{unit}" in FIGURES[name].unit
+
+
 def heading(name: str, unit: str) -> str:
     """Of a column, with the unit in which it is written."""
     kind = FIGURES[name]

@@ -62,8 +62,8 @@ def _value(name: str, text: str, wish: str) -> float:
             f"--match {wish}: {text.strip()!r} has no unit; write {text.strip()}ms or {text.strip()}s"
         )
     value = float(found.group(1)) * _UNITS[unit]
-    if value <= 0:
-        raise ComparisonError(f"--match {wish}: {text.strip()!r} must be more than 0")
+    if not 0 < value < math.inf:
+        raise ComparisonError(f"--match {wish}: {text.strip()!r} must be more than 0, and finite")
     return value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from joulescope.errors import ComparisonError
+from joulescope.insight.compare.comparable import unit_of
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure
 from joulescope.insight.compare.tables import written_value
@@ -18,6 +19,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 """Told apart by colour-blind eyes too (Okabe and Ito)."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _MOST_BARS = 3
+_LETTERS_BY_INCH, _HANDLE_LETTERS = 12.0, 7
+"""Of the legend: letters that an inch holds, and what a line's sign takes beside its name."""
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -29,14 +32,31 @@ def draw(comparison: Comparison, path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ComparisonError(f"--image {path}: choose a name that ends in {', '.join(SUFFIXES)}")
+    save(drawn(comparison), path, ComparisonError)
+
+
+def drawn(comparison: Comparison) -> Any:
+    """The picture as matplotlib's figure.
+
+    Raises:
+        MissingExtra: without matplotlib.
+    """
     matches = comparison.matches[:_MOST_BARS]
     canvas = new_figure(11 if matches else 6.5, 5.2)
     scatter, *rest = canvas.subplots(1, 2 if matches else 1, squeeze=False)[0]
     _scatter(scatter, comparison)
     if matches:
         _bars(rest[0], comparison.sides, matches)
-    canvas.legend(*scatter.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
-    save(canvas, path, ComparisonError)
+    handles, names = scatter.get_legend_handles_labels()
+    columns = _legend_columns(names, canvas.get_figwidth())
+    canvas.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
+    return canvas
+
+
+def _legend_columns(names: Sequence[str], width_inches: float) -> int:
+    """As many as there is room for, of three at most: a name that is cut off tells nobody's bar."""
+    longest = max(map(len, names), default=0) + _HANDLE_LETTERS
+    return max(1, min(3, int(_LETTERS_BY_INCH * width_inches / longest)))
 
 
 def _style(place: int) -> tuple[str, str]:
@@ -46,15 +66,16 @@ def _style(place: int) -> tuple[str, str]:
 def _scatter(axes: Any, comparison: Comparison) -> None:
     """Inter-token time across, joules up, both logarithmic; sides without times stand by their batch."""
     sides = comparison.sides
-    unit, up = sides[0].setup.unit, _up(sides)
+    unit, up = unit_of(sides), _up(sides)
     across = "itl" if any(_has(side, "itl") and _has(side, up) for side in sides) else "batch"
-    drawn = False
+    has_points = False
     for place, side in enumerate(sides):
         colour, marker = _style(place)
         points = [point for point in side.points if across in point.figures and up in point.figures]
-        if not points:
+        if not points:  # it may have bars, and they want a name
+            axes.plot([], [], marker, color=colour, label=side.name)
             continue
-        drawn = True
+        has_points = True
         points.sort(key=lambda point: point.figures[across].value)
         xs = [point.figures[across].value * FIGURES[across].scale for point in points]
         ys = [point.figures[up].value for point in points]
@@ -71,7 +92,7 @@ def _scatter(axes: Any, comparison: Comparison) -> None:
         )
         _label_batches(axes, points, xs, ys)
     _frontier(axes, comparison, up, across)
-    if not drawn:
+    if not has_points:
         axes.text(0.5, 0.5, "no joules and no throughput to draw", ha="center", transform=axes.transAxes)
         return
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
@@ -132,7 +153,7 @@ def _frontier(axes: Any, comparison: Comparison, up: str, across: str) -> None:
 
 def _bars(axes: Any, sides: Sequence[Side], matches: Sequence[Match]) -> None:
     """Joules of each side at each match, the share that is idle on top; what was not observed has no bar."""
-    unit, cost = sides[0].setup.unit, cost_figure(sides)
+    unit, cost = unit_of(sides), cost_figure(sides)
     width = 0.8 / len(sides)
     for place, side in enumerate(sides):
         colour, _ = _style(place)
@@ -163,7 +184,7 @@ def _bar(axes: Any, x: float, width: float, at: At, cost: str, colour: str) -> N
     axes.bar(x, figure.value, width, color=colour, yerr=error, capsize=2, error_kw={"linewidth": 0.8})
     axes.annotate(
         f"{figure.value:.3g}",
-        (x, max(figure.value, whole.value if whole else 0)),
+        (x, max(figure.value, figure.high or 0.0, whole.value if whole else 0.0)),
         xytext=(0, 3),
         textcoords="offset points",
         ha="center",

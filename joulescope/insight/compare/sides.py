@@ -114,7 +114,7 @@ def _quality(source: Source) -> Quality:
     parts = source.parts
     requests = sum(part.requests.count for part in parts)
     measured = sum(part.whole.joules or 0.0 for part in parts if part.whole is not None)
-    steady = [part.steady.seconds for part in parts if part.steady is not None]
+    steady = [part.steady.seconds for part in parts if part.steady is not None and part.lasted]
     return Quality(
         failed_ratio=_part(sum(part.requests.failed for part in parts), requests),
         unmeasured_ratio=_part(sum(part.requests.unmeasured for part in parts), requests),

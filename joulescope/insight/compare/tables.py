@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from joulescope.insight.compare.comparable import unit_of
 from joulescope.insight.compare.figures import FIGURES, heading
 from joulescope.insight.compare.match import cost_figure, written
 from joulescope.insight.compare.ratios import change, relative_half
@@ -60,6 +61,7 @@ def sides_table(sides: Sequence[Side]) -> Table:
         "layout",
         "software",
         "task",
+        "unit",
         "requests",
         "GPU-hours",
         "prompt",
@@ -68,6 +70,7 @@ def sides_table(sides: Sequence[Side]) -> Table:
         "source",
     )
     rows = []
+    several = len({side.setup.unit for side in sides}) > 1
     for side in sides:
         setup, mix = side.setup, side.mix
         reach = [value for point in side.points if (value := point.value("batch")) is not None]
@@ -80,6 +83,7 @@ def sides_table(sides: Sequence[Side]) -> Table:
                 setup.parallel,
                 setup.software,
                 setup.task,
+                setup.unit if several else "",
                 *evidence(side.whole),
                 plain(mix.prompt_tokens),
                 plain(mix.output_units),
@@ -117,8 +121,8 @@ def match_table(sides: Sequence[Side], match: Match, more: Sequence[str] = ()) -
     extra: dict[str, list[str]] = {}
     names = [side.name for side in sides]
     if len(sides) > 1:
-        extra[f"{heading(cost, sides[0].setup.unit)} vs {names[0]}"] = [
-            _against(match, names[0], name, cost) for name in names
+        extra[f"{heading(cost, unit_of(sides))} vs {names[0]}"] = [
+            _against(match, sides[0], side, cost) for side in sides
         ]
     if match.within:
         extra["cheapest no slower"] = [_within(match, name, cost) for name in names]
@@ -127,7 +131,7 @@ def match_table(sides: Sequence[Side], match: Match, more: Sequence[str] = ()) -
     )
     extra["from"] = [_from(match, name, cost) for name in names]
     return figures_table(
-        f"At {written_value(match.figure, match.value, sides[0].setup.unit)}",
+        f"At {written_value(match.figure, match.value, unit_of(sides))}",
         sides,
         {name: at.figures for name, at in ats.items()},
         extra=extra,
@@ -142,10 +146,12 @@ def written_value(figure: str, value: float, unit: str) -> str:
     return shown if figure == "batch" else f"{shown} {kind.unit}"
 
 
-def _against(match: Match, first: str, name: str, cost: str) -> str:
-    mine, its = match.sides.get(first), match.sides.get(name)
-    if name == first or not isinstance(mine, At) or not isinstance(its, At):
+def _against(match: Match, first: Side, other: Side, cost: str) -> str:
+    mine, its = match.sides.get(first.name), match.sides.get(other.name)
+    if other is first or not isinstance(mine, At) or not isinstance(its, At):
         return ""
+    if first.setup.unit != other.setup.unit:
+        return UNKNOWN
     if cost not in mine.figures or cost not in its.figures:
         return ""
     moved = change(its.figures[cost], mine.figures[cost])
@@ -193,7 +199,7 @@ def _from(match: Match, name: str, cost: str) -> str:
 def points_table(sides: Sequence[Side], more: Sequence[str] = ()) -> Table:
     """Every operating point of every side."""
     shown = _known([point.figures for side in sides for point in side.points], more)
-    unit = sides[0].setup.unit
+    unit = unit_of(sides)
     rows = [
         (
             side.name,
@@ -235,7 +241,7 @@ def figures_table(
 ) -> Table:
     """One row a side; figures that no side tells are left out. ``more``: figures beside :data:`SHOWN`."""
     shown = _known(figures.values(), more)
-    unit = sides[0].setup.unit
+    unit = unit_of(sides)
     rows = []
     for place, side in enumerate(sides):
         own = figures.get(side.name, {})

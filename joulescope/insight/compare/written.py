@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from joulescope.insight.compare.figures import FIGURES
+from joulescope.insight.compare.figures import FIGURES, is_by_unit
 from joulescope.insight.compare.ratios import change
 from joulescope.insight.compare.tables import Table, tables_of
 from joulescope.insight.compare.values import At, Comparison, Figure, Match, Outside, Point, Side
@@ -80,16 +80,19 @@ def _figure(figure: Figure | None) -> dict[str, float | None] | None:
 
 
 def _match(match: Match, comparison: Comparison) -> dict[str, Any]:
-    first = match.sides.get(comparison.sides[0].name)
+    first, unit = match.sides.get(comparison.sides[0].name), comparison.sides[0].setup.unit
     return {
         "figure": match.figure,
         "value": match.value,
-        "sides": {name: _at(each, first) for name, each in match.sides.items()},
+        "sides": {
+            side.name: _at(match.sides[side.name], first, side.setup.unit == unit)
+            for side in comparison.sides
+        },
         "cheapest_within": {name: _point(point) for name, point in match.within.items()},
     }
 
 
-def _at(at: At | Outside, first: At | Outside | None) -> dict[str, Any]:
+def _at(at: At | Outside, first: At | Outside | None, same_unit: bool) -> dict[str, Any]:
     if isinstance(at, Outside):
         return {"observed": False, "low": at.low, "high": at.high}
     known = at.figures.keys() & first.figures.keys() if isinstance(first, At) and first is not at else ()
@@ -104,7 +107,7 @@ def _at(at: At | Outside, first: At | Outside | None) -> dict[str, Any]:
         "change": {
             name: _figure(change(at.figures[name], first.figures[name]))
             for name in FIGURES
-            if name in known and isinstance(first, At)
+            if name in known and isinstance(first, At) and (same_unit or not is_by_unit(name))
         },
     }
 

@@ -275,8 +275,11 @@ def _lognormal(call: Call) -> Distribution:
     if not 0.0 < low_value <= high_value:
         raise call.error("quantiles are to be above 0, the higher not below the lower")
     low_z, high_z = _NORMAL.inv_cdf(low), _NORMAL.inv_cdf(high)
-    sigma = math.log(high_value / low_value) / (high_z - low_z)
-    return Lognormal(low_value * math.exp(-sigma * low_z), sigma, asked)
+    sigma = (math.log(high_value) - math.log(low_value)) / (high_z - low_z)
+    try:
+        return Lognormal(low_value * math.exp(-sigma * low_z), sigma, asked)
+    except OverflowError:
+        raise call.error("its quantiles lie too far apart") from None
 
 
 def _share(call: Call, key: str) -> float:

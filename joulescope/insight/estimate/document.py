@@ -131,7 +131,7 @@ def _number(value: object, where: str, _: object = None) -> float:
 
 def _whole(value: object, where: str, _: object = None) -> int:
     number = _number(value, where)
-    if number != int(number):
+    if not number.is_integer():
         raise ConfigError(f"{where}: {value!r} is no whole number")
     return int(number)
 
@@ -243,6 +243,21 @@ def _names(value: object, where: str, _: object = None) -> tuple[str, ...]:
     return tuple(_text(each, where) for each in value)
 
 
+_MAYBE = ("most_tokens_per_second", "input_range", "output_range")
+"""What a law need not say."""
+_LISTS = (
+    "input_slopes",
+    "input_knots",
+    "output_slopes",
+    "output_knots",
+    "input_range",
+    "output_range",
+    "input_tokens",
+    "output_tokens",
+)
+"""What of a law or a table is a list of numbers."""
+
+
 def read_throughput(value: object, where: str, _: object = None) -> Throughput:
     """Tokens a second: a number for all lengths, a law by its coefficients, or a table.
 
@@ -250,10 +265,10 @@ def read_throughput(value: object, where: str, _: object = None) -> Throughput:
         ConfigError: it is none of these.
     """
     if not isinstance(value, dict):
-        rate = _number(value, where)
-        if rate <= 0.0:
-            raise ConfigError(f"{where}: {value!r} tokens a second are not above 0")
-        return constant(rate)
+        try:
+            return constant(_number(value, where))
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from error
     given = _mapping(value, where)
     form: type[Table] | type[Law] = Table if "tokens_per_second" in given else Law
     values: dict[str, Any] = {}
@@ -267,10 +282,12 @@ def read_throughput(value: object, where: str, _: object = None) -> Throughput:
             if not isinstance(each, list):
                 raise ConfigError(f"{place}: {each!r} is no list of rows")
             values[key] = tuple(_numbers(row, place) for row in each)
-        elif isinstance(each, list):
+        elif each is None and key in _MAYBE:
+            values[key] = None
+        elif key in _LISTS:
             values[key] = _numbers(each, place)
         else:
-            values[key] = None if each is None else _number(each, place)
+            values[key] = _number(each, place)
     try:
         return form(**values)
     except (TypeError, ValueError) as error:

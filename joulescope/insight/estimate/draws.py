@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from joulescope.errors import ConfigError
 from joulescope.insight.estimate.distributions import Distribution, Empirical
 from joulescope.insight.estimate.parameters import Model, Parameters, Query
 
@@ -41,8 +42,16 @@ class Draws:
     """Share of the draws with lengths beyond those for which the throughput was observed."""
 
 
+_MOST_JOULES = 1e120
+"""Of which squares and sums are still finite."""
+
+
 def draw(parameters: Parameters) -> dict[str, tuple[Draws, ...]]:
-    """Draws of each kind of query, by model; weights within a kind sum to one."""
+    """Draws of each kind of query, by model; weights within a kind sum to one.
+
+    Raises:
+        ConfigError: a parameter is so large or so small that joules are not finite.
+    """
     total = sum(model.weight for model in parameters.models)
     return {
         query.name: tuple(
@@ -70,14 +79,18 @@ def _draw(parameters: Parameters, query: Query, model: Model, weight: float) -> 
     else:
         inputs = sample(query.input_tokens, "input_tokens")
         outputs = sample(query.output_tokens, "output_tokens")
-    rates = model.throughput.rates(inputs, outputs)
-    if model.throughput.scatter:
-        random = stream(parameters.seed, "scatter", query.name, model.name)
-        rates = rates * np.exp(model.throughput.scatter * random.standard_normal(parameters.samples))
+    rates = _rates(parameters, query, model, inputs, outputs)
     pue = sample(parameters.pue, "pue")
     ratio = sample(parameters.node_power_ratio, "node_power_ratio")
     watts = ratio * sample(model.node_max_watts, "node_max_watts")
-    seconds = outputs / rates
+    with np.errstate(all="ignore"):
+        seconds = outputs / rates
+        joules = pue * watts * seconds
+    if not ((joules <= _MOST_JOULES) & (rates > 0.0) & np.isfinite(rates)).all():
+        raise ConfigError(
+            f"queries.{query.name}, models.{model.name}: no figure comes of a draw: look at the throughput, "
+            f"which goes from {rates.min():.3g} to {rates.max():.3g} tokens a second"
+        )
     return Draws(
         query=query.name,
         model=model.name,
@@ -89,9 +102,19 @@ def _draw(parameters: Parameters, query: Query, model: Model, weight: float) -> 
         output_tokens=outputs,
         tokens_per_second=rates,
         node_seconds=seconds,
-        joules=pue * watts * seconds,
+        joules=joules,
         extrapolated=_beyond(model, inputs, outputs),
     )
+
+
+def _rates(parameters: Parameters, query: Query, model: Model, inputs: Floats, outputs: Floats) -> Floats:
+    """Tokens a second; 0 or infinite where a law leads beyond what a float holds."""
+    with np.errstate(all="ignore"):
+        rates = model.throughput.rates(inputs, outputs)
+        if model.throughput.scatter:
+            random = stream(parameters.seed, "scatter", query.name, model.name)
+            rates = rates * np.exp(model.throughput.scatter * random.standard_normal(parameters.samples))
+    return rates
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from joulescope.insight.estimate.distributions import Distribution
 from joulescope.insight.estimate.draws import Draws, draw, means, stream
 from joulescope.insight.estimate.parameters import Lever, Parameters, Scenario, check
-from joulescope.insight.estimate.spread import Floats, Spread, Stratum, spread, trimmed
+from joulescope.insight.estimate.spread import Floats, Spread, Stratum, inside, spread, trimmed
 
 JOULES_PER_WATT_HOUR = 3600.0
 JOULES_PER_KWH = 3.6e6
@@ -129,21 +129,16 @@ def _part(parameters: Parameters, query: str, weight: float, draws: Sequence[Dra
 
 def _spread(parameters: Parameters, strata: Sequence[Stratum]) -> Spread:
     """Median and quartiles of the trimmed draws, mean of all."""
-    whole = spread(strata)
+    kept = [(weight, trimmed(values, parameters.trim_quantiles)) for weight, values in strata]
+    return _median_of_kept(parameters, spread(strata), kept)
+
+
+def _median_of_kept(parameters: Parameters, whole: Spread, kept: Sequence[Stratum]) -> Spread:
+    """The mean of all draws beside the quantiles of those that were kept of them."""
     if parameters.trim_quantiles is None:
         return whole
-    trim = parameters.trim_quantiles
-    kept = spread([(weight, trimmed(values, trim)) for weight, values in strata], trim)
-    return Spread(
-        kept.median,
-        kept.median_error,
-        kept.lower_quartile,
-        kept.upper_quartile,
-        kept.p5,
-        kept.p95,
-        whole.mean,
-        whole.mean_error,
-    )
+    found = spread(kept, parameters.trim_quantiles)
+    return replace(found, mean=whole.mean, mean_error=whole.mean_error)
 
 
 def _mix(
@@ -213,15 +208,17 @@ def _lowered(
 ) -> Lowered:
     """Factors multiply: each lever acts on what the others leave, by a draw of its own."""
     factors: list[Stratum] = []
-    joules: list[Stratum] = []
+    left: list[Stratum] = []
+    kept: list[Stratum] = []
     for share, kind in kinds:
         for each in draws[kind]:
-            kept = trimmed(each.joules, parameters.trim_quantiles)
-            factor = _factors(parameters, scenario, levers, kind, each.model, kept.size)
-            factors.append((share * each.weight, factor))
-            joules.append((share * each.weight, kept / factor))
-    kept_quantiles = parameters.trim_quantiles or (0.0, 1.0)
-    return Lowered(scenario.name, name, query, spread(factors), spread(joules, kept_quantiles))
+            weight = share * each.weight
+            factor = _factors(parameters, scenario, levers, kind, each.model, each.joules.size)
+            factors.append((weight, factor))
+            left.append((weight, each.joules / factor))
+            kept.append((weight, left[-1][1][inside(each.joules, parameters.trim_quantiles)]))
+    joules = _median_of_kept(parameters, spread(left), kept)
+    return Lowered(scenario.name, name, query, spread(factors), joules)
 
 
 def _factors(

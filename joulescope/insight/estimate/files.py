@@ -30,11 +30,10 @@ def read_text(path: Path, where: str) -> str:
         ConfigError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before the first column
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{where}: cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ConfigError(f"{where}: cannot read {path}: {reason}") from error
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     try:
         document = yaml.safe_load(read_text(path, "parameters"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date that is none, of depth
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigError(
@@ -99,11 +98,24 @@ def _cells(text: str, column: str | None, call: Call, path: Path) -> Iterator[tu
             if line.strip() and not line.lstrip().startswith("#"):
                 yield number, line.strip()
         return
-    rows = csv.DictReader(io.StringIO(text))
-    if column not in (rows.fieldnames or ()):
-        raise call.error(f"{path} has no column {column}; it has {', '.join(rows.fieldnames or ())}")
-    for row in rows:
-        yield rows.line_num, row[column] or ""
+    names, rows = _table(text, path)
+    if column not in names:
+        raise call.error(f"{path} has no column {column}; it has {', '.join(names)}")
+    for number, row in rows:
+        yield number, row[column] or ""
+
+
+def _table(text: str, path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """The heading of a CSV table, and its rows with the number of their lines.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    try:
+        return list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, after line {reader.line_num}: not CSV: {error}") from error
 
 
 # --------------------------------------------------------------------------------------------- points
@@ -135,11 +147,11 @@ def _results(text: str, path: Path) -> list[Any]:
     try:
         whole = json.loads(text)
         return whole if isinstance(whole, list) else [whole]
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: neither JSON nor JSON lines: {error}") from error
 
 
@@ -149,20 +161,23 @@ def _of_benchmark(result: Any, where: str) -> Point:
         raise ConfigError(
             f"{where}: not a result of vllm bench serve: it needs the numbers {', '.join(keys)}"
         )
-    completed, seconds, inputs, outputs = (float(result[key]) for key in keys)
+    try:
+        completed, seconds, inputs, outputs = (float(result[key]) for key in keys)
+    except OverflowError:
+        raise ConfigError(f"{where}: a number in it is too large") from None
     return _point(
         (inputs / completed, outputs / completed, outputs / seconds) if completed and seconds else (), where
     )
 
 
 def _of_table(text: str, path: Path) -> Iterator[Point]:
-    rows = csv.DictReader(io.StringIO(text))
+    names, rows = _table(text, path)
     columns = ("input_tokens", "output_tokens", "tokens_per_second")
-    missing = [column for column in columns if column not in (rows.fieldnames or ())]
+    missing = [column for column in columns if column not in names]
     if missing:
-        raise ConfigError(f"{path}: the heading lacks {', '.join(missing)}")
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
+        raise ConfigError(f"{path}: the heading lacks {', '.join(missing)}: columns are parted by commas")
+    for number, row in rows:
+        where = f"{path}, line {number}"
         try:
             cells = [float(row[column]) for column in (*columns, *(["weight"] if row.get("weight") else []))]
         except (TypeError, ValueError):

@@ -11,6 +11,10 @@ from joulescope.insight.estimate.distributions import Distribution, Empirical, F
 from joulescope.insight.estimate.throughput import Throughput
 
 _ONE = Fixed(1.0)
+_MOST = 1e30
+"""Means beyond this cannot be reckoned with: their squares would not be finite."""
+_LEAST_KEPT = 0.05
+"""Part of the draws that medians are to be taken of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,11 @@ def check(parameters: Parameters) -> Parameters:
 def _problems(parameters: Parameters) -> Iterator[str]:
     yield from _low(parameters.pue, "pue", 1.0, "no building takes less than its nodes")
     yield from _low(parameters.node_power_ratio, "node_power_ratio", 0.0, "a node draws power")
+    if (high := parameters.node_power_ratio.quantile(0.95)) > 1.0:
+        yield (
+            f"node_power_ratio: {parameters.node_power_ratio.text()}: its P95 is {high:.4g}; it is to be 1 "
+            "or below: a node draws no more than the most it can"
+        )
     for kind, parts in (("models", parameters.models), ("queries", parameters.queries)):
         weights = [part.weight for part in parts]
         if not parts:
@@ -121,8 +130,8 @@ def _problems(parameters: Parameters) -> Iterator[str]:
         if query.paired and not are_pairs(query):
             yield f"queries.{query.name}.paired: both lengths are to be empirical, with the same weights"
     trim = parameters.trim_quantiles
-    if trim is not None and not 0.0 <= trim[0] < trim[1] <= 1.0:
-        yield f"trim_quantiles: {list(trim)} are to rise, from 0 to 1"
+    if trim is not None and not (0.0 <= trim[0] < trim[1] <= 1.0 and trim[1] - trim[0] >= _LEAST_KEPT):
+        yield f"trim_quantiles: {list(trim)} are to rise, from 0 to 1, by {_LEAST_KEPT:g} or more"
     yield from _fleet_problems(parameters)
     if not 100 <= parameters.samples <= 10_000_000:
         yield f"samples: {parameters.samples} is not from 100 to 10000000"
@@ -137,11 +146,14 @@ def are_pairs(query: Query) -> bool:
 
 
 def _fleet_problems(parameters: Parameters) -> Iterator[str]:
-    if not 0.0 <= parameters.queries_per_day < math.inf:
-        yield f"queries_per_day: {parameters.queries_per_day} is not 0 or above"
+    if not 0.0 <= parameters.queries_per_day <= _MOST:
+        yield f"queries_per_day: {parameters.queries_per_day} is not 0 or above, or too large"
     for name, factor in parameters.fleet_factors:
-        if not 1.0 <= factor < math.inf:
-            yield f"fleet.factors.{name}: {factor} is below 1; a fleet takes no less than its busy nodes"
+        if not 1.0 <= factor <= _MOST:
+            yield (
+                f"fleet.factors.{name}: {factor} is below 1 or too large; a fleet takes no less than its "
+                "busy nodes"
+            )
     for name in ("carbon_grams_per_kwh", "price_per_kwh"):
         if (found := getattr(parameters, name)) is not None:
             yield from _low(found, name, 0.0, "it is no credit", open_end=False)
@@ -160,14 +172,26 @@ def _fleet_problems(parameters: Parameters) -> Iterator[str]:
 def _low(
     found: Distribution, where: str, least: float, reason: str, *, open_end: bool = True
 ) -> Iterator[str]:
-    """A distribution of which more than a twentieth lies where nothing can be.
+    """A distribution of which more than a twentieth lies where nothing can be, or that is not finite.
 
     Not its least value: a lognormal PUE from 1.05 to 1.40 (P5 to P95) has a tail below 1, and the paper has
-    that tail too.
+    that tail too. Of values that were observed none may be there: that one is no tail but an error.
     """
-    low = found.quantile(0.05)
+    what, low = ("P5", found.quantile(0.05))
+    if isinstance(found, Empirical):
+        what, low = ("least value", min(found.values))
     if low < least or (open_end and least == 0.0 and low <= 0.0):
-        yield f"{where}: {found.text()}: its P5 is {low:.4g}; it is to be {_least(least, open_end)}: {reason}"
+        wanted = _least(least, open_end)
+        yield f"{where}: {found.text():.120}: its {what} is {low:.4g}; it is to be {wanted}: {reason}"
+    if not _mean(found) <= _MOST:
+        yield f"{where}: {found.text():.120}: its mean is too large to reckon with; check its unit"
+
+
+def _mean(found: Distribution) -> float:
+    try:
+        return found.mean
+    except OverflowError:
+        return math.inf
 
 
 def _least(least: float, open_end: bool) -> str:

@@ -32,9 +32,11 @@ class Swing:
 
     @property
     def ratio(self) -> float:
-        """The higher of both medians by the lower; infinite if that is zero."""
+        """The higher of both medians by the lower; 1 if they are the same, infinite if the lower is zero."""
         low, high = sorted((self.low_joules, self.high_joules))
-        return high / low if low > 0.0 else float("inf")
+        if low == high:
+            return 1.0
+        return high / low if low > 0.0 else math.inf
 
 
 def sensitivity(parameters: Parameters) -> tuple[Swing, ...]:

@@ -74,8 +74,14 @@ class _Ordered:
 
 def trimmed(values: Floats, quantiles: tuple[float, float] | None) -> Floats:
     """The values between two of their quantiles; all if there are none."""
+    kept: Floats = values[inside(values, quantiles)]
+    return kept
+
+
+def inside(values: Floats, quantiles: tuple[float, float] | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of the values lie between two of their quantiles; all if there are none."""
     if quantiles is None:
-        return values
+        return np.ones(values.shape, dtype=bool)
     low, high = np.quantile(values, quantiles)
-    kept: Floats = values[(values >= low) & (values <= high)]
+    kept: np.ndarray[Any, np.dtype[np.bool_]] = (values >= low) & (values <= high)
     return kept

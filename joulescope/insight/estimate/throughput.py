@@ -76,13 +76,17 @@ class Law:
         ):
             if len(slopes) != len(knots) + 1:
                 raise ValueError(f"{name}_slopes takes one more value than {name}_knots")
-            if any(knot <= 1.0 for knot in knots) or list(knots) != sorted(set(knots)):
+            if not all(1.0 < knot < math.inf for knot in knots) or _falls(knots):
                 raise ValueError(f"{name}_knots are to rise, and to be above one token")
-        figures = (self.intercept, *self.input_slopes, *self.output_slopes, self.scatter)
-        if not all(map(math.isfinite, figures)) or self.scatter < 0.0:
-            raise ValueError("a coefficient is not finite, or the scatter is below 0")
-        if self.most_tokens_per_second is not None and self.most_tokens_per_second <= 0.0:
+        figures = (self.intercept, *self.input_slopes, *self.output_slopes)
+        if not all(map(math.isfinite, figures)):
+            raise ValueError("a coefficient is not finite")
+        _refuse_scatter(self.scatter)
+        if self.most_tokens_per_second is not None and not 0.0 < self.most_tokens_per_second < math.inf:
             raise ValueError("most_tokens_per_second is to be above 0")
+        for name, seen in (("input_range", self.input_range), ("output_range", self.output_range)):
+            if seen is not None and (len(seen) != 2 or not 0.0 <= seen[0] <= seen[1] < math.inf):
+                raise ValueError(f"{name} takes the fewest tokens and the most")
 
     def rates(self, input_tokens: Floats, output_tokens: Floats) -> Floats:
         """Tokens a second; lengths below one token count as one."""
@@ -109,8 +113,23 @@ def _logs(tokens: Floats) -> Floats:
     return logs
 
 
+def _falls(values: Sequence[float]) -> bool:
+    return list(values) != sorted(set(values))
+
+
+def _refuse_scatter(scatter: float) -> None:
+    if not 0.0 <= scatter < math.inf:
+        raise ValueError("the scatter is to be 0 or above")
+
+
 def constant(tokens_per_second: float, source: str = "") -> Law:
-    """The same for all lengths."""
+    """The same for all lengths.
+
+    Raises:
+        ValueError: it is not above 0, or not finite.
+    """
+    if not 0.0 < tokens_per_second < math.inf:
+        raise ValueError(f"{tokens_per_second:g} tokens a second are not above 0 and finite")
     return Law(math.log(tokens_per_second), source=source)
 
 
@@ -133,7 +152,7 @@ class Table:
         """
         for name in ("input_tokens", "output_tokens"):
             axis = getattr(self, name)
-            if not axis or axis[0] < 1.0 or list(axis) != sorted(set(axis)):
+            if not axis or not all(1.0 <= tokens < math.inf for tokens in axis) or _falls(axis):
                 raise ValueError(f"{name} are to rise, from one token on")
         rows = self.tokens_per_second
         if len(rows) != len(self.input_tokens) or any(len(row) != len(self.output_tokens) for row in rows):
@@ -143,6 +162,7 @@ class Table:
             )
         if not all(0.0 < value < math.inf for row in rows for value in row):
             raise ValueError("tokens_per_second are to be above 0")
+        _refuse_scatter(self.scatter)
 
     @property
     def input_range(self) -> Range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -50,7 +51,7 @@ def told(found: Estimate, *, versus: Versus | None = None, swings: Sequence[Swin
             for each, unit, ours, quartiles in beside_published(found)
         ],
         "versus": None if versus is None else _versus(versus),
-        "sensitivity": [{**asdict(swing), "ratio": swing.ratio} for swing in swings],
+        "sensitivity": [{**asdict(swing), "ratio": _finite(swing.ratio)} for swing in swings],
         "notes": list(found.notes),
     }
 
@@ -62,6 +63,11 @@ def assumptions(found: Estimate) -> list[str]:
         return []
     other = changed(found.parameters, preset.parameters)
     return [f"{preset.version}: {text}" for parameter, text in preset.assumptions if parameter not in other]
+
+
+def _finite(ratio: float) -> float | None:
+    """JSON has no infinity: a median that goes to zero has no ratio."""
+    return ratio if math.isfinite(ratio) else None
 
 
 _BOUNDS = ("p5", "mean", "p95")

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from joulescope.errors import ComparisonError
+from joulescope.insight.compare.comparable import warnings_of
 from joulescope.insight.compare.imports.fields import Skipped
 from joulescope.insight.compare.imports.mlenergy import spread
 from joulescope.insight.compare.imports.read import looks_like_benchmark, read_benchmarks
@@ -134,6 +135,7 @@ def test_without_prometheus_json_the_batch_is_not_known_and_it_is_counted(tmp_pa
         ({"steady_state_energy_per_token": 0}, "field steady_state_energy_per_token is 0: nothing was done"),
         ({"steady_state_energy": "much"}, "field steady_state_energy is 'much' and no number"),
         ({"completed": -1}, "field completed is -1: it must be finite and at least 0"),
+        pytest.param({"completed": 10**400}, "field completed is 10+: it must be finite", id="huge"),
         ({"results": {"a": 1}}, "field results is {'a': 1} and no list"),
         ({"results": [3]}, r"field results\[0\] is 3 and no object"),
         ({"entire_benchmark_measurement": [1]}, r"field entire_benchmark_measurement is \[1\] and no object"),
@@ -216,6 +218,45 @@ def test_files_of_the_leaderboard_of_version_2_are_read(tmp_path: Path) -> None:
     assert (tokens.setup.gpu_count, tokens.setup.parallel) == (2, "TP2")
     assert found["image", "25 steps"].points[0].value("joules_per_unit") == pytest.approx(800.0)
     assert found["image", "30 steps"].points[0].value("watts") == pytest.approx(450.0)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut off", "too deep"])
+def test_a_file_of_stats_that_was_cut_off_leaves_the_whole_run(tmp_path: Path, text: str) -> None:
+    path = saved(tmp_path / "vllm+bs32+results.json", client_2())
+    path.with_name("vllm+bs32+stats.json").write_text(text)
+    skipped = Skipped()
+    (side,) = sides(path, skipped)
+    assert side.points[0].value("joules_per_unit") is None
+    assert skipped.counts == {"+stats.json cannot be read: no steady window": 1}
+
+
+@pytest.mark.parametrize(
+    "times", [0.5, [[0.1, 0.2]], [float("inf"), 0.1], [float("nan")], [-0.1, 0.2], "soon"]
+)
+def test_inter_token_times_that_are_none_are_passed_over_and_counted(tmp_path: Path, times: object) -> None:
+    """The means that the file tells take their place."""
+    skipped = Skipped()
+    (side,) = sides(
+        mlenergy_run(tmp_path, results=[{"success": True, "itl": times}], mean_itl_ms=12.5), skipped
+    )
+    assert side.points[0].value("itl") == pytest.approx(0.0125)
+    assert skipped.counts == {"inter-token times that are no list of finite numbers from 0 on": 1}
+
+
+def test_rows_of_a_leaderboard_are_not_called_short(tmp_path: Path) -> None:
+    """They tell rates, not how long was measured."""
+    rows = leaderboard_3()
+    (side,) = sides(saved(tmp_path / "l.json", {**rows, "configurations": rows["configurations"][:1]}))
+    assert side.quality.steady_seconds is None
+    assert [each.code for each in warnings_of([side])] == []
+
+
+@pytest.mark.parametrize("row", ["m,nan,100,2,300", "m,-5,100,2,-300", "m,5,100,2,0", "m,5,inf,2,300"])
+def test_a_row_of_version_1_with_a_figure_that_cannot_be_is_left_out(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "A100_chat_benchmark.csv"
+    path.write_text(f"model,throughput,response_length,latency,energy\n{row}\n")
+    with pytest.raises(ComparisonError, match="rows of a table of version 1 that lack a figure"):
+        sides(path)
 
 
 def test_tables_of_version_1_are_read_and_broken_rows_counted(tmp_path: Path) -> None:
@@ -318,6 +359,9 @@ def test_benchmarks_in_which_nothing_succeeded_are_counted(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------ what cannot be read
 
 
+WIDE = f"model,throughput,response_length,latency,energy\n{'m' * 200_000},1,1,1,1\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -325,6 +369,8 @@ def test_benchmarks_in_which_nothing_succeeded_are_counted(tmp_path: Path) -> No
         ("a.json", "[1, 2]", "is of no format that is known .it has: list"),
         ("a.json", '{"duration": 1, "compl', "is no JSON: .* was its benchmark cut off"),
         ("a.yaml", "a: [1", "is no YAML"),
+        ("a.yaml", "a: 2026-13-45", "is no YAML: month must be in 1..12"),
+        pytest.param("a.csv", WIDE, "is no CSV", id="wide"),
         ("a.csv", "x,y\n1,2\n", "its first line is not that of a table of ML.ENERGY v1"),
         ("a.json", '{"elapsed_time": 1, "tokens_per_second": 2}', "of `vllm bench throughput` or `latency`"),
         (
@@ -348,6 +394,23 @@ def test_a_run_that_was_cut_off_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(vllm_serve()) + '\n{"duration": ')
     with pytest.raises(ComparisonError, match=r"a\.json:2: is no JSON"):
         sides(tmp_path / "a.json")
+
+
+def test_a_line_too_deep_to_read_is_named_and_is_no_benchmark(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    (tmp_path / "a.json").write_text(json.dumps(vllm_serve()) + f"\n{deep}\n")
+    with pytest.raises(ComparisonError, match=r"a\.json:2: is no JSON"):
+        sides(tmp_path / "a.json")
+    (tmp_path / "b.jsonl").write_text(deep)
+    assert not looks_like_benchmark(tmp_path / "b.jsonl")
+
+
+def test_a_mark_at_the_beginning_and_odd_digits_do_not_matter(tmp_path: Path) -> None:
+    """Windows programs write the one; Python calls a raised 2 a digit."""
+    document = vllm_serve(gpu_count="²", tp="²")
+    (tmp_path / "a.json").write_text("\ufeff" + json.dumps(document))
+    (side,) = sides(tmp_path / "a.json")
+    assert (side.setup.gpu_count, side.setup.parallel) == (None, "")
 
 
 def test_bytes_and_missing_files_are_named(tmp_path: Path) -> None:

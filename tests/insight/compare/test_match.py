@@ -118,6 +118,7 @@ def test_wishes_are_read(text: str, wish: Wish) -> None:
         ("itl=fast", "is no value; write it as itl=20ms"),
         ("itl=20h", "is no value"),
         ("batch=0", "must be more than 0"),
+        ("batch=1e400", "'1e400' must be more than 0, and finite"),
         ("batch=8,,9", "is no value"),
     ],
 )

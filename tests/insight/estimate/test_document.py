@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,18 @@ PARAMETERS = st.builds(
 )
 
 
+NAN = math.nan
+
+
+def law(**changes: object) -> dict[str, object]:
+    return {"models": {"x": {"node_max_watts": 1, "throughput": {"intercept": 1, **changes}}}}
+
+
+def table(**changes: object) -> dict[str, object]:
+    cells = {"input_tokens": [1], "output_tokens": [1], "tokens_per_second": [[1]], **changes}
+    return {"models": {"x": {"node_max_watts": 1, "throughput": cells}}}
+
+
 @settings(max_examples=examples(40))
 @given(PARAMETERS)
 def test_whatever_is_written_reads_back_to_the_same(parameters: Parameters) -> None:
@@ -112,6 +125,22 @@ def test_a_lever_may_be_a_factor_alone() -> None:
         ({"preset": "v1", "queries": {"long": {"paired": 1}}}, "paired: 1 is neither true nor false"),
         ({"models": {"x": {"throughput": 1}}}, "file: models.x: node_max_watts is missing"),
         ({"models": {"x": {"node_max_watts": 1, "throughput": -1}}}, "are not above 0"),
+        (
+            {"models": {"x": {"node_max_watts": 1, "throughput": NAN}}},
+            "file: models.x.throughput: nan tokens",
+        ),
+        ({"models": {"x": {"gpus_per_node": NAN}}}, "file: models.x: node_max_watts, throughput is missing"),
+        ({"samples": NAN}, "file: samples: nan is no whole number"),
+        ({"seed": math.inf}, "file: seed: inf is no whole number"),
+        (law(input_slopes=1), "file: models.x.throughput.input_slopes: 1 is no list of numbers"),
+        (law(intercept=None), "file: models.x.throughput.intercept: None is no number"),
+        (law(input_range=[5]), "input_range takes the fewest tokens and the most"),
+        (law(most_tokens_per_second=NAN), "most_tokens_per_second is to be above 0"),
+        (law(input_slopes=[1, 2], input_knots=[NAN]), "input_knots are to rise"),
+        (table(input_tokens=[1, NAN], tokens_per_second=[[1], [2]]), "input_tokens are to rise"),
+        (table(input_tokens=5), "file: models.x.throughput.input_tokens: 5 is no list of numbers"),
+        (table(scatter=-3), "the scatter is to be 0 or above"),
+        (table(scatter=NAN), "the scatter is to be 0 or above"),
         ({"models": {"x": {"node_max_watts": 1, "throughput": {}}}}, "file: models.x.throughput: "),
         ({"models": {"x": {"node_max_watts": 1, "throughput": {"slope": 1}}}}, "not known to a law"),
         (
@@ -136,7 +165,13 @@ def test_a_file_that_cannot_be_used_is_refused_by_place(document: object, told: 
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("a: [", "not YAML: while parsing"), ("- 1", "a mapping of parameters is expected"), ("", "a mapping")],
+    [
+        ("a: [", "not YAML: while parsing"),
+        ("pue: 2026-13-45", "not YAML: month must be in 1..12"),
+        pytest.param("a: " + "[" * 5000, "not YAML: maximum recursion", id="too deep"),
+        ("- 1", "a mapping of parameters is expected"),
+        ("", "a mapping"),
+    ],
 )
 def test_a_file_that_is_no_yaml(tmp_path: Path, text: str, told: str) -> None:
     """Or no mapping."""
@@ -147,6 +182,7 @@ def test_a_file_that_is_no_yaml(tmp_path: Path, text: str, told: str) -> None:
 
 
 BENCHMARK = '{"completed": 10, "duration": 5.0, "total_input_tokens": 5000, "total_output_tokens": 2000}'
+HUGE = BENCHMARK.replace("10,", f"1{'0' * 400},")
 
 
 @pytest.mark.parametrize("text", [BENCHMARK, f"[{BENCHMARK}]", f"{BENCHMARK}\n{BENCHMARK}\n"])
@@ -155,6 +191,31 @@ def test_results_of_benchmarks_are_points(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
     assert set(read_points(path)) == {Point(500.0, 200.0, 400.0)}
+
+
+def test_a_mark_before_the_first_column_does_not_matter(tmp_path: Path) -> None:
+    """Spreadsheets write it."""
+    path = tmp_path / "points.csv"
+    path.write_text("\ufeffinput_tokens,output_tokens,tokens_per_second\n500,300,2000\n")
+    assert read_points(path) == [Point(500.0, 300.0, 2000.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        pytest.param("a.csv", f"input_tokens\n{'1' * 200_000}\n", "after line 1: not CSV", id="wide"),
+        ("a.csv", "input_tokens;output_tokens\n", "the heading lacks .* columns are parted by commas"),
+        pytest.param("a.json", "[" * 100_000, "neither JSON nor JSON lines", id="too deep"),
+        pytest.param("a.json", HUGE, "result 1: a number in it is too large", id="huge"),
+    ],
+)
+def test_points_that_no_program_reads_are_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+    """With the file."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told) as refused:
+        read_points(path)
+    assert str(path) in str(refused.value)
 
 
 def test_a_table_of_points(tmp_path: Path) -> None:

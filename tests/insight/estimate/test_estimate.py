@@ -54,7 +54,7 @@ def test_joules_are_linear_in_pue_power_and_length(factor: float) -> None:
     once = median(plain())
     assert median(plain(pue=Fixed(factor))) == pytest.approx(factor * once)
     assert median(plain(watts=factor * 7000.0)) == pytest.approx(factor * once)
-    assert median(plain(node_power_ratio=Fixed(factor))) == pytest.approx(factor * once)
+    assert median(plain(node_power_ratio=Fixed(1.0 / factor))) == pytest.approx(once / factor)
     assert median(plain(output=factor * 400.0)) == pytest.approx(factor * once)
     whole = spread_out()
     scaled = replace(whole, models=(replace(whole.models[0], node_max_watts=Fixed(factor * 7000.0)),))
@@ -256,6 +256,15 @@ def test_scatter_of_the_law_spreads_the_joules() -> None:
     assert sigma == pytest.approx(0.3, rel=0.03)
 
 
+def test_the_mean_behind_a_lever_is_of_all_draws_as_that_before_it_is() -> None:
+    """A lever that divides by one changes no figure; tails are left out of medians alone."""
+    lever = Lever("none", Fixed(1.0))
+    found = estimate(spread_out(trim_quantiles=(0.14, 0.86), scenarios=(Scenario("s", (lever,)),)))
+    (query,), (lowered,) = found.queries, found.levers
+    assert lowered.joules == query.joules
+    assert query.joules.mean > 1.2 * estimate(spread_out(trim_quantiles=None)).queries[0].joules.median
+
+
 def test_weights_of_strata_count_and_not_their_numbers() -> None:
     """A stratum of few draws weighs what it is said to."""
     found = spread([(3.0, np.zeros(10)), (1.0, np.ones(1000))])
@@ -263,12 +272,25 @@ def test_weights_of_strata_count_and_not_their_numbers() -> None:
     assert found.median == 0.0
 
 
+OBSERVED = "empirical(values=[-9, 100], weights=[1, 99])"
+"""One in a hundred was written down wrongly."""
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"pue": Fixed(0.9)}, "pue: 0.9: its P5 is 0.9; it is to be 1 or above"),
         ({"node_power_ratio": Fixed(0.0)}, "node_power_ratio: 0: its P5 is 0; it is to be above 0"),
+        ({"node_power_ratio": Fixed(70.0)}, "node_power_ratio: 70: its P95 is 70; it is to be 1 or below"),
         ({"watts": -1.0}, "models.m.node_max_watts: -1"),
+        ({"watts": 1e31}, "models.m.node_max_watts: 1e+31: its mean is too large"),
+        ({"pue": distribution("lognormal(median=1e9, sigma=50)")}, "its mean is too large to reckon with"),
+        ({"throughput": Law(-1000.0)}, "no figure comes of a draw: look at the throughput"),
+        ({"throughput": Law(1000.0)}, "which goes from inf to inf tokens a second"),
+        ({"throughput": Law(5.0, scatter=1000.0)}, "queries.q, models.m: no figure comes of a draw"),
+        ({"output": OBSERVED}, "queries.q.output_tokens: empirical(values=[-9, 100]"),
+        ({"trim_quantiles": (0.5, 0.500001)}, "are to rise, from 0 to 1, by 0.05 or more"),
+        ({"queries_per_day": 1e308}, "queries_per_day: 1e+308 is not 0 or above, or too large"),
         ({"output": -3.0}, "queries.q.output_tokens: -3"),
         ({"models": ()}, "models: there is none; name a preset"),
         ({"queries": ()}, "queries: there is none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -62,3 +63,11 @@ def test_of_the_paper_the_length_moves_most() -> None:
     found = sensitivity(replace(PRESETS["v2"].parameters, samples=2000))
     typical = [swing.parameter for swing in found if swing.query == "typical"]
     assert typical == ["output_tokens", "model", "node_power_ratio", "pue"]
+
+
+def test_a_median_that_goes_to_zero_has_no_ratio() -> None:
+    """A kind of query that may write nothing; of one that never writes no parameter moves anything."""
+    (swing,) = sensitivity(plain(output="empirical(values=[0, 100], weights=[1, 1])"))
+    assert swing.ratio == math.inf
+    (still,) = sensitivity(plain(output=0.0, pue=distribution("uniform(1, 2)")))
+    assert still.ratio == 1.0

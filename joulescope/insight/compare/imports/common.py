@@ -71,7 +71,7 @@ def degrees(fields: Fields) -> list[str]:
 
 def whole_number(settings: Mapping[str, str], name: str) -> int | None:
     text = settings.get(name, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def joined(found: Iterable[tuple[Setup, Origin, Part, tuple[str, ...]]]) -> list[Source]:

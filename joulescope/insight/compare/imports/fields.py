@@ -59,9 +59,13 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(name, f"is {value!r:.60} and no number")
-        if not math.isfinite(value) or value < 0:
-            raise self.wrong(name, f"is {value}: it must be finite and at least 0")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number) or number < 0:
+            raise self.wrong(name, f"is {value!r:.60}: it must be finite and at least 0")
+        return number
 
     def positive(self, name: str) -> float:
         value = self.number(name)

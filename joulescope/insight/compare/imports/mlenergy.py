@@ -137,11 +137,21 @@ def _gaps(fields: Fields, skipped: Skipped) -> Any:
         times = request.values.get("itl")
         if times is None:
             continue
-        try:
-            found.append(spread(np.asarray(times, dtype=float)))
-        except (TypeError, ValueError):
-            skipped.add("inter-token times that are no numbers", request.place)
+        gaps = _as_times(times)
+        if gaps is None:
+            skipped.add("inter-token times that are no list of finite numbers from 0 on", request.place)
+        else:
+            found.append(spread(gaps))
     return np.concatenate(found) if found else np.zeros(0)
+
+
+def _as_times(told: Any) -> Any:
+    try:
+        times = np.asarray(told, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    usable = times.ndim == 1 and bool((np.isfinite(times) & (times >= 0)).all())
+    return times if usable else None
 
 
 def spread(times: Any) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -165,7 +166,11 @@ def _stats_2(path: Path, skipped: Skipped) -> tuple[Work | None, Mean | None]:
     if beside == path or not beside.exists():
         skipped.add("no +stats.json beside +results.json: no steady window", str(path))
         return None, None
-    told = json.loads(beside.read_bytes())
+    try:
+        told = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        skipped.add("+stats.json cannot be read: no steady window", str(beside))
+        return None, None
     fields = Fields(told if isinstance(told, dict) else {}, str(beside), "the ML.ENERGY benchmark v2")
     nodes = list(fields.listed("steady_state"))
     waiting, running, generated = (
@@ -184,8 +189,10 @@ def _stats_2(path: Path, skipped: Skipped) -> tuple[Work | None, Mean | None]:
 
 def _numbers(fields: Fields, name: str) -> list[float]:
     value = fields.values.get(name)
-    if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
-        raise fields.wrong(name, "is no list of numbers")
+    if not isinstance(value, list) or not all(
+        isinstance(each, int | float) and 0 <= each < math.inf for each in value
+    ):
+        raise fields.wrong(name, "is no list of finite numbers from 0 on")
     return value
 
 
@@ -264,16 +271,27 @@ def is_table_1(text: str) -> bool:
 
 def table_1(text: str, path: Path, skipped: Skipped) -> Iterator[Found]:
     """The rows of a table of version 1; the GPU is in the file's name."""
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise ComparisonError(f"{path}: is no CSV: {error}; get the table again") from None
+    for number, row in enumerate(rows, 2):
         try:
             yield _row_1(row, path)
-        except (TypeError, ValueError, ZeroDivisionError):
+        except (TypeError, ValueError):
             skipped.add("rows of a table of version 1 that lack a figure", f"{path}:{number}")
 
 
+def _above_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError(text)
+    return number
+
+
 def _row_1(row: Mapping[str, str], path: Path) -> Found:
-    length, rate = float(row["response_length"]), float(row["throughput"])
-    joules, batch = float(row["energy"]) / length, float(row.get("batch_size") or 1)
+    length, rate = _above_0(row["response_length"]), _above_0(row["throughput"])
+    joules, batch = _above_0(row["energy"]) / length, _above_0(row.get("batch_size") or "1")
     setup = Setup(
         model=row["model"],
         precision=precision_of("", "", row["model"]),
@@ -286,7 +304,7 @@ def _row_1(row: Mapping[str, str], path: Path) -> Found:
         steady=Work(joules * rate, rate, 1.0),
         batch=Mean(batch, 1.0),
         requests=Requests(count=1, output_units=length),
-        latencies={"e2e": Mean(float(row["latency"]), 1.0)},
+        latencies={"e2e": Mean(_above_0(row["latency"]), 1.0)},
         group=f"batch {batch:.0f}",
         lasted=False,
     )

@@ -102,13 +102,13 @@ def looks_like_benchmark(path: Path) -> bool:
         with path.open("rb") as file:
             line = file.readline(_LONGEST_LINE)
         return vllm_bench.is_serve(json.loads(line))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some programs put a mark at the beginning
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
         raise ComparisonError(f"{path}: cannot be read: {reason}; name a file of {KNOWN}") from None
@@ -131,7 +131,7 @@ def _documents(text: str, path: Path) -> Iterator[tuple[int, Any]]:
             continue
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ComparisonError(
                 f"{path}:{number}: is no JSON: {error}; was its benchmark cut off?"
             ) from None
@@ -140,7 +140,7 @@ def _documents(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -151,5 +151,5 @@ def _yaml(text: str, path: Path) -> Any:
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         return yaml.load(text, Loader=loader)  # a safe one
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date that is none, of depth
         raise ComparisonError(f"{path}: is no YAML: {error}") from None

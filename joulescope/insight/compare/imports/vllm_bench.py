@@ -149,8 +149,8 @@ def _ends(fields: Fields) -> list[float]:
             for first, times, error in zip(firsts, gaps, failed, strict=True)
             if not error and first
         ]
-    except TypeError:
-        raise fields.wrong("itls", "is no list of lists of numbers") from None
+    except (TypeError, ValueError):
+        raise fields.wrong("itls", "is no list of lists of numbers beside ttfts, a list of numbers") from None
 
 
 def _load(fields: Fields) -> str:
@@ -163,7 +163,7 @@ def _load(fields: Fields) -> str:
 def _gpu_count(fields: Fields) -> int | None:
     for name in ("gpu_count", "num_gpus", "gpus"):
         text = str(fields.values.get(name, ""))
-        if text.isdigit():
+        if text.isdecimal():
             return int(text)
     listed = fields.values.get("energy_gpu_ids")
     return len(listed) if isinstance(listed, list) and listed else None
@@ -182,7 +182,7 @@ def _setup(fields: Fields) -> Setup:
         precision=precision_of(told("precision", "dtype"), told("quantization"), model),
         gpu=gpu_of(told("gpu", "gpu_name", "gpu_model")),
         gpu_count=_gpu_count(fields),
-        parallel=parallel_of(int(tensor) if tensor.isdigit() else 1, 1, 1),
+        parallel=parallel_of(int(tensor) if tensor.isdecimal() else 1, 1, 1),
         software=f"vllm {told('vllm_version', 'version')}".strip(),
         task=told("task"),
     )
