@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,32 @@ from joulescope.hook.wire import AnyRecord
 from joulescope.model import FINISH_REASONS, INTERVAL_LEVEL, FinishedRequest
 from joulescope.replay import Replay
 from joulescope.sampling.meter import WINDOW_NS
+from joulescope.simulation.parts import Change
 from joulescope.simulation.traces import SimulatedRun
 from joulescope.simulation.truth import SIMPLE_RULES, TrueLedger
-from joulescope.simulation.worlds import WORLDS
+from joulescope.simulation.worlds import H100, H100_LLAMA_8B, World
+from joulescope.simulation.worlds import WORLDS as KNOWN_WORLDS
 
-SEEDS = {"tuned": (11, 12), "fresh": (301, 302)}
+SEEDS = {"tuned": (11, 12), "fresh": (401, 402)}
 RATES = (4.0, 16.0)
 """Arrivals a second: some requests at a time, and a batch that is often full."""
+
+
+def changed(**ratios: float) -> World:
+    """The calibrated world, of whose GPU these figures are multiplied in mid-run."""
+    figures = {name: getattr(H100, name) * ratio for name, ratio in ratios.items()}
+    return replace(H100_LLAMA_8B, change=Change(replace(H100, **figures)))
+
+
+WORLDS = {
+    **KNOWN_WORLDS,
+    # Changes that nothing was set on, beside `clock-change`.
+    "clock-rise": changed(flops_per_second=1.4, joules_per_flop=1.25, active_watts=1.15),
+    "slight-change": changed(flops_per_second=0.88, joules_per_flop=0.92, active_watts=0.95),
+    "memory-clock": changed(bytes_per_second=0.75, joules_per_byte=0.9),
+    "dearer-flops": changed(joules_per_flop=1.3),
+    "dearer-rest": changed(active_watts=1.3),
+}
 
 GOALS = {"dense": (0.02, 0.06), "moe": (0.03, 0.08)}
 """Mean and 95th percentile of the error."""

@@ -45,6 +45,9 @@ _LONG_TIME_KEEP, _LONG_ENERGY_KEEP = 0.999995, 0.9999
 """The same for a fit that is to know all loads of an hour: 140,000 steps, 7,000 intervals."""
 
 _TIME_PRIOR_STD = 1.0
+_OF_HOST = 2
+"""So many coefficients of time, launch and sequences, are the host's: what else it does shows in them."""
+
 _ENERGY_PRIOR_STD = np.array([1.0, 1.0, 1.5, 2.0, 1.0])
 """How far each coefficient may be from what is expected, as a part of it."""
 
@@ -113,7 +116,8 @@ class StepFit:
             time += [(1.0 - _UNEVENNESS) * byte_seconds, _UNEVENNESS * byte_seconds]
             self._weights = replace(self._weights, unevenness=_UNEVENNESS)
         energy = np.array([byte_joules, byte_joules, e.joules_per_flop, e.sequence_joules, e.active_watts])
-        self.time = PriorRegression(np.array(time), _time_covariance(len(time)), self._keeps[0])
+        on_gpu = np.arange(len(time)) >= _OF_HOST
+        self.time = PriorRegression(np.array(time), _time_covariance(len(time)), self._keeps[0], alone=on_gpu)
         self.energy = PriorRegression(
             energy,
             _alike(_ENERGY_PRIOR_STD, (0, 1)),
@@ -262,7 +266,9 @@ class StepFit:
         edge_joules = math.hypot(_EDGE_SECONDS, clock_std_seconds) * energy_joules / max(duration, 1e-9)
         unsure = (_ENERGY_NOISE * whole_joules, edge_joules, _IDLE_NOISE * idle_joules)
         std = max(math.hypot(*unsure), 1e-6)
-        self.energy.learn(row[None, :], np.array([energy_joules]), np.array([std]))
+        self.energy.learn(
+            row[None, :], np.array([energy_joules]), np.array([std]), is_settled=self.time.is_quiet
+        )
 
 
 def _alike(std: Floats, same: tuple[int, ...]) -> Floats:

@@ -3,7 +3,8 @@
 Bayesian linear regression in information form, with forgetting towards the prior: old data fades at a
 given rate, the prior does not. So coefficients that the data cannot tell apart (in steady decode the
 bytes read and the duration rise together) stay at the prior's proportions. A change of regime is noticed by
-residuals that lie to one side, and the old data then counts for little. Memory and time do not grow with
+residuals that lie to one side (:mod:`joulescope.attribution.regime`). What was learned since they began is
+then dropped, for it mixes two regimes, and what has changed is learned anew. Memory and time do not grow with
 the stream.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from joulescope.attribution.regime import Flags, RegimeWatch
 
 Floats = NDArray[np.float64]
 
@@ -20,17 +23,8 @@ _FLOOR = 0.02
 _OUTLIER = 2.5
 """Beyond so many standard deviations an observation counts less (Huber 1964)."""
 
-_DRIFT_MEMORY = 0.8
-_DRIFT_ALARM = 2.0
-"""Mean of the latest residuals that chance alone does not bring about, in standard deviations of a batch's
-mean: with this memory it scatters by a third of one, by more where batches resemble those before them."""
-
-_USUAL_MEMORY, _LEAST_SCATTER = 0.97, 0.16
-"""How long the scatter of batches is remembered that an alarm is held against, and the least that it is taken
-to be (in stated variances)."""
-
-_MOST = 3.5
-"""A deviation counts for no more than this in an alarm: one alone must not raise it."""
+_RATIO_MEMORY = 0.8
+"""How long the latest ratio of seen to expected values is remembered (by batch)."""
 
 _FAR, _SEEN_MEMORY = 3.0, 0.98
 """A prior that is off by more than this factor, over so long a memory, is of another kind of machine."""
@@ -38,11 +32,11 @@ _FAR, _SEEN_MEMORY = 3.0, 0.98
 _ABSURD = 10.0
 """A value counts for no more than so many times what was expected when the prior is moved."""
 
-_SETTLED = 200
-"""After so many observations what is not known of the coefficients is little beside the noise."""
-
 _JUMP = 0.3
 """How far a change of regime may carry each coefficient, as a part of its prior (standard deviation)."""
+
+_FORGOTTEN = 1.0
+"""The same for a coefficient of which it is seen that it has changed: as little is known as at the start."""
 
 
 class PriorRegression:
@@ -56,6 +50,7 @@ class PriorRegression:
             prior (standard deviation).
         outlier_power: how fast an outlier's weight falls with its distance. 1: it moves the fit by its sign
             only (Huber); 2: the further off, the less. What wanders must not follow one absurd value.
+        alone: which coefficients may change while others stay; all, if not said.
     """
 
     def __init__(
@@ -65,6 +60,7 @@ class PriorRegression:
         keep: float,
         wander: Floats | None = None,
         outlier_power: float = 1.0,
+        alone: Flags | None = None,
     ) -> None:
         self.prior = prior
         self.coefficients: Floats = prior.copy()
@@ -81,28 +77,37 @@ class PriorRegression:
         self._seen: Floats = np.zeros(2)
         """Latest values, and what the prior expected of them, summed."""
         self._covariance: Floats | None = None
-        self._drift, self._usual, self._ratio = 0.0, 1.0, 1.0
+        self._watch = RegimeWatch(np.ones(len(prior), dtype=np.bool_) if alone is None else alone)
+        self._ratio = 1.0
+        self._mark()
         self.changes = 0
         """Changes of regime noticed."""
         self.misfit = 1.0
         """Mean square of the latest residuals, in stated variances."""
 
-    def learn(self, rows: Floats, values: Floats, std: Floats) -> None:
+    def learn(self, rows: Floats, values: Floats, std: Floats, *, is_settled: bool = True) -> None:
         """Takes observations: ``rows`` (n × coefficients), ``values`` and their standard deviations (n).
 
         Robust: an observation far from what is expected counts less, but a lasting change (other clocks,
         another limit) makes the old data be forgotten at once.
+
+        Args:
+            is_settled: nothing else says that a change may be under way.
         """
         if not len(values):
             return
         self._rescale(rows, values)
-        expected = rows @ self.coefficients
+        brought = rows * self.coefficients
+        expected = brought.sum(axis=1)
         deviations = (values - expected) / std
         ratio = float(values.sum() / max(expected.sum(), 1e-300))
-        self._ratio = _DRIFT_MEMORY * self._ratio + (1.0 - _DRIFT_MEMORY) * min(max(ratio, 0.2), 5.0)
-        if self._regime_changed(rows, deviations, std):
-            self.jump()
+        self._ratio = _RATIO_MEMORY * self._ratio + (1.0 - _RATIO_MEMORY) * min(max(ratio, 0.2), 5.0)
+        has_all, changed = self._watch.changed(brought / std[:, None], deviations, self.relative_covariance())
+        if has_all or changed.any():
+            self.jump() if has_all else self._learn_anew(changed)
             deviations = (values - rows @ self.coefficients) / std
+        elif (is_settled and self.is_quiet) or self._mark_kept < 0.5:
+            self._mark()
         residuals = np.abs(deviations)
         self._note_misfit(residuals)
         weights = np.minimum(1.0, _OUTLIER / np.maximum(residuals, 1e-9)) ** self._outlier_power / std**2
@@ -112,9 +117,19 @@ class PriorRegression:
         self._let_wander()
         self._information = kept * self._information + weighted.T @ scaled
         self._evidence = kept * self._evidence + weighted.T @ values
+        self._mark_kept *= kept
         self.observations += len(values)
-        self._covariance = None
         self._solve()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the latest observations say nothing of a change."""
+        return self._watch.is_quiet
+
+    def _mark(self) -> None:
+        """Remembers what is known now as what was known before a change that may come."""
+        self._marked = self._information, self._evidence
+        self._mark_kept = 1.0
 
     def _let_wander(self) -> None:
         """Blurs what the data tell of the coefficients that drift: (A⁻¹ + Q)⁻¹ for each in turn."""
@@ -134,39 +149,34 @@ class PriorRegression:
         if ratio <= 0.0 or 1.0 / _FAR <= ratio <= _FAR:
             return
         self.prior = self.prior * ratio
-        self._information *= ratio**2
-        self._evidence *= ratio
+        self._information = self._information * ratio**2
+        self._evidence = self._evidence * ratio
+        self._mark()  # the one before is in units of the prior that was
         self._seen[1] *= ratio
-        self._covariance = None
         self._solve()
 
-    def _regime_changed(self, rows: Floats, deviations: Floats, std: Floats) -> bool:
-        """Whether the latest observations lie to one side, beyond what is not known of the coefficients."""
-        known = 1.0
-        if self.observations < _SETTLED:
-            ratio = (rows / std[:, None]).mean(axis=0) * self.coefficients
-            known += float(ratio @ self.relative_covariance() @ ratio)
-        latest = float(np.clip(deviations, -_MOST, _MOST).mean()) / known**0.5
-        usual = max(_LEAST_SCATTER, self._usual) ** 0.5
-        self._usual = _USUAL_MEMORY * self._usual + (1.0 - _USUAL_MEMORY) * (latest - self._drift) ** 2
-        self._drift = _DRIFT_MEMORY * self._drift + (1.0 - _DRIFT_MEMORY) * latest
-        if abs(self._drift) < _DRIFT_ALARM * usual:
-            return False
-        self._drift = 0.0
-        return True
+    def _learn_anew(self, changed: Flags) -> None:
+        """These coefficients have changed, and the others have not."""
+        self._information, self._evidence = self._marked
+        self._blur(np.where(changed, _FORGOTTEN, 0.0))
 
     def jump(self) -> None:
-        """All coefficients change by the ratio that was seen, and each by a further jump of unknown size.
+        """All coefficients change by the ratio that was seen, and each by a further jump of unknown size."""
+        information, evidence = self._marked
+        self._information, self._evidence = information / self._ratio**2, evidence / self._ratio
+        self._ratio = 1.0
+        self._blur(np.full(len(self.prior), _JUMP))
 
-        With information A and evidence b the second is (A⁻¹ + D)⁻¹ and its product with A⁻¹b, written
-        without A⁻¹: what the data never told stays untold.
+    def _blur(self, std: Floats) -> None:
+        """Each coefficient moves by an unknown amount, of this standard deviation in parts of its prior.
+
+        With information A, evidence b and D of the squares that is (A⁻¹ + D)⁻¹ and its product with A⁻¹b,
+        written without A⁻¹: what the data never told stays untold.
         """
-        self._information /= self._ratio**2
-        self._evidence /= self._ratio
-        blur = np.linalg.inv(np.eye(len(self.prior)) + self._information * _JUMP**2)
+        blur = np.linalg.inv(np.eye(len(self.prior)) + self._information * std**2)
         self._information = blur @ self._information
         self._evidence = blur @ self._evidence
-        self._ratio = 1.0
+        self._mark()
         self.changes += 1
         self._solve()
 
@@ -195,6 +205,7 @@ class PriorRegression:
                 break
             free &= ~low
         self.coefficients = solution * self.prior
+        self._covariance = None
         self._pressed = unbounded - solution
 
     def relative_covariance(self) -> Floats:

@@ -138,3 +138,73 @@ def test_what_wanders_does_not_follow_one_absurd_value() -> None:
         fit.learn(rows(1, 9), np.array([6.0 * float(rows(1, 9)[0] @ TRUTH)]), np.array([0.02]))
         moved.append(abs(float(fit.coefficients[2]) / before - 1.0))
     assert moved[1] < 0.01 < moved[0]
+
+
+def batch(truth: np.ndarray, rng: np.random.Generator, prompts: int) -> tuple[np.ndarray, ...]:
+    """Rows, values with noise, and their std of sixty steps. All are launched; most read memory, which alone
+    is not told from the launch; a few compute prompts."""
+    found = np.tile([0.2, 0.08, 0.0], (60, 1))
+    found[:prompts, 1:] = [0.0, 0.04]
+    values = found @ truth * (1.0 + 0.005 * rng.standard_normal(60))
+    return found, values, 0.015 * values
+
+
+def served(fit: PriorRegression, truth: np.ndarray, batches: int, prompts: int = 2, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(batches):
+        fit.learn(*batch(truth, rng, prompts))
+
+
+CHEAPER, DEARER = np.array([1.0, 10.0, 65.0]), np.array([1.0, 10.0, 150.0])
+
+
+@pytest.mark.parametrize("after", [CHEAPER, DEARER])
+def test_a_change_that_few_observations_show_is_noticed(after: np.ndarray) -> None:
+    """Of sixty steps two have a prompt: the mean over all hardly moves, that of arithmetic does."""
+    fit = regression(1.0, 0.9995)
+    served(fit, PRIOR, 60)
+    served(fit, after, 4, seed=1)
+    assert fit.changes == 1
+    assert fit.coefficients == pytest.approx(after, rel=0.03)
+
+
+def test_what_others_see_holds_the_mark_back() -> None:
+    """Joules may fit for a while where durations already say that something has changed: what is known of
+    them is marked only as long as all is settled, and a jump begins there."""
+    first = {}
+    for is_settled in (True, False):
+        fit, changed = regression(1.0, 0.998), PRIOR * [1.05, 0.95, 1.0]
+        for turn, row in enumerate(rows(100)):
+            after = turn >= 50
+            value = row @ (changed if after else PRIOR)
+            std = np.array([0.1])
+            fit.learn(row[None, :], np.array([value]), std, is_settled=is_settled or not after)
+        fit.jump()
+        first[is_settled] = float(fit.coefficients[0])
+    assert first[False] == pytest.approx(1.0, abs=0.005)
+    assert first[True] > 1.015
+
+
+def test_a_mark_does_not_grow_old() -> None:
+    """Where the form is never quite right deviations lie to one side for ever, and short of an alarm. Half of
+    what is known is forgotten at most until a new mark is made."""
+    fit = regression(1.0, 0.99)
+    feed(fit, PRIOR, 100)
+    for row in rows(200, 1):
+        fit.learn(row[None, :], np.array([row @ TRUTH]), np.array([0.02]), is_settled=False)
+    changes = fit.changes
+    fit.jump()
+    assert fit.changes == changes + 1
+    assert fit.coefficients == pytest.approx(TRUTH, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chance_raises_no_alarm(seed: int) -> None:
+    """Noise alone, as large as is stated, is no change: none in an hour of half seconds."""
+    fit, rng = regression(1.0, 0.9995), np.random.default_rng(seed)
+    served(fit, TRUTH, 100, seed=seed)
+    learned = fit.changes
+    for turn in range(2000):
+        found, values, std = batch(TRUTH, rng, prompts=turn % 3)
+        fit.learn(found, values + std * rng.standard_normal(60), std)
+    assert fit.changes == learned
