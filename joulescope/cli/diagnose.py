@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +10,8 @@ import click
 from rich.console import Console
 
 from joulescope.cli.diagnose_text import rendered
-from joulescope.cli.minutes_source import SOURCES, read_minutes
+from joulescope.cli.minutes_source import SOURCES, policy_of_settings, read_minutes
 from joulescope.cli.options import task_options
-from joulescope.config.load import load
-from joulescope.daemon.label_rules import policy_of
 from joulescope.errors import MinuteError
 from joulescope.insight.diagnosis.diagnosis import diagnose
 from joulescope.insight.diagnosis.drawing import draw
@@ -84,8 +81,8 @@ def command(
     """
     if b is not None and (last is not None or before is not None):
         raise click.UsageError("--last and --before go with one source; give B, or them")
-    settings, _ = load(tasks, os.environ)
-    first, *others = [read_minutes(each, policy=policy_of(settings)) for each in (a, b) if each is not None]
+    policy = policy_of_settings(tasks)
+    first, *others = [read_minutes(each, policy=policy) for each in (a, b) if each is not None]
     if any(tasks.values()):
         _refuse_without_tasks([first, *others], [a, b or a])
     if others:

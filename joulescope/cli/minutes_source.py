@@ -6,11 +6,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import click
@@ -210,9 +211,9 @@ def _of_trace(path: Path, policy: Policy | None) -> list[EngineMinute]:
     return found
 
 
-def policy_of_settings() -> Policy:
-    """As a sidecar with the same settings would account."""
-    settings, _ = load({}, os.environ)
+def policy_of_settings(flags: Mapping[str, str | None] = MappingProxyType({})) -> Policy:
+    """As a sidecar with the same settings, and these flags, would account."""
+    settings, _ = load(flags, os.environ)
     return policy_of(settings)
 
 

@@ -18,26 +18,15 @@ from joulescope.ledger.writer import LedgerWriter
 from joulescope.minute_model import EngineMinute
 from joulescope.minutes import json_line
 from joulescope.simulation.traces import SimulatedRun
-from tests.insight.diagnosis.windows import minutes
+from tests.insight.diagnosis.windows import later, minutes
 from tests.ledger.rows import NOON, minute_row
 
 WEEK_SECONDS = 7 * 86_400.0
 
 
-def _moved(window: Sequence[EngineMinute], later_seconds: float) -> list[EngineMinute]:
-    return [
-        replace(
-            each,
-            start_wall_seconds=each.start_wall_seconds + later_seconds,
-            end_wall_seconds=each.end_wall_seconds + later_seconds,
-        )
-        for each in window
-    ]
-
-
 def _written(path: Path, window: Sequence[EngineMinute], later_seconds: float = 0.0) -> Path:
     with path.open("a") as file:
-        file.writelines(map(json_line, _moved(window, later_seconds)))
+        file.writelines(map(json_line, later(window, later_seconds)))
     return path
 
 
@@ -45,7 +34,7 @@ def _ledger(root: Path, *, closed: bool) -> Path:
     """Two windows of an engine in one ledger, a week apart, with another engine beside it all the time."""
     before, after = minutes(), minutes(Plant("batch", 8))
     moved = NOON - min(each.start_wall_seconds for each in before)
-    told = [*_moved(before, moved), *_moved(after, moved + WEEK_SECONDS)]
+    told = [*later(before, moved), *later(after, moved + WEEK_SECONDS)]
     beside = [replace(each, kind=replace(each.kind, engine="beside")) for each in told]
     writer = LedgerWriter(root, ManualClock(), NOON)
     writer.add("minutes", [minute_row(each) for each in (*told, *beside)])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,21 +33,13 @@ from joulescope.minute_model import EngineMinute
 from tests.daemon.test_daemon import settings_in
 from tests.export.samples import rich_snapshot
 from tests.export.test_http import get
-from tests.insight.diagnosis.windows import minutes
+from tests.insight.diagnosis.windows import later, minutes
 
 SETTINGS = Settings(diagnosis_last_seconds=120.0, diagnosis_before_seconds=3600.0)
 
 
 def _named(window: Sequence[EngineMinute], engine: str, later_seconds: float = 0.0) -> list[EngineMinute]:
-    return [
-        replace(
-            each,
-            kind=replace(each.kind, engine=engine),
-            start_wall_seconds=each.start_wall_seconds + later_seconds,
-            end_wall_seconds=each.end_wall_seconds + later_seconds,
-        )
-        for each in window
-    ]
+    return [replace(each, kind=replace(each.kind, engine=engine)) for each in later(window, later_seconds)]
 
 
 def _ring(*engines: str) -> MinuteRing:
@@ -62,6 +54,19 @@ def _ring(*engines: str) -> MinuteRing:
 def _answering(script: str) -> DiagnosisProcess:
     """Another program in the place of the real one."""
     return DiagnosisProcess((sys.executable, "-c", script), timeout_seconds=0.5)
+
+
+class Answering(DiagnosisProcess):
+    """A function of the engines that were asked of, in the place of a process."""
+
+    def __init__(self, answer: Callable[[Sequence[str | None]], list[dict[str, Any]]]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def ask(
+        self, before: Any, now: Any, engines: Sequence[str | None], closed_loop: bool | None = None
+    ) -> list[dict[str, Any]]:
+        return self._answer(engines)
 
 
 @contextmanager
@@ -215,20 +220,13 @@ def test_more_minutes_than_a_process_may_get() -> None:
     assert refused.value.status == 413
     asked_of: list[Sequence[str | None]] = []
 
-    class Asked(DiagnosisProcess):
-        def ask(
-            self,
-            before: Any,
-            now: Any,
-            engines: Sequence[str | None],
-            closed_loop: bool | None = None,
-        ) -> list[dict[str, Any]]:
-            asked_of.append(engines)
-            return [{"engine": each, "problem": "too little"} for each in engines]
+    def asked(engines: Sequence[str | None]) -> list[dict[str, Any]]:
+        asked_of.append(engines)
+        return [{"engine": each, "problem": "too little"} for each in engines]
 
     crowded = Ring()
     crowded.take(minutes())
-    Diagnoses(crowded, SystemClock(), SETTINGS, Asked()).step()
+    Diagnoses(crowded, SystemClock(), SETTINGS, Answering(asked)).step()
     assert asked_of == [["a", "b"], ["c"]]
 
 
@@ -253,18 +251,11 @@ def test_whoever_asks_without_end_gets_a_fifth_of_a_core() -> None:
     """After one that took two seconds there is a rest of eight; what was made is told all the same."""
     clock = ManualClock()
 
-    class Slow(DiagnosisProcess):
-        def ask(
-            self,
-            before: Any,
-            now: Any,
-            engines: Sequence[str | None],
-            closed_loop: bool | None = None,
-        ) -> list[dict[str, Any]]:
-            clock.advance(2.0)
-            return [{"engine": each, "diagnosis": {}} for each in engines]
+    def slow(engines: Sequence[str | None]) -> list[dict[str, Any]]:
+        clock.advance(2.0)
+        return [{"engine": each, "diagnosis": {}} for each in engines]
 
-    diagnoses = Diagnoses(_ring("a"), clock, SETTINGS, Slow())
+    diagnoses = Diagnoses(_ring("a"), clock, SETTINGS, Answering(slow))
     diagnoses.answer(Question(120.0, 3600.0, "a"))
     clock.advance(5.0)
     diagnoses.answer(Question(120.0, 3600.0, "a"))
